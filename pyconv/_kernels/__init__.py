@@ -1,0 +1,1 @@
+"""Compiled kernels.  README.md in this directory draws the call path."""

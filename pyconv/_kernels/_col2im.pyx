@@ -1,0 +1,161 @@
+"""col2im by gathering: columns of a transposed convolution to its output, and sums of planes.
+
+::
+
+    out[m, i] = bias[m] + sum over t, q with q*stride + t*dilation - before = i of columns[m, t, q]
+
+Every output row is one task's: it collects what belongs to it, taps in order, so there are no
+atomics and the order of the additions is fixed.
+"""
+
+from libc.string cimport memset
+
+from pyconv._kernels._cpu cimport leaf, leaf_table
+from pyconv._kernels._parallel cimport run, useful_threads
+from pyconv._kernels._tensor cimport describe, tensor
+
+cdef enum:
+    SUM_BLOCK = 1024
+
+
+cdef struct fold_job:
+    const leaf_table* leaf
+    const char* columns         # [M][T0][T1][T2][Q0][Q1][Q2], compute type
+    tensor out                  # (M, I0, I1, I2)
+    tensor bias
+    bint has_bias
+    Py_ssize_t taps[3]
+    Py_ssize_t box[3]           # Q: extents of the columns
+    Py_ssize_t stride[3]
+    Py_ssize_t dilation[3]
+    Py_ssize_t shift[3]         # output i gets column q with q*stride + t*dilation + shift = i
+
+
+cdef void fold_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are output rows, (m, i0, i1) flattened."""
+    cdef const fold_job* job = <const fold_job*>ctx
+    cdef const leaf_table* table = job.leaf
+    cdef const tensor* out = &job.out
+    cdef Py_ssize_t es = table.esize, size = out.shape[3]
+    cdef Py_ssize_t task, m, i0, i1, t0, t1, t2, d0, d1, start, q_lo, q_hi
+    cdef Py_ssize_t plane = job.box[0] * job.box[1] * job.box[2]
+    cdef const char* src
+    cdef double bias = 0        # room for either compute type
+    for task in range(first, last):
+        i1 = task % out.shape[2]
+        i0 = task // out.shape[2] % out.shape[1]
+        m = task // out.shape[2] // out.shape[1]
+        memset(scratch, 0, size * es)
+        for t0 in range(job.taps[0]):
+            d0 = i0 - t0 * job.dilation[0] - job.shift[0]
+            if d0 < 0 or d0 % job.stride[0] or d0 // job.stride[0] >= job.box[0]:
+                continue
+            for t1 in range(job.taps[1]):
+                d1 = i1 - t1 * job.dilation[1] - job.shift[1]
+                if d1 < 0 or d1 % job.stride[1] or d1 // job.stride[1] >= job.box[1]:
+                    continue
+                for t2 in range(job.taps[2]):
+                    start = t2 * job.dilation[2] + job.shift[2]
+                    # columns q_lo .. q_hi-1 land inside the row
+                    q_lo = (-start + job.stride[2] - 1) // job.stride[2] if start < 0 else 0
+                    if start >= size:
+                        continue
+                    q_hi = min(job.box[2], (size - 1 - start) // job.stride[2] + 1)
+                    if q_hi <= q_lo:
+                        continue
+                    src = job.columns + (
+                        (((m * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] + t2) * plane
+                        + (d0 // job.stride[0] * job.box[1] + d1 // job.stride[1]) * job.box[2]
+                        + q_lo) * es
+                    table.add_strided(
+                        q_hi - q_lo, src, scratch + (start + q_lo * job.stride[2]) * es,
+                        job.stride[2])
+        if job.has_bias:
+            table.load[job.bias.storage](
+                &bias, 0, job.bias.data + m * job.bias.stride[0], 0, 0, 1, 1)
+            add_scalar(scratch, size, &bias, es)
+        table.store[out.storage](
+            out.data + m * out.stride[0] + i0 * out.stride[1] + i1 * out.stride[2], 0,
+            out.stride[3], scratch, 0, 1, size)
+
+
+cdef inline void add_scalar(
+    char* row, Py_ssize_t size, const void* value, Py_ssize_t es
+) noexcept nogil:
+    cdef Py_ssize_t j
+    if es == 4:
+        for j in range(size):
+            (<float*>row)[j] += (<const float*>value)[0]
+    else:
+        for j in range(size):
+            (<double*>row)[j] += (<const double*>value)[0]
+
+
+def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int threads):
+    """columns (M, T0*T1*T2, Q0, Q1, Q2), contiguous, into `out` (M, I0, I1, I2)."""
+    cdef fold_job job
+    cdef tensor c
+    cdef int axis
+    describe(columns, 5, compute, &c)
+    describe(out, 4, compute, &job.out)
+    job.leaf = leaf(compute)
+    job.columns = c.data
+    job.has_bias = bias is not None
+    if job.has_bias:
+        describe(bias, 1, compute, &job.bias)
+    for axis in range(3):
+        job.taps[axis] = taps[axis]
+        job.box[axis] = c.shape[2 + axis]
+        job.stride[axis] = stride[axis]
+        job.dilation[axis] = dilation[axis]
+        job.shift[axis] = shift[axis]
+    run(fold_task, &job, job.out.shape[0] * job.out.shape[1] * job.out.shape[2],
+        useful_threads(threads, 2.0 * columns.size), job.out.shape[3] * job.leaf.esize)
+
+
+# ---- sums over everything but the channel: the gradient of a bias ------------------------------
+
+cdef struct sum_job:
+    const leaf_table* leaf
+    tensor x                    # (N, C, S0, S1, S2)
+    tensor out                  # (C,)
+
+
+cdef void sum_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are channels: blocks of a row are summed in the compute type, blocks in double."""
+    cdef const sum_job* job = <const sum_job*>ctx
+    cdef const tensor* x = &job.x
+    cdef Py_ssize_t c, n, i0, i1, i2, count
+    cdef double total
+    cdef float single
+    for c in range(first, last):
+        total = 0
+        for n in range(x.shape[0]):
+            for i0 in range(x.shape[2]):
+                for i1 in range(x.shape[3]):
+                    i2 = 0
+                    while i2 < x.shape[4]:
+                        count = min(<Py_ssize_t>SUM_BLOCK, x.shape[4] - i2)
+                        job.leaf.load[x.storage](
+                            scratch, 0,
+                            x.data + n * x.stride[0] + c * x.stride[1] + i0 * x.stride[2]
+                            + i1 * x.stride[3] + i2 * x.stride[4], 0, x.stride[4], 1, count)
+                        total += job.leaf.sum(count, scratch)
+                        i2 += count
+        single = <float>total
+        job.leaf.store[job.out.storage](
+            job.out.data + c * job.out.stride[0], 0, 0,
+            <const void*>&single if job.leaf.esize == 4 else <const void*>&total, 0, 1, 1)
+
+
+def sum_channels(x, out, int compute, int threads):
+    """out[c] = sum of x[:, c]; x: (N, C, S0, S1, S2)."""
+    cdef sum_job job
+    describe(x, 5, compute, &job.x)
+    describe(out, 1, compute, &job.out)
+    job.leaf = leaf(compute)
+    run(sum_task, &job, job.x.shape[1], useful_threads(threads, x.size), SUM_BLOCK * 8)

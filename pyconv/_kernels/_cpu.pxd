@@ -1,0 +1,57 @@
+# The leaf kernels (leaf.h) as Cython sees them, and the tables picked for this machine.
+
+cdef extern from "leaf.h" nogil:
+    enum:
+        LEAF_SWAPPED
+        LEAF_STORAGES
+        LEAF_LANE_BYTES
+    Py_ssize_t LEAF_OUTSIDE
+
+    ctypedef void (*leaf_load)(
+        void* dst, Py_ssize_t dst_rs, const char* src, Py_ssize_t src_rs, Py_ssize_t src_cs,
+        Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+    ctypedef void (*leaf_store)(
+        char* dst, Py_ssize_t dst_rs, Py_ssize_t dst_cs, const void* src, Py_ssize_t src_rs,
+        Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+
+    ctypedef struct leaf_table:
+        const char* isa
+        Py_ssize_t esize
+        Py_ssize_t mr
+        Py_ssize_t nr
+        void (*gemm)(
+            Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
+            Py_ssize_t a_ks, const void* b, void* c, Py_ssize_t c_rs, Py_ssize_t c_cs,
+            const void* bias, int add) noexcept nogil
+        void (*taps)(
+            Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* w,
+            const void* bias, void* dst) noexcept nogil
+        void (*dots)(
+            Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
+            void* acc) noexcept nogil
+        leaf_load load[8]
+        leaf_store store[8]
+        void (*sample[8])(
+            Py_ssize_t n, Py_ssize_t corners, Py_ssize_t ld, const Py_ssize_t* offset,
+            const void* coef, const char* src, void* dst) noexcept nogil
+        void (*sample_dot[8])(
+            Py_ssize_t n, Py_ssize_t sets, Py_ssize_t corners, Py_ssize_t ld,
+            const Py_ssize_t* offset, const void* coef, const char* src, const void* g,
+            void* acc) noexcept nogil
+        void (*scatter)(
+            Py_ssize_t n, Py_ssize_t corners, Py_ssize_t ld, const Py_ssize_t* offset,
+            const void* coef, const void* g, char* dst, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil
+        void (*add_strided)(
+            Py_ssize_t n, const void* src, void* dst, Py_ssize_t step) noexcept nogil
+        double (*sum)(Py_ssize_t n, const void* src) noexcept nogil
+
+    ctypedef struct leaf_isa:
+        const char* name
+        const leaf_table* f32
+        const leaf_table* f64
+        int (*supported)() noexcept nogil
+
+    const leaf_isa leaf_built[]
+
+# The table for a compute type: 0 float32, 1 float64 (the storage codes of pyconv.dtypes).
+cdef const leaf_table* leaf(int compute) noexcept nogil

@@ -1,0 +1,469 @@
+"""Deformable convolution: a sampler that fills the panels of the implicit GEMM, and its gradients.
+
+::
+
+    out[n, g, m, o] = bias[g, m] + sum over c, t of
+                      weight[g, m, c, t] * mask[n, og, t, o] * S(x[n, g, c], v)
+    v = o*stride - padding + t*dilation + offset[n, og, t, :, o]        (og: c's offset group)
+
+`S` is n-linear between the 2**rank elements around v; elements outside the array count as zero,
+and so does the whole sample unless -1 < v < size on every axis.  A NaN is on no side of anything,
+so NaN and infinite coordinates sample zero by the same comparison.
+
+Positions are computed in double precision, once per (tap, pixel), and shared by all channels of
+the offset group: an offset in bytes and a coefficient for each of the surrounding elements.
+"""
+
+from cpython.pyport cimport PY_SSIZE_T_MAX
+from libc.math cimport floor
+from libc.string cimport memset
+
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
+from pyconv._kernels._gemm cimport (
+    PackedWeights,
+    describe_operand,
+    implicit_gemm,
+    operand,
+    packer,
+    weight_gemm,
+)
+from pyconv._kernels._integers cimport ceil_div, first_channel
+from pyconv._kernels._parallel cimport aligned, run, useful_threads
+from pyconv._kernels._tensor cimport describe, tensor
+
+cdef enum:
+    MOST_CORNERS = 8
+    GRADIENT_TILE = 64          # pixels whose coordinate gradients are summed together
+
+
+cdef struct sampler:
+    tensor x                    # (N, C, S0, S1, S2)
+    tensor offset               # (N, OG * rank * T, O0, O1, O2), channel (og, tap, axis)
+    tensor mask                 # (N, OG * T, O0, O1, O2)
+    bint has_mask
+    int rank                    # the last `rank` of the three axes are real
+    Py_ssize_t corners
+    Py_ssize_t channels         # per group of the weights
+    Py_ssize_t shared           # channels per offset group
+    Py_ssize_t taps[3]
+    Py_ssize_t all_taps
+    Py_ssize_t stride[3]
+    Py_ssize_t dilation[3]
+    Py_ssize_t origin[3]        # minus the padding
+    Py_ssize_t out[3]
+    const leaf_table* leaf
+    const leaf_table* wide      # the double table: coordinates are read through it
+
+
+# Positions of one tap for `ld` pixels.
+cdef struct positions:
+    Py_ssize_t ld
+    double* v                   # [3][ld] coordinates
+    double* m                   # [ld] mask
+    Py_ssize_t* where           # [corners][ld] bytes from the channel's first element
+    char* coef                  # [sets][corners][ld], compute type
+
+
+cdef enum:
+    SAMPLE = 0      # one set of coefficients: n-linear weight times mask
+    SLOPES = 1      # 1 + rank sets: the n-linear weight alone, then its slope along each axis
+    #                 times mask; what the gradients of mask and coordinates need
+
+
+cdef Py_ssize_t positions_bytes(const sampler* s, int sets) noexcept nogil:
+    """Bytes per pixel, each of the four tables rounded up generously."""
+    return 4 * sizeof(double) + s.corners * (sizeof(Py_ssize_t) + sets * s.leaf.esize)
+
+
+cdef positions carve(const sampler* s, char* scratch, Py_ssize_t ld) noexcept nogil:
+    cdef positions at
+    at.ld = ld
+    at.v = <double*>scratch
+    at.m = at.v + 3 * ld
+    at.where = <Py_ssize_t*>(at.m + ld)
+    at.coef = <char*>(at.where + s.corners * ld)
+    return at
+
+
+cdef void load_pixels(
+    const leaf_table* table, const tensor* t, const char* plane, Py_ssize_t p, Py_ssize_t count,
+    char* dst
+) noexcept nogil:
+    """Elements p .. p+count-1 of one plane of a (.., .., O0, O1, O2) array."""
+    cdef Py_ssize_t o0, o1, o2, length
+    while count > 0:
+        o2 = p % t.shape[4]
+        o1 = p // t.shape[4] % t.shape[3]
+        o0 = p // t.shape[4] // t.shape[3]
+        length = min(count, t.shape[4] - o2)
+        table.load[t.storage](
+            dst, 0, plane + o0 * t.stride[2] + o1 * t.stride[3] + o2 * t.stride[4], 0,
+            t.stride[4], 1, length)
+        dst += length * table.esize
+        p += length
+        count -= length
+
+
+cdef void locate(
+    const sampler* s, const tensor* target, positions* at, Py_ssize_t n, Py_ssize_t og,
+    Py_ssize_t t, Py_ssize_t p, Py_ssize_t count, int kind
+) noexcept nogil:
+    """Where tap t of pixels p .. p+count-1 reads `target` (x, or its gradient), and how much."""
+    cdef Py_ssize_t j, q, o0, o1, o2, axis, ld = at.ld, corner, place, base
+    cdef Py_ssize_t low[3]
+    cdef double part[3]
+    cdef double weight, slope
+    cdef double v
+    cdef int first = 3 - s.rank, bit, a, b
+    cdef bint inside
+    cdef bint single = s.leaf.esize == 4
+    cdef Py_ssize_t t_at[3]
+    t_at[2] = t % s.taps[2]
+    t_at[1] = t // s.taps[2] % s.taps[1]
+    t_at[0] = t // s.taps[2] // s.taps[1]
+    for axis in range(first, 3):
+        load_pixels(
+            s.wide, &s.offset,
+            s.offset.data + n * s.offset.stride[0]
+            + ((og * s.all_taps + t) * s.rank + axis - first) * s.offset.stride[1],
+            p, count, <char*>(at.v + axis * ld))
+    if s.has_mask:
+        load_pixels(
+            s.wide, &s.mask,
+            s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
+            p, count, <char*>at.m)
+    o2 = p % s.out[2]
+    o1 = p // s.out[2] % s.out[1]
+    o0 = p // s.out[2] // s.out[1]
+    for j in range(count):
+        inside = True
+        for axis in range(first, 3):
+            v = (o0 if axis == 0 else o1 if axis == 1 else o2) * s.stride[axis]
+            v = v + (s.origin[axis] + t_at[axis] * s.dilation[axis]) + at.v[axis * ld + j]
+            # At exactly -1 the sample is zero but its right-hand slope is not.
+            if not ((v > -1 or (kind == SLOPES and v == -1)) and v < target.shape[2 + axis]):
+                inside = False
+                break
+            low[axis] = <Py_ssize_t>floor(v)
+            part[axis] = v - floor(v)
+        for q in range(s.corners):
+            place = 0
+            weight = at.m[j] if s.has_mask and kind == SAMPLE else 1
+            if inside:
+                for axis in range(first, 3):
+                    bit = (q >> (2 - axis)) & 1
+                    corner = low[axis] + bit
+                    weight *= part[axis] if bit else 1 - part[axis]
+                    if corner < 0 or corner >= target.shape[2 + axis]:
+                        place = LEAF_OUTSIDE
+                        break
+                    place += corner * target.stride[2 + axis]
+            else:
+                place = LEAF_OUTSIDE
+            at.where[q * ld + j] = place
+            if place == LEAF_OUTSIDE:
+                weight = 0
+            put(at.coef, q * ld + j, weight, single)
+            if kind == SLOPES:
+                for a in range(first, 3):
+                    slope = at.m[j] if s.has_mask else 1
+                    if place == LEAF_OUTSIDE:
+                        slope = 0
+                    else:
+                        for b in range(first, 3):
+                            bit = (q >> (2 - b)) & 1
+                            if b == a:
+                                slope *= 1 if bit else -1
+                            else:
+                                slope *= part[b] if bit else 1 - part[b]
+                    base = (1 + a - first) * s.corners
+                    put(at.coef, (base + q) * ld + j, slope, single)
+        o2 += 1
+        if o2 == s.out[2]:
+            o2 = 0
+            o1 += 1
+            if o1 == s.out[1]:
+                o1 = 0
+                o0 += 1
+
+
+cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexcept nogil:
+    if single:
+        (<float*>dst)[at] = <float>value
+    else:
+        (<double*>dst)[at] = value
+
+
+cdef void pack_samples(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
+) noexcept nogil:
+    cdef const sampler* s = <const sampler*>ctx
+    cdef Py_ssize_t es = s.leaf.esize, t, c, c_end, stop, og, j
+    cdef positions at = carve(s, scratch, count)
+    cdef const char* src
+    cdef char* dst
+    for t in range(s.all_taps):
+        # channels c of this group with k0 <= c*taps + t < k1
+        c = first_channel(k0, t, s.all_taps)
+        c_end = min(s.channels, first_channel(k1, t, s.all_taps))
+        while c < c_end:
+            og = (g * s.channels + c) // s.shared
+            stop = min(c_end, (og + 1) * s.shared - g * s.channels)
+            locate(s, &s.x, &at, n, og, t, p, count, SAMPLE)
+            while c < stop:
+                src = s.x.data + n * s.x.stride[0] + (g * s.channels + c) * s.x.stride[1]
+                dst = panel + (c * s.all_taps + t - k0) * width * es
+                j = 0
+                while j < count:
+                    s.leaf.sample[s.x.storage](
+                        min(width, count - j), s.corners, at.ld, at.where + j, at.coef + j * es,
+                        src, dst)
+                    dst += (k1 - k0) * width * es
+                    j += width
+                c += 1
+
+
+cdef int fill_sampler(
+    x, offset, mask, Py_ssize_t groups, int rank, taps, out, stride, dilation, origin,
+    int compute, sampler* s
+) except -1:
+    cdef int axis
+    describe(x, 5, compute, &s.x)
+    describe(offset, 5, compute, &s.offset)
+    s.has_mask = mask is not None
+    if s.has_mask:
+        describe(mask, 5, compute, &s.mask)
+    s.rank = rank
+    s.corners = 1 << rank
+    s.all_taps = 1
+    for axis in range(3):
+        s.taps[axis] = taps[axis]
+        s.all_taps *= s.taps[axis]
+        s.out[axis] = out[axis]
+        s.stride[axis] = stride[axis]
+        s.dilation[axis] = dilation[axis]
+        s.origin[axis] = origin[axis]
+    s.channels = s.x.shape[1] // groups
+    s.shared = s.x.shape[1] // max(<Py_ssize_t>1, s.offset.shape[1] // (rank * s.all_taps))
+    s.leaf = leaf(compute)
+    s.wide = leaf(1)
+    return 0
+
+
+cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
+    pk.ctx = s
+    pk.begin = NULL
+    pk.pack = pack_samples
+    pk.scratch = 64
+    pk.scratch_per_pixel = positions_bytes(s, 1)
+
+
+def correlate(
+    str operator, x, offset, mask, weight, bias, out, int rank, stride, dilation, origin,
+    int compute, int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False
+):
+    """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
+
+    x: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
+    None; weight: (G, M, C, T0, T1, T2); bias: (G*M,) or None.  `origin` is minus the padding.
+    """
+    cdef sampler s
+    cdef packer pk
+    cdef operand a
+    cdef tensor result
+    describe_operand(weight, compute, &a)
+    describe(out, 5, compute, &result)
+    fill_sampler(
+        x, offset, mask, a.groups, rank, weight.shape[3:], out.shape[2:], stride, dilation,
+        origin, compute, &s)
+    if packed is not None:
+        a.packed = packed.shape.packed
+        s.leaf = packed.leaf
+    use_sampler(&pk, &s)
+    return implicit_gemm(operator, &pk, &a, &result, bias, s.leaf, threads, budget, measure)
+
+
+def weight_gradient(
+    str operator, x, offset, mask, grad, out, int rank, taps, stride, dilation, origin,
+    int compute, int threads, Py_ssize_t budget, bint measure=False
+):
+    """Gradient of the weights into `out` (G, M, C*T).  Returns the bytes of workspace."""
+    cdef sampler s
+    cdef packer pk
+    cdef tensor result, dy
+    describe(out, 3, compute, &result)
+    describe(grad, 5, compute, &dy)
+    fill_sampler(
+        x, offset, mask, result.shape[0], rank, taps, grad.shape[2:], stride, dilation, origin,
+        compute, &s)
+    use_sampler(&pk, &s)
+    return weight_gemm(operator, &pk, &dy, &result, s.leaf, threads, budget, measure)
+
+
+# ---- gradients of x, offset and mask -----------------------------------------------------------
+#
+# Both start from columns[g, c, t, p] = sum over m of weight[g, m, c, t] * grad[n, g, m, p], made
+# tile by tile with the ordinary GEMM (pyconv.engine); then
+#   x       every thread owns some channels and scatters into them, pixels in order;
+#   offset, every thread owns some pixels and sums over channels in order.
+#   mask
+
+cdef struct gradient_job:
+    const sampler* s
+    const tensor* dx            # shape and strides of the sums for x, along its spatial axes
+    char* sums                  # of the first channel that has columns; compute type
+    Py_ssize_t group_pitch, channel_pitch
+    const tensor* doffset       # (N, OG * rank * T, O0, O1, O2)
+    const tensor* dmask         # (N, OG * T, O0, O1, O2)
+    const char* columns         # [G][width][T][count], compute type
+    Py_ssize_t n, p, count
+    Py_ssize_t groups
+    Py_ssize_t first, width     # channels first .. first+width-1 of each group have columns
+    Py_ssize_t lo, hi           # bytes of a channel of sums to touch
+
+
+cdef void scatter_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the channels that have columns, (group, channel) flattened."""
+    cdef const gradient_job* job = <const gradient_job*>ctx
+    cdef const sampler* s = job.s
+    cdef Py_ssize_t es = s.leaf.esize, task, channel, og, held, t
+    cdef positions at = carve(s, scratch, job.count)
+    for t in range(s.all_taps):
+        held = -1
+        for task in range(first, last):
+            channel = task // job.width * s.channels + job.first + task % job.width
+            og = channel // s.shared
+            if og != held:
+                locate(s, job.dx, &at, job.n, og, t, job.p, job.count, SAMPLE)
+                held = og
+            s.leaf.scatter(
+                job.count, s.corners, at.ld, at.where, at.coef,
+                job.columns + (task * s.all_taps + t) * job.count * es,
+                job.sums + task // job.width * job.group_pitch
+                + task % job.width * job.channel_pitch,
+                job.lo, job.hi)
+
+
+cdef void store_pixels(
+    const leaf_table* table, const tensor* t, char* plane, Py_ssize_t p, Py_ssize_t count,
+    const char* src
+) noexcept nogil:
+    cdef Py_ssize_t o0, o1, o2, length
+    while count > 0:
+        o2 = p % t.shape[4]
+        o1 = p // t.shape[4] % t.shape[3]
+        o0 = p // t.shape[4] // t.shape[3]
+        length = min(count, t.shape[4] - o2)
+        table.store[t.storage](
+            plane + o0 * t.stride[2] + o1 * t.stride[3] + o2 * t.stride[4], 0, t.stride[4], src,
+            0, 1, length)
+        src += length * table.esize
+        p += length
+        count -= length
+
+
+cdef void slope_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are runs of GRADIENT_TILE pixels; every column of them must be there."""
+    cdef const gradient_job* job = <const gradient_job*>ctx
+    cdef const sampler* s = job.s
+    cdef const leaf_table* table = s.leaf
+    cdef Py_ssize_t es = table.esize, ld = GRADIENT_TILE, sets = 1 + s.rank
+    cdef Py_ssize_t task, p, count, og, t, c, axis
+    cdef Py_ssize_t offset_groups = s.x.shape[1] // s.shared
+    cdef positions at = carve(s, scratch, ld)
+    cdef char* sums = at.coef + sets * s.corners * ld * es     # [sets][ld]
+    for task in range(first, last):
+        p = task * GRADIENT_TILE
+        count = min(ld, job.count - p)
+        for og in range(offset_groups):
+            for t in range(s.all_taps):
+                locate(s, &s.x, &at, job.n, og, t, job.p + p, count, SLOPES)
+                memset(sums, 0, sets * ld * es)
+                for c in range(og * s.shared, (og + 1) * s.shared):
+                    table.sample_dot[s.x.storage](
+                        count, sets, s.corners, ld, at.where, at.coef,
+                        s.x.data + job.n * s.x.stride[0] + c * s.x.stride[1],
+                        job.columns + ((c * s.all_taps + t) * job.count + p) * es, sums)
+                if job.dmask != NULL:
+                    store_pixels(
+                        table, job.dmask, job.dmask.data + job.n * job.dmask.stride[0]
+                        + (og * s.all_taps + t) * job.dmask.stride[1], job.p + p, count, sums)
+                if job.doffset != NULL:
+                    for axis in range(s.rank):
+                        store_pixels(
+                            table, job.doffset, job.doffset.data + job.n * job.doffset.stride[0]
+                            + ((og * s.all_taps + t) * s.rank + axis) * job.doffset.stride[1],
+                            job.p + p, count, sums + (1 + axis) * ld * es)
+
+
+def input_gradients(
+    columns, x, offset, mask, dx, window, doffset, dmask, Py_ssize_t groups, int rank, taps, out,
+    stride, dilation, origin, int compute, int threads, Py_ssize_t n, Py_ssize_t p,
+    Py_ssize_t first, Py_ssize_t lo
+):
+    """Add what the pixels of `columns` contribute to the gradients of sample n.
+
+    columns: (groups, width, T, count), contiguous, compute type: channels first .. of each group,
+    pixels p .. p+count-1.  The gradient of x is added to `dx` (N, C, S0, S1, S2) in the compute
+    type, or to `window` (groups, width, elements), contiguous: elements lo .. of those channels,
+    spatial axes flattened.  `doffset` and `dmask` are overwritten, and need all channels.  Each
+    may be None.
+    """
+    cdef sampler s
+    cdef gradient_job job
+    cdef tensor t_dx, t_window, t_doffset, t_dmask, t_columns
+    cdef int sets = 1 + rank, nt
+    cdef Py_ssize_t size, es
+    fill_sampler(
+        x, offset, mask, groups, rank, taps, out, stride, dilation, origin, compute, &s)
+    es = s.leaf.esize
+    describe(columns, 4, compute, &t_columns)
+    job.s = &s
+    job.columns = t_columns.data
+    job.n, job.p, job.count = n, p, t_columns.shape[3]
+    job.groups, job.first, job.width = groups, first, t_columns.shape[1]
+    job.dx, job.doffset, job.dmask = NULL, NULL, NULL
+    size = t_columns.shape[0] * t_columns.shape[1] * t_columns.shape[2] * t_columns.shape[3]
+    nt = useful_threads(threads, 16.0 * size)
+    if dx is not None:
+        describe(dx, 5, compute, &t_dx)
+        job.sums = t_dx.data + n * t_dx.stride[0] + first * t_dx.stride[1]
+        job.group_pitch, job.channel_pitch = s.channels * t_dx.stride[1], t_dx.stride[1]
+        job.lo, job.hi = 0, PY_SSIZE_T_MAX
+        job.dx = &t_dx
+    elif window is not None:
+        describe(window, 3, compute, &t_window)
+        t_dx.shape = s.x.shape
+        t_dx.stride[4] = es
+        t_dx.stride[3] = t_dx.shape[4] * es
+        t_dx.stride[2] = t_dx.shape[3] * t_dx.stride[3]
+        job.lo, job.hi = lo * es, (lo + t_window.shape[2]) * es
+        job.sums = t_window.data - job.lo
+        job.channel_pitch = t_window.shape[2] * es
+        job.group_pitch = job.width * job.channel_pitch
+        job.dx = &t_dx
+    if job.dx != NULL:
+        run(scatter_task, &job, groups * job.width, nt,
+            job.count * positions_bytes(&s, 1) + 64)
+    if doffset is not None or dmask is not None:
+        if doffset is not None:
+            describe(doffset, 5, compute, &t_doffset)
+            job.doffset = &t_doffset
+        if dmask is not None:
+            describe(dmask, 5, compute, &t_dmask)
+            job.dmask = &t_dmask
+        run(slope_task, &job, ceil_div(job.count, GRADIENT_TILE), nt,
+            GRADIENT_TILE * (positions_bytes(&s, sets) + sets * s.leaf.esize) + 64)
+
+
+def gradient_bytes(int rank, int compute, Py_ssize_t count):
+    """Scratch that `input_gradients` takes per thread for tiles of `count` pixels."""
+    cdef Py_ssize_t es = leaf(compute).esize, corners = 1 << rank, sets = 1 + rank
+    return max(
+        count * (32 + corners * (8 + es)),
+        GRADIENT_TILE * (32 + corners * (8 + sets * es) + sets * es)) + 192

@@ -1,0 +1,55 @@
+# Implicit GEMM: the loop nest around the micro-kernel, for any operator that can fill a panel.
+
+from pyconv._kernels._cpu cimport leaf_table
+from pyconv._kernels._parallel cimport Workspace
+from pyconv._kernels._tensor cimport tensor
+
+# Look at pixels p .. p+count-1 of sample n, group g, before they are packed (coordinates, say).
+ctypedef void (*begin_fn)(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count) noexcept nogil
+
+# Fill panels of `width` columns with the inputs of those pixels, for depths k0 .. k1-1:
+# panel q holds [k - k0][column] for pixels p + q*width ...; columns past `count` stay untouched.
+ctypedef void (*pack_fn)(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width,
+    char* panel) noexcept nogil
+
+cdef struct packer:
+    const void* ctx
+    begin_fn begin                  # or NULL
+    pack_fn pack
+    Py_ssize_t scratch              # bytes it wants for a tile ...
+    Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
+
+
+# The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last
+# four in order.
+cdef struct operand:
+    tensor t
+    Py_ssize_t groups
+    Py_ssize_t rows
+    Py_ssize_t depth
+    int outer               # leading depth axes that are not part of the run
+    Py_ssize_t run          # trailing depth axes that are one arithmetic progression: length,
+    Py_ssize_t run_stride   # bytes
+    const char* packed      # whole operand as [group][row block][depth][mr], or NULL
+
+
+cdef class PackedWeights:
+    cdef Workspace store
+    cdef const leaf_table* leaf
+    cdef operand shape
+
+
+cdef int describe_operand(object weight, int compute, operand* a) except -1
+cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)
+
+cdef Py_ssize_t implicit_gemm(
+    str operator, const packer* pk, const operand* a, const tensor* out, object bias,
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure) except -1
+
+cdef Py_ssize_t weight_gemm(
+    str operator, const packer* pk, const tensor* grad, const tensor* out,
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure) except -1

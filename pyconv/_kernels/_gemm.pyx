@@ -1,0 +1,645 @@
+"""Implicit GEMM: the loop nest around the micro-kernel, for any operator that can fill a panel.
+
+Forward, for every sample n and group g, with K = channels * taps::
+
+    out[n, g, m, p] = bias[g, m] + sum_k A[g, m, k] * B[n, g][k, p]
+
+`A` is the weights, read where they are or packed into [row block][k][mr].  `B` never exists as a
+whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panels of nr pixels.
+
+    for each tile of NC pixels                  (threads share out the tiles, or the rows)
+        for each KC depths
+            pack B                              L2
+            for each MC rows of A               L2
+                for each panel of nr pixels     L1
+                    for each mr rows            registers: the micro-kernel
+
+Each output is a sum over blocks of KC depths, each block one chain of multiply-adds.  KC depends
+on K alone, so the bits of an output depend on nothing but its inputs.
+"""
+
+from libc.string cimport memcpy, memset
+
+from pyconv import checks
+from pyconv._kernels._integers cimport ceil_div, round_up
+from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
+from pyconv._kernels._tensor cimport describe
+
+# Cache budgets of the blocking.
+cdef enum:
+    TILE_BYTES = 192 * 1024         # B tile: stays in L2 beside the A block
+    BLOCK_BYTES = 192 * 1024        # A block
+    RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
+    DEPTH_BLOCK = 256               # KC, about
+    MOST_PIXELS = 1024
+
+
+cdef inline Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
+    """KC: of K alone, about equal blocks."""
+    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 2:
+        return depth if depth > 0 else 1
+    return round_up(ceil_div(depth, ceil_div(depth, DEPTH_BLOCK)), 8)
+
+
+# ---- operand A --------------------------------------------------------------------------------
+
+cdef int describe_operand(object weight, int compute, operand* a) except -1:
+    cdef int axis
+    cdef tensor* t = &a.t
+    describe(weight, 6, compute, t)
+    a.groups, a.rows = t.shape[0], t.shape[1]
+    a.depth = t.shape[2] * t.shape[3] * t.shape[4] * t.shape[5]
+    a.packed = NULL
+    a.run, a.run_stride = t.shape[5], t.stride[5]
+    axis = 4
+    while axis >= 2:
+        if t.shape[axis] != 1:
+            if a.run == 1:
+                a.run, a.run_stride = t.shape[axis], t.stride[axis]
+            elif t.stride[axis] == a.run * a.run_stride:
+                a.run *= t.shape[axis]
+            else:
+                break
+        axis -= 1
+    a.outer = axis - 1      # depth axes 2 .. axis stay outside the run
+    return 0
+
+
+cdef inline bint readable_in_place(const operand* a, const leaf_table* leaf) noexcept nogil:
+    return a.t.in_place and (a.run == a.depth) and (a.run_stride == leaf.esize or a.depth <= 1)
+
+
+cdef void pack_rows(
+    const operand* a, const leaf_table* leaf, Py_ssize_t g, Py_ssize_t m, Py_ssize_t count,
+    Py_ssize_t k0, Py_ssize_t k1, char* panel
+) noexcept nogil:
+    """Rows m .. m+count-1, depths k0 .. k1-1, as [row block][k - k0][mr]."""
+    cdef Py_ssize_t block, i, k, length, rest, rows
+    cdef Py_ssize_t mr = leaf.mr, es = leaf.esize, row_stride = a.t.stride[1]
+    cdef const char* base
+    cdef const char* src
+    cdef int axis
+    for block in range(ceil_div(count, mr)):
+        i = block * mr
+        rows = min(mr, count - i)
+        base = a.t.data + g * a.t.stride[0] + (m + i) * row_stride
+        if rows < mr:
+            memset(panel, 0, (k1 - k0) * mr * es)
+        k = k0
+        while k < k1:
+            length = min(a.run - k % a.run, k1 - k)
+            src = base + (k % a.run) * a.run_stride
+            rest = k // a.run
+            for axis in range(a.outer + 1, 1, -1):
+                src += (rest % a.t.shape[axis]) * a.t.stride[axis]
+                rest //= a.t.shape[axis]
+            leaf.load[a.t.storage](
+                panel + (k - k0) * mr * es, mr, src, a.run_stride, row_stride, length, rows)
+            k += length
+        panel += (k1 - k0) * mr * es
+
+
+cdef struct pack_job:
+    const operand* a
+    const leaf_table* leaf
+    char* dst
+
+
+cdef void pack_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const pack_job* job = <const pack_job*>ctx
+    cdef const operand* a = job.a
+    cdef Py_ssize_t mr = job.leaf.mr, task, m
+    cdef Py_ssize_t blocks = ceil_div(a.rows, mr)
+    for task in range(first, last):
+        m = task % blocks * mr
+        pack_rows(
+            a, job.leaf, task // blocks, m, min(mr, a.rows - m), 0, a.depth,
+            job.dst + task * a.depth * mr * job.leaf.esize)
+
+
+cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil:
+    return a.groups * round_up(a.rows, leaf.mr) * a.depth * leaf.esize
+
+
+cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads):
+    """The whole operand in micro-kernel order, for as long as the object lives."""
+    cdef pack_job job
+    cdef PackedWeights result = PackedWeights()
+    result.store = Workspace(packed_bytes(a, leaf))
+    result.leaf = leaf
+    result.shape = a[0]
+    job.a, job.leaf, job.dst = a, leaf, result.store.data
+    run(pack_task, &job, a.groups * ceil_div(a.rows, leaf.mr),
+        useful_threads(threads, <double>a.groups * a.rows * a.depth), 0)
+    result.shape.packed = result.store.data
+    return result
+
+
+cdef class PackedWeights:
+    """Weights in micro-kernel order; made by a plan, used by every call of it."""
+
+    @property
+    def nbytes(self):
+        return self.store.nbytes
+
+
+# ---- forward ----------------------------------------------------------------------------------
+
+cdef struct gemm_job:
+    const leaf_table* leaf
+    const packer* pk
+    const operand* a
+    const tensor* out           # (N, groups * rows, O0, O1, O2)
+    const char* bias
+    Py_ssize_t groups, rows, depth, pixels
+    Py_ssize_t panels           # per sample and group
+    Py_ssize_t all_panels
+    Py_ssize_t kc, nc, mc, tile_rows
+    Py_ssize_t row_splits, pixel_splits
+    bint flat                   # the pixels of an output plane are evenly spaced, by
+    Py_ssize_t pixel_stride     # this many bytes
+    bint to_output              # the micro-kernel may write results where they belong
+    bint in_place               # A is read where it is
+    size_t a_bytes, b_bytes, c_bytes
+
+
+cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
+    """How many ways to split pixels and rows: least work for the busiest thread.
+
+    In units of a multiply-add row: arithmetic, plus packing B (per pixel) and streaming A (per
+    row), each about a third of a unit.
+    """
+    cdef Py_ssize_t i, splits, rows, pixels, blocks = ceil_div(job.rows, job.leaf.mr)
+    cdef double cost, best = -1
+    job.pixel_splits, job.row_splits = 1, 1
+    for i in range(1, threads + 1):
+        if i > job.all_panels:
+            break
+        splits = min(threads // i, blocks)
+        pixels = ceil_div(job.all_panels, i) * job.leaf.nr
+        rows = ceil_div(blocks, splits) * job.leaf.mr
+        cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
+        if best < 0 or cost < best:
+            best = cost
+            job.pixel_splits, job.row_splits = i, splits
+
+
+cdef size_t scratch_of(gemm_job* job) noexcept nogil:
+    cdef Py_ssize_t es = job.leaf.esize
+    job.b_bytes = aligned(job.kc * job.nc * es)
+    job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
+        round_up(job.mc, job.leaf.mr) * job.kc * es)
+    job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.nc * es)
+    return (job.a_bytes + job.b_bytes + job.c_bytes + aligned(job.pk.scratch)
+            + aligned(job.pk.scratch_per_pixel * job.nc))
+
+
+cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
+    """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles
+    cdef size_t scratch
+    job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
+    if job.panels * nr < job.nc:
+        job.nc = job.panels * nr
+    elif job.panels > 0:        # even tiles: no small one at the end of a plane
+        tiles = ceil_div(job.panels * nr, job.nc)
+        job.nc = ceil_div(job.panels, tiles) * nr
+    job.nc = max(job.nc, nr)
+    job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
+    job.tile_rows = min(round_up(max(job.rows, 1), mr),
+                        max(mr, RESULT_BYTES // (job.nc * es) // mr * mr))
+    scratch = scratch_of(job)
+    while <Py_ssize_t>(scratch + 128) * threads[0] > budget:
+        if job.nc > nr:
+            job.nc = round_up(job.nc // 2, nr)
+        elif job.tile_rows > mr and not job.to_output:
+            job.tile_rows = round_up(job.tile_rows // 2, mr)
+        elif job.mc > mr and job.a_bytes:
+            job.mc = round_up(job.mc // 2, mr)
+        elif threads[0] > 1:
+            threads[0] -= 1
+        else:
+            break
+        scratch = scratch_of(job)
+    return scratch
+
+
+cdef void store_tile(
+    const gemm_job* job, char* dst, const char* tile, Py_ssize_t rows, Py_ssize_t p,
+    Py_ssize_t count
+) noexcept nogil:
+    """Rows of a C tile to their places in the output, pixel p at column 0."""
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t length, o0, o1, o2, es = job.leaf.esize
+    if job.flat:
+        job.leaf.store[out.storage](
+            dst + p * job.pixel_stride, out.stride[1], job.pixel_stride, tile, job.nc, rows, count)
+        return
+    while count > 0:
+        o2 = p % out.shape[4]
+        o1 = p // out.shape[4] % out.shape[3]
+        o0 = p // out.shape[4] // out.shape[3]
+        length = min(count, out.shape[4] - o2)
+        job.leaf.store[out.storage](
+            dst + o0 * out.stride[2] + o1 * out.stride[3] + o2 * out.stride[4],
+            out.stride[1], out.stride[4], tile, job.nc, rows, length)
+        tile += length * es
+        p += length
+        count -= length
+
+
+cdef void gemm_block(
+    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, Py_ssize_t a_panel,
+    const char* b, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
+    Py_ssize_t count, const char* bias, bint add
+) noexcept nogil:
+    """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block
+    for panel in range(ceil_div(count, nr)):
+        j = panel * nr
+        for block in range(ceil_div(rows, mr)):
+            i = block * mr
+            leaf.gemm(
+                min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
+                b + j * depth * es, c + (i * c_rs + j) * es, c_rs, 1,
+                bias + i * es if bias != NULL else NULL, add)
+
+
+cdef void gemm_tile(
+    const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
+) noexcept nogil:
+    """One tile of pixels, output rows m_lo .. m_hi-1 of group g."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef const operand* a = job.a
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t es = leaf.esize, mr = leaf.mr, nr = leaf.nr
+    cdef char* b = scratch
+    cdef char* a_block = b + job.b_bytes
+    cdef char* tile = a_block + job.a_bytes
+    cdef char* own = tile + job.c_bytes
+    cdef char* plane
+    cdef char* c
+    cdef const char* rows_at
+    cdef const char* bias
+    cdef Py_ssize_t m, i, k, depth, tile_rows, rows, c_rs, a_rs, a_ks, a_panel
+    cdef Py_ssize_t packed_rows = round_up(job.rows, mr)
+    tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
+    if job.pk.begin != NULL:
+        job.pk.begin(job.pk.ctx, own, n, g, p, count)
+    m = m_lo
+    while m < m_hi:
+        plane = out.data + n * out.stride[0] + (g * job.rows + m) * out.stride[1]
+        bias = job.bias + (g * job.rows + m) * es if job.bias != NULL else NULL
+        if job.to_output:
+            c, c_rs = plane + p * es, out.stride[1] // es
+        else:
+            c, c_rs = tile, job.nc
+        k = 0
+        while True:             # at least once: without inputs the result is the bias
+            depth = min(job.kc, job.depth - k)
+            if depth > 0 and (m == m_lo or job.depth > job.kc):
+                if count % nr:
+                    memset(b + count // nr * nr * depth * es, 0, nr * depth * es)
+                job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, nr, b)
+            i = 0
+            while i < min(tile_rows, m_hi - m):
+                rows = min(job.mc, min(tile_rows, m_hi - m) - i)
+                if a.packed != NULL:
+                    rows_at = a.packed + ((g * packed_rows + m + i) * job.depth + k * mr) * es
+                    a_rs, a_ks, a_panel = 1, mr, mr * job.depth * es
+                elif job.in_place:
+                    rows_at = (a.t.data + g * a.t.stride[0] + (m + i) * a.t.stride[1] + k * es)
+                    a_rs, a_ks, a_panel = a.t.stride[1] // es, 1, mr * a.t.stride[1]
+                else:
+                    pack_rows(a, leaf, g, m + i, rows, k, k + depth, a_block)
+                    rows_at = a_block
+                    a_rs, a_ks, a_panel = 1, mr, mr * depth * es
+                gemm_block(
+                    job, rows_at, a_rs, a_ks, a_panel, b, depth, c + i * c_rs * es, c_rs, rows,
+                    count if job.to_output else round_up(count, nr),
+                    bias + i * es if bias != NULL else NULL, k > 0)
+                i += job.mc
+            k += job.kc
+            if k >= job.depth:
+                break
+        if not job.to_output:
+            store_tile(job, plane, tile, min(tile_rows, m_hi - m), p, count)
+        m += tile_rows
+
+
+cdef void gemm_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the cells of a grid: pixel_splits ranges of panels by row_splits ranges of rows."""
+    cdef const gemm_job* job = <const gemm_job*>ctx
+    cdef Py_ssize_t task, at, end, plane, panel, count, row, m_lo, m_hi
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, blocks = ceil_div(job.rows, mr)
+    for task in range(first, last):
+        row = task % job.row_splits
+        at = task // job.row_splits
+        end = job.all_panels * (at + 1) // job.pixel_splits
+        at = job.all_panels * at // job.pixel_splits
+        m_lo = blocks * row // job.row_splits * mr
+        m_hi = min(job.rows, blocks * (row + 1) // job.row_splits * mr)
+        while at < end:
+            plane = at // job.panels
+            panel = at % job.panels
+            count = min(job.nc // nr, min(job.panels - panel, end - at))
+            gemm_tile(
+                job, scratch, plane // job.groups, plane % job.groups, panel * nr,
+                min(count * nr, job.pixels - panel * nr), m_lo, m_hi)
+            at += count
+
+
+cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil:
+    """Whether the last three axes, flattened, are one arithmetic progression of addresses."""
+    cdef Py_ssize_t run = t.shape[4], stride = t.stride[4]
+    cdef int axis
+    for axis in range(3, 1, -1):
+        if t.shape[axis] == 1:
+            continue
+        if run == 1:
+            run, stride = t.shape[axis], t.stride[axis]
+        elif t.stride[axis] == run * stride:
+            run *= t.shape[axis]
+        else:
+            return False
+    step[0] = stride
+    return True
+
+
+cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute):
+    """A bias vector in the compute type."""
+    cdef tensor t
+    cdef Workspace held
+    describe(bias, 1, compute, &t)
+    held = Workspace(t.shape[0] * leaf.esize)
+    leaf.load[t.storage](held.data, 0, t.data, 0, t.stride[0], 1, t.shape[0])
+    return held
+
+
+cdef Py_ssize_t implicit_gemm(
+    str operator, const packer* pk, const operand* a, const tensor* out, object bias,
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure
+) except -1:
+    """Run it (or only `measure`); returns the bytes of workspace."""
+    cdef gemm_job job
+    cdef operand repacked
+    cdef PackedWeights held_weights
+    cdef Workspace held_bias = None
+    cdef Py_ssize_t fixed = 0, shortfall
+    cdef size_t scratch
+    cdef int compute = 1 if leaf.esize == 8 else 0
+    job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
+    job.groups, job.rows, job.depth = a.groups, a.rows, a.depth
+    job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
+    job.panels = ceil_div(job.pixels, leaf.nr)
+    job.all_panels = out.shape[0] * a.groups * job.panels
+    if job.all_panels == 0 or a.rows == 0:
+        return 0
+    job.kc = depth_block(a.depth)
+    job.pixel_stride = leaf.esize
+    job.flat = evenly_spaced(out, &job.pixel_stride)
+    job.to_output = (out.in_place and job.flat
+                     and (job.pixel_stride == leaf.esize or job.pixels == 1))
+    job.in_place = a.packed == NULL and readable_in_place(a, leaf)
+    threads = useful_threads(threads, 2.0 * job.all_panels * leaf.nr * a.rows * a.depth)
+    if bias is not None:
+        fixed = a.groups * a.rows * leaf.esize + 64
+    if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 4:
+        # every tile reads all of A: put it in order once, where the workspace allows
+        fixed += packed_bytes(a, leaf) + 64
+        repacked = a[0]
+        if not measure:
+            held_weights = pack_operand(a, leaf, threads)
+            repacked = held_weights.shape
+        else:
+            repacked.packed = a.t.data      # any address: sizes are all that is asked for
+        job.a = &repacked
+    scratch = fit_blocks(&job, &threads, budget - fixed)
+    split_threads(&job, threads)
+    threads = <int>(job.pixel_splits * job.row_splits)
+    shortfall = fixed + threads * (aligned(scratch) + 128) - budget
+    if shortfall > 0:
+        checks.fail(
+            operator, "max_workspace", f"be at least {budget + shortfall} bytes for these shapes",
+            budget)
+    if measure:
+        return budget + shortfall
+    if bias is not None:
+        held_bias = load_bias(bias, leaf, compute)
+        job.bias = held_bias.data
+    run(gemm_task, &job, threads, threads, scratch)
+    return budget + shortfall
+
+
+# ---- gradient of the weights ------------------------------------------------------------------
+#
+#   out[g, m, k] = sum over n, p of grad[n, g, m, p] * B[n, g][k, p]
+#
+# The reduction runs over tiles of PIXEL_TILE pixels, in order, within each of `chunks` ranges of
+# tiles; the chunks' sums are then added in order.  Tile and chunks depend on the shape alone.
+
+cdef enum:
+    PIXEL_TILE = 256
+    MOST_CHUNKS = 8
+
+
+cdef struct weight_job:
+    const leaf_table* leaf
+    const packer* pk
+    const tensor* grad          # (N, groups * rows, O0, O1, O2)
+    const tensor* out           # (groups, rows, depth)
+    Py_ssize_t groups, rows, depth, pixels
+    Py_ssize_t tiles            # pixel tiles, all samples
+    Py_ssize_t plane_tiles      # pixel tiles of one sample
+    Py_ssize_t chunks
+    Py_ssize_t kb, mb           # block of outputs of one task
+    bint flat
+    Py_ssize_t pixel_stride
+    char* partial               # [chunk][group][depth][rows], compute type; only if chunks > 1
+    size_t b_bytes, g_bytes, c_bytes
+
+
+cdef void pack_gradient(
+    const weight_job* job, const char* src, Py_ssize_t rows, Py_ssize_t p, Py_ssize_t count,
+    char* panel
+) noexcept nogil:
+    """grad[rows, p .. p+count-1] as [row panel][pixel][nr]."""
+    cdef const tensor* t = job.grad
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, block, m, width, at, length, o0, o1, o2
+    cdef Py_ssize_t done
+    for block in range(ceil_div(rows, nr)):
+        m = block * nr
+        width = min(nr, rows - m)
+        if width < nr:
+            memset(panel, 0, count * nr * es)
+        if job.flat:
+            leaf.load[t.storage](
+                panel, nr, src + m * t.stride[1] + p * job.pixel_stride, job.pixel_stride,
+                t.stride[1], count, width)
+        else:
+            done = 0
+            while done < count:
+                at = p + done
+                o2 = at % t.shape[4]
+                o1 = at // t.shape[4] % t.shape[3]
+                o0 = at // t.shape[4] // t.shape[3]
+                length = min(count - done, t.shape[4] - o2)
+                leaf.load[t.storage](
+                    panel + done * nr * es, nr,
+                    src + m * t.stride[1] + o0 * t.stride[2] + o1 * t.stride[3] + o2 * t.stride[4],
+                    t.stride[4], t.stride[1], length, width)
+                done += length
+        panel += count * nr * es
+
+
+cdef void weight_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const weight_job* job = <const weight_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* grad = job.grad
+    cdef Py_ssize_t nr = leaf.nr, mr = leaf.mr, es = leaf.esize
+    cdef Py_ssize_t k_blocks = ceil_div(job.depth, job.kb), m_blocks = ceil_div(job.rows, job.mb)
+    cdef Py_ssize_t task, rest, chunk, g, m, k, rows, depth, ld, tile, n, p, count, i, j
+    cdef Py_ssize_t panel, row
+    cdef char* b = scratch
+    cdef char* gp = b + job.b_bytes
+    cdef char* c = gp + job.g_bytes
+    cdef char* own = c + job.c_bytes
+    for task in range(first, last):
+        m = task % m_blocks * job.mb
+        rest = task // m_blocks
+        k = rest % k_blocks * job.kb
+        rest //= k_blocks
+        g = rest % job.groups
+        chunk = rest // job.groups
+        rows, depth = min(job.mb, job.rows - m), min(job.kb, job.depth - k)
+        ld = round_up(rows, nr)
+        memset(c, 0, depth * ld * es)
+        for tile in range(job.tiles * chunk // job.chunks, job.tiles * (chunk + 1) // job.chunks):
+            n = tile // job.plane_tiles
+            p = tile % job.plane_tiles * PIXEL_TILE
+            count = min(<Py_ssize_t>PIXEL_TILE, job.pixels - p)
+            if job.pk.begin != NULL:
+                job.pk.begin(job.pk.ctx, own, n, g, p, count)
+            job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, PIXEL_TILE, b)
+            pack_gradient(
+                job, grad.data + n * grad.stride[0] + (g * job.rows + m) * grad.stride[1], rows,
+                p, count, gp)
+            for panel in range(ceil_div(rows, nr)):
+                j = panel * nr
+                for row in range(ceil_div(depth, mr)):
+                    i = row * mr
+                    leaf.gemm(
+                        min(mr, depth - i), nr, count, b + i * PIXEL_TILE * es, PIXEL_TILE, 1,
+                        gp + j * count * es, c + (i * ld + j) * es, ld, 1, NULL, 1)
+        if job.chunks == 1:
+            leaf.store[job.out.storage](
+                job.out.data + g * job.out.stride[0] + m * job.out.stride[1]
+                + k * job.out.stride[2],
+                job.out.stride[2], job.out.stride[1], c, ld, depth, rows)
+        else:
+            for i in range(depth):
+                memcpy(
+                    job.partial + (((chunk * job.groups + g) * job.depth + k + i) * job.rows
+                                   + m) * es,
+                    c + i * ld * es, rows * es)
+
+
+cdef void add_chunks_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Sum the chunks of row k of group g, in order, and store it."""
+    cdef const weight_job* job = <const weight_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t es = leaf.esize, task, chunk, size = job.groups * job.depth * job.rows * es
+    cdef char* total
+    for task in range(first, last):
+        total = job.partial + task * job.rows * es
+        for chunk in range(1, job.chunks):
+            leaf.add_strided(job.rows, total + chunk * size, total, 1)
+        leaf.store[job.out.storage](
+            job.out.data + task // job.depth * job.out.stride[0]
+            + task % job.depth * job.out.stride[2],
+            job.out.stride[2], job.out.stride[1], total, job.rows, 1, job.rows)
+
+
+cdef size_t weight_scratch(weight_job* job) noexcept nogil:
+    cdef Py_ssize_t es = job.leaf.esize, ld = round_up(job.mb, job.leaf.nr)
+    job.b_bytes = aligned(job.kb * PIXEL_TILE * es)
+    job.g_bytes = aligned(ld * PIXEL_TILE * es)
+    job.c_bytes = aligned(job.kb * ld * es)
+    return (job.b_bytes + job.g_bytes + job.c_bytes + aligned(job.pk.scratch)
+            + aligned(job.pk.scratch_per_pixel * PIXEL_TILE))
+
+
+cdef Py_ssize_t weight_gemm(
+    str operator, const packer* pk, const tensor* grad, const tensor* out,
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure
+) except -1:
+    """Gradient of the weights into `out` (groups, rows, depth); returns bytes of workspace."""
+    cdef weight_job job
+    cdef Workspace partial
+    cdef size_t scratch
+    cdef Py_ssize_t fixed = 0, size, blocks, shortfall
+    job.leaf, job.pk, job.grad, job.out = leaf, pk, grad, out
+    job.groups, job.rows, job.depth = out.shape[0], out.shape[1], out.shape[2]
+    job.pixels = grad.shape[2] * grad.shape[3] * grad.shape[4]
+    job.plane_tiles = ceil_div(job.pixels, PIXEL_TILE)
+    job.tiles = grad.shape[0] * job.plane_tiles
+    job.pixel_stride = leaf.esize
+    job.flat = evenly_spaced(grad, &job.pixel_stride)
+    size = job.groups * job.rows * job.depth
+    if size == 0:
+        return 0
+    threads = useful_threads(threads, 2.0 * size * job.pixels * grad.shape[0])
+    # Few outputs: split the reduction as well.  By the shape alone, so that the bits are its own.
+    job.chunks = 1
+    if size <= 32768:
+        job.chunks = max(<Py_ssize_t>1, min(<Py_ssize_t>MOST_CHUNKS, job.tiles))
+    if job.chunks > 1:
+        fixed = job.chunks * size * leaf.esize + 64
+    job.mb, job.kb = min(job.rows, <Py_ssize_t>256), min(job.depth, <Py_ssize_t>256)
+    while True:     # enough blocks to go round
+        blocks = (job.groups * job.chunks * ceil_div(job.rows, job.mb)
+                  * ceil_div(job.depth, job.kb))
+        if blocks >= 4 * threads or threads == 1 or (job.kb <= 32 and job.mb <= 64):
+            break
+        if job.kb > 32:
+            job.kb = max(<Py_ssize_t>32, round_up(job.kb // 2, leaf.mr))
+        else:
+            job.mb = max(<Py_ssize_t>64, round_up(job.mb // 2, leaf.nr))
+    scratch = weight_scratch(&job)
+    while <Py_ssize_t>(scratch + 128) * threads > budget - fixed:
+        if job.kb > leaf.mr:
+            job.kb = round_up(job.kb // 2, leaf.mr)
+        elif job.mb > leaf.nr:
+            job.mb = round_up(job.mb // 2, leaf.nr)
+        elif threads > 1:
+            threads -= 1
+        else:
+            break
+        scratch = weight_scratch(&job)
+    shortfall = fixed + threads * <Py_ssize_t>(scratch + 128) - budget
+    if shortfall > 0:
+        checks.fail(
+            operator, "max_workspace", f"be at least {budget + shortfall} bytes for these shapes",
+            budget)
+    if measure:
+        return budget + shortfall
+    if job.chunks > 1:
+        partial = Workspace(job.chunks * size * leaf.esize)
+        job.partial = partial.data
+    run(weight_task, &job, job.groups * job.chunks * ceil_div(job.rows, job.mb)
+        * ceil_div(job.depth, job.kb), threads, scratch)
+    if job.chunks > 1:
+        run(add_chunks_task, &job, job.groups * job.depth, useful_threads(
+            threads, <double>job.chunks * size), 0)
+    return budget + shortfall

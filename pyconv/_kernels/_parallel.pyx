@@ -1,0 +1,78 @@
+"""The one place with OpenMP and workspace memory.
+
+A kernel states its work as numbered tasks; `run` deals them out in consecutive ranges, one range
+and one scratch block per thread.  Which thread does a task never shows in its result: tasks write
+disjoint outputs and reduce in an order of their own.
+"""
+
+from cython.parallel cimport prange
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+from pyconv._threads import note_parallel_region
+
+cdef bint _noted = False
+
+# A thread pays for itself from about this much work; below it, waking it costs more.
+cdef double FLOPS_PER_THREAD = 1e6
+
+
+cdef int useful_threads(int threads, double flops) noexcept nogil:
+    """At most `threads`, and no more than the work is worth."""
+    cdef double worth = 1.0 + flops / FLOPS_PER_THREAD
+    if flops < 2 * FLOPS_PER_THREAD or threads < 1:
+        return 1
+    return threads if worth >= threads else <int>worth
+
+
+cdef size_t aligned(size_t nbytes) noexcept nogil:
+    """Rounded up to whole cache lines."""
+    return (nbytes + 63) & ~<size_t>63
+
+
+cdef class Workspace:
+    """`nbytes` of memory that lives as long as this object."""
+
+    def __cinit__(self, size_t nbytes):
+        cdef size_t start
+        self._block = NULL
+        self.nbytes = nbytes
+        self._block = malloc(nbytes + 64)
+        if self._block == NULL:
+            raise MemoryError(f"pyconv could not allocate {nbytes} bytes of workspace")
+        start = <size_t><uintptr_t>self._block
+        self.data = <char*><uintptr_t>aligned(start)
+
+    def __dealloc__(self):
+        free(self._block)
+
+
+cdef int run(
+    task_fn task, const void* ctx, Py_ssize_t tasks, int threads, size_t scratch_bytes
+) except -1:
+    """Do `tasks` tasks on up to `threads` threads, without the GIL."""
+    global _noted
+    cdef Workspace scratch
+    cdef char* base
+    cdef Py_ssize_t i
+    # An odd number of lines apart, so that threads' blocks do not share cache sets.
+    cdef size_t pitch = aligned(scratch_bytes) + 64
+    cdef int nt = threads
+    if tasks <= 0:
+        return 0
+    if nt > tasks:
+        nt = <int>tasks
+    if nt < 1:
+        nt = 1
+    scratch = Workspace(pitch * <size_t>nt)
+    base = scratch.data
+    if nt == 1:
+        with nogil:
+            task(ctx, base, 0, tasks)
+        return 0
+    if not _noted:
+        note_parallel_region()
+        _noted = True
+    for i in prange(nt, nogil=True, num_threads=nt, schedule="static", chunksize=1):
+        task(ctx, base + <size_t>i * pitch, tasks * i // nt, tasks * (i + 1) // nt)
+    return 0

@@ -1,0 +1,98 @@
+/* The leaf kernels: every routine that touches an array element, and nothing else.
+ *
+ * One table of function pointers exists per instruction set and compute type (float, double).
+ * `leaf_select()` picks the table for this CPU; the Cython drivers own everything above it:
+ * loop nests, tiles, packing order, coordinates, threads.  The drivers never look at an element,
+ * so they are written once for all types and move `char *` and `void *` around.
+ *
+ * Contract shared by all leaves
+ *   - sizes and strides are ptrdiff_t; "bytes" strides belong to user arrays, "elements" strides
+ *     to workspace, which always holds the compute type, aligned to its own size;
+ *   - a leaf writes nothing but its stated outputs and calls no library function;
+ *   - every output element is one sequential chain of fused multiply-adds in a documented order,
+ *     so its bits depend on neither its place in a tile nor the thread that computes it.
+ */
+#ifndef PYCONV_LEAF_H
+#define PYCONV_LEAF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* How a user array stores its elements: a kind, plus LEAF_SWAPPED for the other byte order. */
+enum {
+    LEAF_FLOAT32 = 0,
+    LEAF_FLOAT64 = 1,
+    LEAF_FLOAT16 = 2,
+    LEAF_BFLOAT16 = 3,
+    LEAF_SWAPPED = 4,
+    LEAF_STORAGES = 8
+};
+
+/* Byte offset of a sampling corner that lies outside the array: it reads as zero. */
+#define LEAF_OUTSIDE PTRDIFF_MIN
+
+/* Partial sums that a `dots` accumulator keeps per tap: one 64-byte line, for any vector width. */
+#define LEAF_LANE_BYTES 64
+
+typedef struct leaf_table {
+    const char *isa;      /* "base", "avx2", "avx512", "neon" */
+    ptrdiff_t esize;      /* bytes of the compute type */
+    ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
+
+    /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m <= mr, j < n <= nr
+     * The micro-kernel.  a: element strides (a_rs, a_ks); b: packed panel [k][nr], its columns
+     * n..nr-1 readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over
+     * k in order; then it is added to bias[i] (or 0) when `add` is 0, else to c[i, j]. */
+    void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+                 ptrdiff_t a_ks, const void *b, void *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
+                 const void *bias, int add);
+
+    /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias. */
+    void (*taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w,
+                 const void *bias, void *dst);
+
+    /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
+    void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);
+
+    /* dst[r * dst_rs + j] = src[r, j]: user array (byte strides) to workspace, converting. */
+    void (*load[LEAF_STORAGES])(void *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src_rs,
+                                ptrdiff_t src_cs, ptrdiff_t rows, ptrdiff_t cols);
+
+    /* dst[r, j] = src[r * src_rs + j]: workspace to user array (byte strides), rounding once. */
+    void (*store[LEAF_STORAGES])(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const void *src,
+                                 ptrdiff_t src_rs, ptrdiff_t rows, ptrdiff_t cols);
+
+    /* dst[j] = sum_q coef[q * ld + j] * src[offset[q * ld + j]]   for j < n, corners in order. */
+    void (*sample[LEAF_STORAGES])(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld,
+                                  const ptrdiff_t *offset, const void *coef, const char *src,
+                                  void *dst);
+
+    /* acc[s * ld + j] += g[j] * sum_q coef[(s * corners + q) * ld + j] * src[offset[q * ld + j]]
+     * for s < sets, j < n: what the gradients of coordinates and mask are made of. */
+    void (*sample_dot[LEAF_STORAGES])(ptrdiff_t n, ptrdiff_t sets, ptrdiff_t corners,
+                                      ptrdiff_t ld, const ptrdiff_t *offset, const void *coef,
+                                      const char *src, const void *g, void *acc);
+
+    /* dst[offset[q * ld + j]] += coef[q * ld + j] * g[j]   for j < n in order, then q;
+     * byte offsets outside [lo, hi) are passed over. */
+    void (*scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
+                    const void *coef, const void *g, char *dst, ptrdiff_t lo, ptrdiff_t hi);
+
+    /* dst[j * step] += src[j]   for j < n. */
+    void (*add_strided)(ptrdiff_t n, const void *src, void *dst, ptrdiff_t step);
+
+    /* sum of src[j], j < n: in lanes of 64 bytes, the lanes then added pairwise. */
+    double (*sum)(ptrdiff_t n, const void *src);
+} leaf_table;
+
+/* float and double tables of one instruction set. */
+typedef struct leaf_isa {
+    const char *name;
+    const leaf_table *f32, *f64;
+    int (*supported)(void); /* by this CPU and operating system */
+} leaf_isa;
+
+/* Instruction sets compiled into this build, best first; ends with {NULL}. */
+extern const leaf_isa leaf_built[];
+
+#endif

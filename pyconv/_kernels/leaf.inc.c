@@ -1,0 +1,348 @@
+/* The leaf kernels themselves, written once; leaf.h states what each computes.
+ *
+ * Compiled per instruction set and compute type by leaf_isa.inc.c, with the vector vocabulary of
+ * leaf_simd.h.  Loops whose bound is a compile-time constant (rows of a tile, vectors of a row)
+ * are unrolled completely, so that accumulator arrays become registers. */
+
+#define NAME(x) LEAF_CAT(x, LEAF_NAME, LEAF_TYPE)
+#define NR (NV * VL)
+#define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
+#define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* ---- gemm ------------------------------------------------------------------------------------
+ *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
+ *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers
+ *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
+ */
+INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs,
+                            ptrdiff_t a_ks, const T *b, T *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
+                            const T *bias, int add) {
+    VEC acc[MR][NV];
+    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VZERO();
+
+    for (; k > 0; --k) {
+        VEC bv[NV];
+        UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(b + v * VL);
+        UNROLL for (int i = 0; i < rows; ++i) {
+            VEC av = VSET1(a[i * a_rs]);
+            UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VFMA(av, bv[v], acc[i][v]);
+        }
+        a += a_ks;
+        b += NR;
+    }
+
+    if (n == NR && c_cs == 1) {
+        UNROLL for (int i = 0; i < rows; ++i) {
+            T *row = c + i * c_rs;
+            VEC start = VSET1(bias && !add ? bias[i] : (T)0);
+            UNROLL for (int v = 0; v < NV; ++v) {
+                VEC base = add ? VLOAD(row + v * VL) : start;
+                VSTORE(row + v * VL, VADD(base, acc[i][v]));
+            }
+        }
+        return;
+    }
+    T tile[MR][NR];
+    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
+        VSTORE(&tile[i][v * VL], acc[i][v]);
+    for (int i = 0; i < rows; ++i) {
+        T *row = c + i * c_rs;
+        T start = bias && !add ? bias[i] : (T)0;
+        for (ptrdiff_t j = 0; j < n; ++j) row[j * c_cs] = (add ? row[j * c_cs] : start) + tile[i][j];
+    }
+}
+
+/* One specialised body per row count, for packed A (a_rs == 1, a_ks == MR) and for A in place. */
+#define GEMM_CASE(rows)                                                                          \
+    case rows:                                                                                   \
+        if (a_rs == 1 && a_ks == MR)                                                             \
+            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, c, c_rs, c_cs, bias, add);                  \
+        else                                                                                     \
+            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, c, c_rs, c_cs, bias, add);             \
+        return;
+
+static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
+                       ptrdiff_t a_ks, const void *b_, void *c_, ptrdiff_t c_rs, ptrdiff_t c_cs,
+                       const void *bias_, int add) {
+    const T *a = a_, *b = b_, *bias = bias_;
+    T *c = c_;
+    switch (m) {
+        GEMM_CASE(1)
+        GEMM_CASE(2)
+        GEMM_CASE(3)
+        GEMM_CASE(4)
+#if MR > 4
+        GEMM_CASE(5)
+        GEMM_CASE(6)
+#endif
+#if MR > 6
+        GEMM_CASE(7)
+        GEMM_CASE(8)
+        GEMM_CASE(9)
+        GEMM_CASE(10)
+        GEMM_CASE(11)
+        GEMM_CASE(12)
+        GEMM_CASE(13)
+        GEMM_CASE(14)
+#endif
+        default: return;
+    }
+}
+#undef GEMM_CASE
+
+/* ---- taps: several vectors of output at a time, each a chain over the taps ------------------ */
+INLINE ptrdiff_t NAME(taps_block)(const int vecs, ptrdiff_t j, ptrdiff_t n, ptrdiff_t taps,
+                                  const void *const *src, const T *w, VEC bias, T *dst) {
+    for (; j + vecs * VL <= n; j += vecs * VL) {
+        VEC acc[8];
+        UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VZERO();
+        for (ptrdiff_t t = 0; t < taps; ++t) {
+            const T *row = (const T *)src[t] + j;
+            VEC wv = VSET1(w[t]);
+            UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VFMA(wv, VLOAD(row + v * VL), acc[v]);
+        }
+        UNROLL for (int v = 0; v < vecs; ++v) VSTORE(dst + j + v * VL, VADD(bias, acc[v]));
+    }
+    return j;
+}
+
+static void NAME(taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w_,
+                       const void *bias_, void *dst_) {
+    const T *w = w_;
+    T *dst = dst_;
+    T bias = *(const T *)bias_;
+    ptrdiff_t j = 0;
+    j = NAME(taps_block)(8, j, n, taps, src, w, VSET1(bias), dst);
+    j = NAME(taps_block)(4, j, n, taps, src, w, VSET1(bias), dst);
+    j = NAME(taps_block)(1, j, n, taps, src, w, VSET1(bias), dst);
+    for (; j < n; ++j) {
+        T acc = 0;
+        for (ptrdiff_t t = 0; t < taps; ++t) acc = SFMA(w[t], ((const T *)src[t])[j], acc);
+        dst[j] = bias + acc;
+    }
+}
+
+/* ---- dots: `group` taps share each load of g ------------------------------------------------ */
+INLINE void NAME(dots_group)(const int group, ptrdiff_t n, const void *const *src, const T *g,
+                             T *acc) {
+    VEC sum[4][16];
+    UNROLL for (int t = 0; t < group; ++t) UNROLL for (int v = 0; v < LANE_VECS; ++v)
+        sum[t][v] = VLOAD(acc + t * LANES + v * VL);
+    ptrdiff_t j = 0;
+    for (; j + LANES <= n; j += LANES) {
+        UNROLL for (int v = 0; v < LANE_VECS; ++v) {
+            VEC gv = VLOAD(g + j + v * VL);
+            UNROLL for (int t = 0; t < group; ++t)
+                sum[t][v] = VFMA(gv, VLOAD((const T *)src[t] + j + v * VL), sum[t][v]);
+        }
+    }
+    UNROLL for (int t = 0; t < group; ++t) UNROLL for (int v = 0; v < LANE_VECS; ++v)
+        VSTORE(acc + t * LANES + v * VL, sum[t][v]);
+    for (ptrdiff_t lane = 0; j < n; ++j, ++lane)
+        for (int t = 0; t < group; ++t)
+            acc[t * LANES + lane] = SFMA(g[j], ((const T *)src[t])[j], acc[t * LANES + lane]);
+}
+
+static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g,
+                       void *acc_) {
+    T *acc = acc_;
+    ptrdiff_t t = 0;
+    for (; t + 4 <= taps; t += 4) NAME(dots_group)(4, n, src + t, g, acc + t * LANES);
+    for (; t < taps; ++t) NAME(dots_group)(1, n, src + t, g, acc + t * LANES);
+}
+
+/* ---- load and store: a strided block, innermost along the smaller user stride --------------- */
+#define MAGNITUDE(x) ((x) < 0 ? -(x) : (x))
+
+#define DEFINE_LOAD(kind, swapped, suffix)                                                       \
+    static void NAME(load_##suffix)(void *dst_, ptrdiff_t dst_rs, const char *src,               \
+                                    ptrdiff_t src_rs, ptrdiff_t src_cs, ptrdiff_t rows,          \
+                                    ptrdiff_t cols) {                                            \
+        T *dst = dst_;                                                                           \
+        if (MAGNITUDE(src_rs) < MAGNITUDE(src_cs)) {                                             \
+            for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
+                for (ptrdiff_t r = 0; r < rows; ++r)                                             \
+                    dst[r * dst_rs + j] = (T)leaf_get_##kind(src + r * src_rs + j * src_cs,      \
+                                                             swapped);                           \
+        } else if (src_cs == (ptrdiff_t)LEAF_SIZE_##kind) {                                      \
+            for (ptrdiff_t r = 0; r < rows; ++r)                                                 \
+                for (ptrdiff_t j = 0; j < cols; ++j)                                             \
+                    dst[r * dst_rs + j] =                                                        \
+                        (T)leaf_get_##kind(src + r * src_rs + j * LEAF_SIZE_##kind, swapped);    \
+        } else {                                                                                 \
+            for (ptrdiff_t r = 0; r < rows; ++r)                                                 \
+                for (ptrdiff_t j = 0; j < cols; ++j)                                             \
+                    dst[r * dst_rs + j] = (T)leaf_get_##kind(src + r * src_rs + j * src_cs,      \
+                                                             swapped);                           \
+        }                                                                                        \
+    }
+
+#define DEFINE_STORE(kind, swapped, suffix)                                                      \
+    static void NAME(store_##suffix)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs,              \
+                                     const void *src_, ptrdiff_t src_rs, ptrdiff_t rows,         \
+                                     ptrdiff_t cols) {                                           \
+        const T *src = src_;                                                                     \
+        if (MAGNITUDE(dst_rs) < MAGNITUDE(dst_cs)) {                                             \
+            for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
+                for (ptrdiff_t r = 0; r < rows; ++r)                                             \
+                    leaf_put_##kind(dst + r * dst_rs + j * dst_cs, src[r * src_rs + j],          \
+                                    swapped);                                                    \
+        } else if (dst_cs == (ptrdiff_t)LEAF_SIZE_##kind) {                                      \
+            for (ptrdiff_t r = 0; r < rows; ++r)                                                 \
+                for (ptrdiff_t j = 0; j < cols; ++j)                                             \
+                    leaf_put_##kind(dst + r * dst_rs + j * LEAF_SIZE_##kind,                     \
+                                    src[r * src_rs + j], swapped);                               \
+        } else {                                                                                 \
+            for (ptrdiff_t r = 0; r < rows; ++r)                                                 \
+                for (ptrdiff_t j = 0; j < cols; ++j)                                             \
+                    leaf_put_##kind(dst + r * dst_rs + j * dst_cs, src[r * src_rs + j],          \
+                                    swapped);                                                    \
+        }                                                                                        \
+    }
+
+/* ---- n-linear sampling ---------------------------------------------------------------------- */
+#define CORNER(kind, swapped, src, at)                                                           \
+    ((at) == LEAF_OUTSIDE ? (T)0 : (T)leaf_get_##kind((src) + (at), swapped))
+
+#define DEFINE_SAMPLE(kind, swapped, suffix)                                                     \
+    static void NAME(sample_##suffix)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld,              \
+                                      const ptrdiff_t *offset, const void *coef_,                \
+                                      const char *src, void *dst_) {                             \
+        const T *coef = coef_;                                                                   \
+        T *dst = dst_;                                                                           \
+        for (ptrdiff_t j = 0; j < n; ++j) {                                                      \
+            T value = 0;                                                                         \
+            for (ptrdiff_t q = 0; q < corners; ++q)                                              \
+                value = SFMA(coef[q * ld + j],                                                   \
+                             CORNER(kind, swapped, src, offset[q * ld + j]), value);             \
+            dst[j] = value;                                                                      \
+        }                                                                                        \
+    }                                                                                            \
+    static void NAME(sample_dot_##suffix)(ptrdiff_t n, ptrdiff_t sets, ptrdiff_t corners,        \
+                                          ptrdiff_t ld, const ptrdiff_t *offset,                 \
+                                          const void *coef_, const char *src, const void *g_,    \
+                                          void *acc_) {                                          \
+        const T *coef = coef_, *g = g_;                                                          \
+        T *acc = acc_;                                                                           \
+        for (ptrdiff_t j = 0; j < n; ++j) {                                                      \
+            T corner[8];                                                                         \
+            for (ptrdiff_t q = 0; q < corners; ++q)                                              \
+                corner[q] = CORNER(kind, swapped, src, offset[q * ld + j]);                      \
+            for (ptrdiff_t s = 0; s < sets; ++s) {                                               \
+                T value = 0;                                                                     \
+                for (ptrdiff_t q = 0; q < corners; ++q)                                          \
+                    value = SFMA(coef[(s * corners + q) * ld + j], corner[q], value);            \
+                acc[s * ld + j] = SFMA(g[j], value, acc[s * ld + j]);                            \
+            }                                                                                    \
+        }                                                                                        \
+    }
+
+#define LEAF_SIZE_f32 4
+#define LEAF_SIZE_f64 8
+#define LEAF_SIZE_f16 2
+#define LEAF_SIZE_bf16 2
+
+#define DEFINE_READS(kind)                                                                       \
+    DEFINE_LOAD(kind, 0, kind)                                                                   \
+    DEFINE_LOAD(kind, 1, kind##_swapped)                                                         \
+    DEFINE_SAMPLE(kind, 0, kind)                                                                 \
+    DEFINE_SAMPLE(kind, 1, kind##_swapped)
+#define DEFINE_WRITES(kind)                                                                      \
+    DEFINE_STORE(kind, 0, kind)                                                                  \
+    DEFINE_STORE(kind, 1, kind##_swapped)
+
+DEFINE_READS(f32)
+DEFINE_READS(f64)
+DEFINE_READS(f16)
+DEFINE_READS(bf16)
+#ifdef LEAF_DOUBLE
+DEFINE_WRITES(f64)
+#else
+DEFINE_WRITES(f32)
+DEFINE_WRITES(f16)
+DEFINE_WRITES(bf16)
+#endif
+
+static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
+                          const void *coef_, const void *g_, char *dst, ptrdiff_t lo,
+                          ptrdiff_t hi) {
+    const T *coef = coef_, *g = g_;
+    for (ptrdiff_t j = 0; j < n; ++j)
+        for (ptrdiff_t q = 0; q < corners; ++q) {
+            ptrdiff_t at = offset[q * ld + j];
+            if (at < lo || at >= hi) continue; /* LEAF_OUTSIDE is below every lo */
+            T *cell = (T *)(dst + at);
+            *cell = SFMA(coef[q * ld + j], g[j], *cell);
+        }
+}
+
+static void NAME(add_strided)(ptrdiff_t n, const void *src_, void *dst_, ptrdiff_t step) {
+    const T *src = src_;
+    T *dst = dst_;
+    if (step == 1)
+        for (ptrdiff_t j = 0; j < n; ++j) dst[j] += src[j];
+    else
+        for (ptrdiff_t j = 0; j < n; ++j) dst[j * step] += src[j];
+}
+
+static double NAME(sum)(ptrdiff_t n, const void *src_) {
+    const T *src = src_;
+    T lane[LEAF_LANE_BYTES / sizeof(T)] = {0};
+    ptrdiff_t j = 0;
+    for (; j + LANES <= n; j += LANES)
+        for (ptrdiff_t v = 0; v < LANES; ++v) lane[v] += src[j + v];
+    for (ptrdiff_t v = 0; j < n; ++j, ++v) lane[v] += src[j];
+    for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+        for (ptrdiff_t v = 0; v < half; ++v) lane[v] += lane[v + half];
+    return (double)lane[0];
+}
+
+#define BOTH(leaf, kind, KIND)                                                                   \
+    [LEAF_##KIND] = NAME(leaf##_##kind), [LEAF_##KIND + LEAF_SWAPPED] = NAME(leaf##_##kind##_swapped)
+#define ALL_READS(leaf)                                                                          \
+    { BOTH(leaf, f32, FLOAT32), BOTH(leaf, f64, FLOAT64), BOTH(leaf, f16, FLOAT16),              \
+      BOTH(leaf, bf16, BFLOAT16) }
+
+const leaf_table NAME(leaf_table) = {
+    .isa = LEAF_STR(LEAF_NAME),
+    .esize = sizeof(T),
+    .mr = MR,
+    .nr = NR,
+    .gemm = NAME(gemm),
+    .taps = NAME(taps),
+    .dots = NAME(dots),
+    .load = ALL_READS(load),
+    .sample = ALL_READS(sample),
+    .sample_dot = ALL_READS(sample_dot),
+    /* results are stored in the compute type, or rounded from float to a 16-bit one */
+#ifdef LEAF_DOUBLE
+    .store = {BOTH(store, f64, FLOAT64)},
+#else
+    .store = {BOTH(store, f32, FLOAT32), BOTH(store, f16, FLOAT16), BOTH(store, bf16, BFLOAT16)},
+#endif
+    .scatter = NAME(scatter),
+    .add_strided = NAME(add_strided),
+    .sum = NAME(sum),
+};
+
+#undef ALL_READS
+#undef BOTH
+#undef DEFINE_READS
+#undef DEFINE_WRITES
+#undef DEFINE_LOAD
+#undef DEFINE_STORE
+#undef DEFINE_SAMPLE
+#undef CORNER
+#undef MAGNITUDE
+#undef LEAF_SIZE_f32
+#undef LEAF_SIZE_f64
+#undef LEAF_SIZE_f16
+#undef LEAF_SIZE_bf16
+#undef UNROLL
+#undef INLINE
+#undef LANE_VECS
+#undef LANES
+#undef NR
+#undef NAME

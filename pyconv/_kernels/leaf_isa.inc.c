@@ -1,0 +1,23 @@
+/* Compiles the leaf kernels for one instruction set, in both compute types.
+ * The including file has set LEAF_ISA_* and LEAF_NAME, and the compiler's target. */
+#include "leaf.h"
+
+#define LEAF_CAT_(a, b, c) a##_##b##_##c
+#define LEAF_CAT(a, b, c) LEAF_CAT_(a, b, c)
+#define LEAF_STR_(x) #x
+#define LEAF_STR(x) LEAF_STR_(x)
+
+#include "leaf_storage.h"
+
+#define LEAF_TYPE f32
+#include "leaf_simd.h"
+#include "leaf.inc.c"
+#undef LEAF_TYPE
+#undef UVEC
+
+#define LEAF_DOUBLE 1
+#define LEAF_TYPE f64
+#include "leaf_simd.h"
+#include "leaf.inc.c"
+#undef LEAF_TYPE
+#undef LEAF_DOUBLE

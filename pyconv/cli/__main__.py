@@ -1,0 +1,7 @@
+"""``python -m pyconv.cli``."""
+
+import sys
+
+from pyconv.cli import main
+
+sys.exit(main())

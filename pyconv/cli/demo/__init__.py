@@ -1,0 +1,1 @@
+"""What ``pyconv demo`` shows: the calls, their measurement, and the picture."""

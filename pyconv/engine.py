@@ -1,0 +1,364 @@
+"""From NumPy views to the compiled kernels: what every operator is made of.
+
+All functions take *canonical* views and write into the result they are given:
+
+- images ``(N, C, S0, S1, S2)``, whatever their memory layout (`canonical` makes such a view);
+- weights ``(G, M, C, T0, T1, T2)``: group, row, channel of the group, taps (`grouped_weight`);
+- three `pyconv.geometry.Axis`, the missing leading ones of extent 1.
+
+Nothing is checked here but the workspace, and nothing is computed here: an array of any strides,
+byte order or storage type goes to the kernels as it is. A convolution, its gradient with respect to
+the input, and a transposed convolution are one kernel with different numbers: the adjoint of a
+strided convolution is an ordinary one for each residue class of its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from pyconv import dtypes, geometry
+from pyconv._kernels import _col2im, _conv, _depthwise
+from pyconv._kernels._tensor import padding_sources
+from pyconv.geometry import Axis
+
+Array = np.ndarray[Any, Any]
+Axes = tuple[Axis, Axis, Axis]
+Box = tuple[tuple[int, int], ...]  # (first, past the last) along each spatial axis
+
+UNIT = Axis(size=1, kernel=1, stride=1, dilation=1, before=0, after=0, out=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a call runs: for whom, on how many threads, with how much workspace.
+
+    With ``measure`` the kernels only report the workspace they would take.
+    """
+
+    operator: str
+    compute: int  # code of the compute type, see pyconv.dtypes
+    threads: int
+    budget: int
+    measure: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The compute type."""
+        return dtypes.COMPUTE[self.compute]
+
+    def share(self, part: int) -> Run:
+        """The same with ``1 / part`` of the workspace."""
+        return replace(self, budget=max(1, self.budget // part))
+
+
+# ---- canonical views -----------------------------------------------------------------------------
+
+
+def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
+    """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
+    if not batched:
+        array = array[np.newaxis]
+    if channels_last:
+        array = np.moveaxis(array, -1, 1)
+    return array[(slice(None),) * 2 + (np.newaxis,) * (5 - array.ndim)]
+
+
+def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
+    """View weights ``(groups * M, C, *k)`` as ``(groups, M, C, T0, T1, T2)``."""
+    if flip:
+        weight = weight[(slice(None),) * 2 + (slice(None, None, -1),) * (weight.ndim - 2)]
+    weight = weight[(slice(None),) * 2 + (np.newaxis,) * (5 - weight.ndim)]
+    rows = weight.shape[0] // groups if groups else 0
+    return weight.reshape((groups, rows, *weight.shape[1:]))
+
+
+def three(axes: Sequence[Axis]) -> Axes:
+    """Axes with the missing leading ones filled in."""
+    padded = (UNIT,) * (3 - len(axes)) + tuple(axes)
+    return padded[0], padded[1], padded[2]
+
+
+# ---- convolution and its adjoint -----------------------------------------------------------------
+
+
+def _is_direct(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> bool:
+    """Whether the depthwise kernel takes these weights, rather than the GEMM."""
+    return bool(_depthwise.suits(weight.shape, stride, dilation))
+
+
+def _correlate(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str,
+    packed: Any = None,
+) -> int:
+    args = (run.operator, x, weight, bias, out, stride, dilation, offset, mode)
+    args += (run.compute, run.threads, run.budget)
+    if packed is None and _is_direct(weight, stride, dilation):
+        return int(_depthwise.correlate(*args, measure=run.measure))
+    return int(_conv.correlate(*args, packed=packed, measure=run.measure))
+
+
+def correlate(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    mode: str = "zeros",
+    packed: Any = None,
+) -> int:
+    """Convolve `x` into `out`; returns the bytes of workspace.
+
+    ``out[n, g, m, o] = bias[g, m] + sum over c, t of
+    weight[g, m, c, t] * x[n, g, c, o*stride + t*dilation - before]``
+    """
+    stride, dilation, offset = numbers(axes)
+    return _correlate(run, x, weight, bias, out, stride, dilation, offset, mode, packed)
+
+
+def numbers(axes: Axes) -> tuple[list[int], list[int], list[int]]:
+    """Strides, dilations and the offset of the first tap, as the kernels take them."""
+    return [a.stride for a in axes], [a.dilation for a in axes], [-a.before for a in axes]
+
+
+def pack(run: Run, weight: Array, axes: Axes) -> Any:
+    """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
+    stride, dilation, _ = numbers(axes)
+    if _is_direct(weight, stride, dilation) or weight.size == 0:
+        return None
+    return _conv.pack_weights(weight, run.compute, run.threads)
+
+
+def adjoint(
+    run: Run,
+    grad: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    packed: Sequence[Any] | None = None,
+) -> int:
+    """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
+
+    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``. Each residue class of
+    `out` modulo the strides is one dense convolution of `grad`.
+    """
+    most = 0
+    phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
+    covered = sum(int(np.prod([p.count for p in phase])) for phase in phases)
+    for i, phase in enumerate(phases):
+        part = out[_strided([(p.start, p.step) for p in phase])]
+        kernel = _phase_weight(weight, phase)
+        stride, dilation, offset = (
+            (1, 1, 1),
+            [p.dilation for p in phase],
+            [p.offset for p in phase],
+        )
+        hold = packed[i] if packed is not None else None
+        args = (grad, kernel, bias, part, stride, dilation, offset, "zeros", hold)
+        if i == 0 and covered * out.shape[0] * out.shape[1] < out.size:
+            # Not every element has a tap (the stride exceeds the kernel): those keep the bias. A
+            # workspace too small is found out before anything is written.
+            most = _correlate(replace(run, measure=True), *args)
+            if not run.measure:
+                _fill(out, bias)
+        most = max(most, _correlate(run, *args))
+    if not phases and not run.measure:
+        _fill(out, bias)
+    return most
+
+
+def _strided(starts: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
+    return (slice(None), slice(None), *(slice(start, None, step) for start, step in starts))
+
+
+def _phase_weight(weight: Array, phase: Sequence[geometry.Phase]) -> Array:
+    taps = tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
+    return weight[(slice(None),) * 3 + taps].swapaxes(1, 2)
+
+
+def _fill(out: Array, bias: Array | None) -> None:
+    out[...] = 0 if bias is None else bias.reshape(-1, 1, 1, 1)
+
+
+def pack_adjoint(run: Run, weight: Array, axes: Axes) -> list[Any]:
+    """Weights in kernel order for `adjoint`, one entry per phase."""
+    packs = []
+    for phase in product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)):
+        kernel = _phase_weight(weight, phase)
+        direct = _is_direct(kernel, (1, 1, 1), [p.dilation for p in phase])
+        packs.append(
+            None if direct or kernel.size == 0
+            else _conv.pack_weights(kernel, run.compute, run.threads)
+        )  # fmt: skip
+    return packs
+
+
+def weight_gradient(
+    run: Run, x: Array, grad: Array, out: Array, axes: Axes, mode: str = "zeros"
+) -> int:
+    """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2)."""
+    stride, dilation, offset = numbers(axes)
+    args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
+    if _is_direct(out, stride, dilation):
+        return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+    taps, flat = out.shape[3:], flat_depth(out)
+    used = int(_conv.weight_gradient(run.operator, x, grad, flat, taps, *args, run.measure))
+    put_back(out, flat)
+    return used
+
+
+def flat_depth(out: Array) -> Array:
+    """`out` (G, M, C, *T) as (G, M, C*T): a view where strides allow, else a stand-in."""
+    shape = (*out.shape[:2], int(np.prod(out.shape[2:])))
+    flat = out.reshape(shape)
+    return flat if flat.size == 0 or np.shares_memory(flat, out) else np.empty(shape, out.dtype)
+
+
+def put_back(out: Array, flat: Array) -> None:
+    if flat.size and not np.shares_memory(flat, out):
+        out[...] = flat.reshape(out.shape)
+
+
+def bias_gradient(run: Run, grad: Array, out: Array) -> None:
+    """Sum `grad` over everything but the channel."""
+    _col2im.sum_channels(grad, out, run.compute, run.threads)
+
+
+# ---- gradient of the input, any padding mode -----------------------------------------------------
+
+
+def shifted(axis: Axis, lo: int, hi: int) -> Axis:
+    """The axis that computes outputs ``lo .. hi-1`` of `axis` alone."""
+    return replace(axis, before=axis.before - lo * axis.stride, out=hi - lo)
+
+
+def reads(axis: Axis, lo: int, hi: int) -> tuple[int, int]:
+    """Input positions (maybe outside the array) that outputs ``lo .. hi-1`` read."""
+    first = lo * axis.stride - axis.before
+    return first, first + (hi - lo - 1) * axis.stride + axis.reach
+
+
+def read_by(axis: Axis, lo: int, hi: int) -> tuple[int, int]:
+    """Outputs that may read the positions ``lo .. hi-1``."""
+    first = -((axis.reach - 1 - lo - axis.before) // axis.stride)
+    last = (hi - 1 + axis.before) // axis.stride
+    first = min(max(first, 0), axis.out)
+    return first, min(max(last + 1, first), axis.out)
+
+
+def adjoint_on(axis: Axis, lo: int, hi: int) -> tuple[Axis, int, int]:
+    """The axis whose adjoint gives positions ``lo .. hi-1``, and the outputs it starts from."""
+    first, last = read_by(axis, lo, hi)
+    before = axis.before + lo - first * axis.stride
+    return replace(axis, size=hi - lo, before=before, out=last - first), first, last
+
+
+def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
+    """Split ``range(e) for e in extent`` into boxes that fit, halving the longest side."""
+    if any(e == 0 for e in extent):
+        return
+    stack: list[Box] = [tuple((0, e) for e in extent)]
+    while stack:
+        box = stack.pop()
+        sides = [hi - lo for lo, hi in box]
+        if max(sides) == 1 or fits(box):
+            yield box
+            continue
+        i = sides.index(max(sides))
+        lo, hi = box[i]
+        middle = (lo + hi) // 2
+        stack.append((*box[:i], (middle, hi), *box[i + 1 :]))
+        stack.append((*box[:i], (lo, middle), *box[i + 1 :]))
+
+
+def fold(
+    axes: Axes, box: Box, mode: str, padded: Callable[[Box], Array], shape: tuple[int, int]
+) -> Array:
+    """Gradient at the input positions of `box`, given that at positions of the padded input.
+
+    ``padded(box)`` returns the gradient for a box of padded positions, in the compute type; every
+    padded position's share is added to the element it was a copy of. `shape` is ``(N, C)``.
+    """
+    total: Array | None = None
+    runs = [_runs_into(axis, lo, hi, mode) for axis, (lo, hi) in zip(axes, box, strict=True)]
+    for choice in product(*runs):
+        part = padded(tuple((v, v + len(to)) for v, to in choice))
+        for i, (_, to) in enumerate(choice):
+            part = _gather_axis(part, 2 + i, to, box[i][1] - box[i][0])
+        total = part if total is None else total + part
+    if total is None:  # cropped away on some axis
+        return np.zeros(shape + tuple(hi - lo for lo, hi in box))
+    return total
+
+
+def _runs_into(axis: Axis, lo: int, hi: int, mode: str) -> list[tuple[int, Array]]:
+    """Runs of padded positions that copy elements ``lo .. hi-1``: first position, elements."""
+    first, last = -axis.before, (axis.out - 1) * axis.stride + axis.reach - axis.before
+    sources = padding_sources(first, last, axis.size, mode)
+    inside = np.flatnonzero((sources >= lo) & (sources < hi))
+    if inside.size == 0:
+        return []
+    pieces = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
+    return [(first + int(piece[0]), sources[piece] - lo) for piece in pieces]
+
+
+def _gather_axis(part: Array, axis: int, to: Array, extent: int) -> Array:
+    """Add slice j of `part` to slice ``to[j]`` of the result, along one axis."""
+    if len(to) == extent and np.array_equal(to, np.arange(extent)):
+        return part
+    part = np.moveaxis(part, axis, 0)
+    result = np.zeros((extent, *part.shape[1:]), part.dtype)
+    breaks = np.flatnonzero(np.diff(np.diff(to, prepend=to[0] - 1)) != 0) + 1
+    for piece in np.split(np.arange(len(to)), breaks):
+        at = to[piece]
+        if len(set(at.tolist())) == len(at):
+            result[at] += part[piece]
+        else:  # copies of one element, in order
+            for j in piece:
+                result[to[j]] += part[j]
+    return np.moveaxis(result, 0, axis)
+
+
+def input_gradient(
+    run: Run, grad: Array, weight: Array, out: Array, axes: Axes, mode: str = "zeros"
+) -> None:
+    """Gradient of `correlate`'s input into `out`."""
+    if mode == "zeros" or all(a.before <= 0 and a.after <= 0 for a in axes):
+        adjoint(run, grad, weight, None, out, axes)
+        return
+    shape = (out.shape[0], out.shape[1])
+    size = shape[0] * shape[1] * run.dtype.itemsize
+    half = run.share(2)
+
+    def padded(box: Box) -> Array:
+        parts, at = zip(*(_adjoint_slice(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)),
+                        strict=True)  # fmt: skip
+        result = np.empty(shape + tuple(hi - lo for lo, hi in box), run.dtype)
+        adjoint(half, grad[(slice(None), slice(None), *at)], weight, None, result, three(parts))
+        return result
+
+    def fits(box: Box) -> bool:
+        return size * int(np.prod([hi - lo for lo, hi in box])) * 3 <= half.budget
+
+    for box in boxes(out.shape[2:], fits):
+        place = (slice(None), slice(None), *(slice(lo, hi) for lo, hi in box))
+        out[place] = fold(axes, box, mode, padded, shape)
+
+
+def _adjoint_slice(axis: Axis, lo: int, hi: int) -> tuple[Axis, slice]:
+    part, first, last = adjoint_on(axis, lo, hi)
+    return part, slice(first, last)

@@ -1,0 +1,255 @@
+"""What the operators with one weight on a regular grid have in common.
+
+`Convolution` is complete: `standard`, `pointwise`, `grouped`, `depthwise` and `dilated` differ in
+the weights they take and in nothing else. The helpers read shapes for the other operators too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pyconv import checks, engine, geometry, reference
+from pyconv.checks import Verbatim
+from pyconv.engine import Array, Run
+from pyconv.geometry import Axis
+from pyconv.operator import Case, Cost, Operator, Problem, Shape
+
+LAYOUTS = ("channels_first", "channels_last")
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """The shape of `x`, read according to the layout and the number of spatial axes."""
+
+    batched: bool
+    channels_last: bool
+    n: int
+    channels: int
+    spatial: Shape
+
+    def like(self, channels: int, spatial: Iterable[int]) -> Shape:
+        """Shape of another image of this layout and batch."""
+        inner = (*spatial, channels) if self.channels_last else (channels, *spatial)
+        return (self.n, *inner) if self.batched else inner
+
+    def view(self, array: Array) -> Array:
+        """`array`, an image of this layout, as ``(N, C, S0, S1, S2)``."""
+        return engine.canonical(array, batched=self.batched, channels_last=self.channels_last)
+
+    def plain(self, array: Array) -> Array:
+        """`array` as ``(N, C, *S)``, for `pyconv.reference`."""
+        array = array if self.batched else array[np.newaxis]
+        return np.moveaxis(array, -1, 1) if self.channels_last else array
+
+    def from_plain(self, array: Array) -> Array:
+        """The inverse of `plain`."""
+        array = np.moveaxis(array, 1, -1) if self.channels_last else array
+        return array if self.batched else array[0]
+
+
+def image_shape(operator: str, argument: str, shape: Shape, rank: int, layout: Any) -> ImageShape:
+    """Read the shape of an image with `rank` spatial axes, with or without the batch axis."""
+    layout = checks.choice(operator, "layout", layout, LAYOUTS)
+    last = layout == "channels_last"
+    if len(shape) not in (rank + 1, rank + 2):
+        axes = f"(N, *S, C) or (*S, C)" if last else "(N, C, *S) or (C, *S)"
+        checks.fail(
+            operator, argument, f"be {axes} with {rank} spatial axes, as the weight has",
+            Verbatim(f"shape {shape}"),
+        )  # fmt: skip
+    batched = len(shape) == rank + 2
+    inner = shape[1:] if batched else shape
+    channels, spatial = (inner[-1], inner[:-1]) if last else (inner[0], inner[1:])
+    return ImageShape(batched, last, shape[0] if batched else 1, channels, spatial)
+
+
+def kernel_rank(operator: str, argument: str, shape: Shape) -> int:
+    """Number of spatial axes of a weight ``(O, C, *k)``."""
+    if not 3 <= len(shape) <= 5:
+        checks.fail(
+            operator, argument, "have 1, 2 or 3 kernel axes after its two channel axes",
+            Verbatim(f"shape {shape}"),
+        )  # fmt: skip
+    return len(shape) - 2
+
+
+def check_bias(operator: str, shape: Shape | None, outputs: int) -> None:
+    """A bias has one element per output channel."""
+    if shape is not None and shape != (outputs,):
+        checks.fail(
+            operator, "bias", f"have shape ({outputs},), one element per output channel",
+            Verbatim(f"shape {shape}"),
+        )  # fmt: skip
+
+
+def check_groups(
+    operator: str, argument: str, weight: Shape, channels: int, groups: int, x: Shape
+) -> None:
+    """`groups` divides the output channels, and weight and x agree on the input channels."""
+    if weight[0] % groups:
+        checks.fail(
+            operator, "groups", f"divide the {weight[0]} output channels of {argument}", groups
+        )
+    if channels != weight[1] * groups:
+        checks.fail(
+            operator, "x",
+            f"have {weight[1] * groups} channels ({weight[1]} per group of {argument}, "
+            f"times {groups} groups)",
+            Verbatim(f"{channels} channels (shape {x})"),
+        )  # fmt: skip
+
+
+def pick_algorithm(operator: Operator, wanted: Any, auto: str, why: str) -> tuple[str, str]:
+    """The algorithm to use and the reason, given what ``algorithm=`` says."""
+    name = checks.choice(operator.name, "algorithm", wanted, operator.algorithms)
+    return (auto, why) if name == "auto" else (name, "asked for")
+
+
+def count_macs(axes: Iterable[Axis], n: int, outputs: int, channels: int) -> tuple[int, int]:
+    """Multiply-adds of a convolution: all, and those that read inside the input."""
+    axes = tuple(axes)
+    each = n * outputs * channels
+    return (
+        each * prod(a.out * a.kernel for a in axes),
+        each * prod(geometry.valid_taps(a) for a in axes),
+    )
+
+
+def moved_bytes(*shapes: Shape | None) -> int:
+    """Size in float32 of everything a call reads or writes."""
+    return 4 * sum(prod(shape) for shape in shapes if shape is not None)
+
+
+@dataclass(frozen=True)
+class ConvProblem(Problem):
+    """A convolution with one weight."""
+
+    image: ImageShape = ImageShape(True, False, 0, 0, ())
+    groups: int = 1
+    padding_mode: str = "zeros"
+    flip: bool = False
+
+
+class Convolution(Operator):
+    """An operator with arrays ``x``, ``weight`` and ``bias``, and the usual parameters."""
+
+    #: How many groups there are, where the shapes decide it; None where ``groups=`` does.
+    depthwise: ClassVar[bool] = False
+
+    def weight_shape(self, weight: Shape, x: Shape) -> Shape:
+        """The weight's shape as ``(O, C/groups, *k)``."""
+        return weight
+
+    def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> ConvProblem:
+        name = self.name
+        weight = self.weight_shape(shapes["weight"], shapes["x"])
+        rank = kernel_rank(name, "weight", weight)
+        image = image_shape(name, "x", shapes["x"], rank, params["layout"])
+        stride = checks.integers(name, "stride", params["stride"], rank, minimum=1)
+        dilation = checks.integers(name, "dilation", params.get("dilation", 1), rank, minimum=1)
+        padding = checks.padding(name, params["padding"], rank)
+        mode = checks.choice(name, "padding_mode", params["padding_mode"], checks.PADDING_MODES)
+        flip = checks.flag(name, "flip", params["flip"])
+        if self.depthwise:
+            groups = self._depthwise_groups(weight, image.channels)
+        else:
+            groups = checks.integer(name, "groups", params.get("groups", 1), minimum=1)
+            check_groups(name, "weight", weight, image.channels, groups, shapes["x"])
+        check_bias(name, shapes["bias"], weight[0])
+        axes = geometry.conv_axes(
+            name, image.spatial, weight[2:], stride, padding, dilation, mode
+        )
+        algorithm, reason = pick_algorithm(self, params["algorithm"], *self.choose(axes))
+        output = image.like(weight[0], [a.out for a in axes])
+        macs, valid = count_macs(axes, image.n, weight[0], weight[1])
+        if mode != "zeros":
+            valid = macs
+        cost = Cost(
+            macs, valid, prod(weight) + prod(shapes["bias"] or (0,)),
+            moved_bytes(shapes["x"], weight, shapes["bias"], output),
+        )  # fmt: skip
+        problem = ConvProblem(
+            output, algorithm, reason, cost, axes,
+            image=image, groups=groups, padding_mode=mode, flip=flip,
+        )  # fmt: skip
+        self.check_algorithm(problem)
+        return problem
+
+    def _depthwise_groups(self, weight: Shape, channels: int) -> int:
+        if weight[1] != 1:
+            checks.fail(
+                self.name, "weight", "have shape (C*m, 1, *k), one input channel per output",
+                Verbatim(f"shape {weight}"),
+            )  # fmt: skip
+        if (channels and weight[0] % channels) or (not channels and weight[0]):
+            checks.fail(
+                self.name, "weight",
+                f"have a multiple of the {channels} channels of x as its first axis",
+                Verbatim(f"shape {weight}"),
+            )  # fmt: skip
+        return channels
+
+    def choose(self, axes: tuple[Axis, ...]) -> tuple[str, str]:
+        """What ``algorithm="auto"`` means for these axes, and why."""
+        return "direct", "implicit GEMM, or shifted rows where a group is small"
+
+    def check_algorithm(self, problem: ConvProblem) -> None:
+        """Refuse an algorithm that is not for this shape."""
+
+    def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
+        """The weight as the engine takes it."""
+        if weight.ndim == 2:
+            weight = weight[(...,) + (np.newaxis,) * len(problem.axes)]
+        return engine.grouped_weight(weight, problem.groups, problem.flip)
+
+    def compute(
+        self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
+    ) -> int:
+        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
+        weight = self.weight_view(problem, arrays["weight"])
+        axes = engine.three(problem.axes)
+        return engine.correlate(
+            run, x, weight, arrays["bias"], y, axes, problem.padding_mode, prepared
+        )
+
+    def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        weight = self.weight_view(problem, arrays["weight"])
+        return engine.pack(run, weight, engine.three(problem.axes))
+
+    def gradients(
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
+    ) -> None:
+        dy, axes = problem.image.view(grad), engine.three(problem.axes)
+        if "x" in out:
+            weight = self.weight_view(problem, arrays["weight"])
+            dx = problem.image.view(out["x"])
+            engine.input_gradient(run, dy, weight, dx, axes, problem.padding_mode)
+        if "weight" in out:
+            dw = self.weight_view(problem, out["weight"])
+            x = problem.image.view(arrays["x"])
+            engine.weight_gradient(run, x, dy, dw, axes, problem.padding_mode)
+        if "bias" in out:
+            engine.bias_gradient(run, dy, out["bias"])
+
+    def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
+        weight = arrays["weight"]
+        if weight.ndim == 2:
+            weight = weight[(...,) + (np.newaxis,) * len(problem.axes)]
+        y = reference.correlate(
+            problem.image.plain(arrays["x"]), weight, arrays["bias"], problem.axes,
+            problem.groups, problem.padding_mode, problem.flip,
+        )  # fmt: skip
+        return problem.image.from_plain(y)
+
+
+def conv_case(
+    name: str, x: Shape, weight: Shape, bias: bool = True, outputs: int | None = None, **params: Any
+) -> Case:
+    """A case for an operator with arrays x, weight and bias."""
+    shapes = {"x": x, "weight": weight, "bias": (outputs or weight[0],) if bias else None}
+    return Case(name, shapes, params)
