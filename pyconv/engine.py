@@ -30,7 +30,13 @@ Array = np.ndarray[Any, Any]
 Axes = tuple[Axis, Axis, Axis]
 Box = tuple[tuple[int, int], ...]  # (first, past the last) along each spatial axis
 
-UNIT = Axis(size=1, kernel=1, stride=1, dilation=1, before=0, after=0, out=1)
+
+def untouched(size: int) -> Axis:
+    """An axis that a convolution does not look along."""
+    return Axis(size=size, kernel=1, stride=1, dilation=1, before=0, after=0, out=size)
+
+
+UNIT = untouched(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,10 @@ class Run:
     def share(self, part: int) -> Run:
         """The same with ``1 / part`` of the workspace."""
         return replace(self, budget=max(1, self.budget // part))
+
+    def less(self, taken: int) -> Run:
+        """The same with `taken` bytes of workspace used up."""
+        return replace(self, budget=max(1, self.budget - taken))
 
 
 # ---- canonical views -----------------------------------------------------------------------------
@@ -134,12 +144,29 @@ def numbers(axes: Axes) -> tuple[list[int], list[int], list[int]]:
     return [a.stride for a in axes], [a.dilation for a in axes], [-a.before for a in axes]
 
 
+def matrix(rows: Array) -> Array:
+    """Matrices ``(G, M, C)`` as weights without taps."""
+    return rows[(slice(None),) * 3 + (np.newaxis,) * 3]
+
+
+def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
+    """Multiply every pixel of `x` by `rows`, a `matrix`; returns the bytes of workspace."""
+    unit, zero = (1, 1, 1), (0, 0, 0)
+    args = (run.operator, x, rows, None, out, unit, unit, zero, "zeros")
+    return int(
+        _conv.correlate(*args, run.compute, run.threads, run.budget, measure=run.measure)
+    )
+
+
+def pack_rows(run: Run, weight: Array) -> Any:
+    """Weights in the order of the micro-kernel."""
+    return None if weight.size == 0 else _conv.pack_weights(weight, run.compute, run.threads)
+
+
 def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
     stride, dilation, _ = numbers(axes)
-    if _is_direct(weight, stride, dilation) or weight.size == 0:
-        return None
-    return _conv.pack_weights(weight, run.compute, run.threads)
+    return None if _is_direct(weight, stride, dilation) else pack_rows(run, weight)
 
 
 def adjoint(
@@ -200,10 +227,7 @@ def pack_adjoint(run: Run, weight: Array, axes: Axes) -> list[Any]:
     for phase in product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)):
         kernel = _phase_weight(weight, phase)
         direct = _is_direct(kernel, (1, 1, 1), [p.dilation for p in phase])
-        packs.append(
-            None if direct or kernel.size == 0
-            else _conv.pack_weights(kernel, run.compute, run.threads)
-        )  # fmt: skip
+        packs.append(None if direct else pack_rows(run, kernel))
     return packs
 
 
@@ -286,7 +310,12 @@ def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
 
 
 def fold(
-    axes: Axes, box: Box, mode: str, padded: Callable[[Box], Array], shape: tuple[int, int]
+    axes: Axes,
+    box: Box,
+    mode: str,
+    padded: Callable[[Box], Array],
+    shape: tuple[int, int],
+    dtype: np.dtype[Any],
 ) -> Array:
     """Gradient at the input positions of `box`, given that at positions of the padded input.
 
@@ -301,7 +330,7 @@ def fold(
             part = _gather_axis(part, 2 + i, to, box[i][1] - box[i][0])
         total = part if total is None else total + part
     if total is None:  # cropped away on some axis
-        return np.zeros(shape + tuple(hi - lo for lo, hi in box))
+        return np.zeros(shape + tuple(hi - lo for lo, hi in box), dtype)
     return total
 
 
@@ -356,7 +385,7 @@ def input_gradient(
 
     for box in boxes(out.shape[2:], fits):
         place = (slice(None), slice(None), *(slice(lo, hi) for lo, hi in box))
-        out[place] = fold(axes, box, mode, padded, shape)
+        out[place] = fold(axes, box, mode, padded, shape, run.dtype)
 
 
 def _adjoint_slice(axis: Axis, lo: int, hi: int) -> tuple[Axis, slice]:

@@ -154,7 +154,7 @@ class _Maker:
         required = [
             name
             for name in self.op.array_names
-            if name in self.wish.files or name not in ("x", "offset", *self.op.optional_names)
+            if name in self.wish.files or name not in ("x", "offset", *self.op.optional)
         ]
         for chosen in itertools.product(*map(self._candidates, required)):
             arrays: dict[str, Argument] = {"x": self._laid_out(self.x)}

@@ -18,9 +18,6 @@ FIELDS = ("name", "summary", "aliases", "distribution", "version", "status", "er
 
 AnyArray = np.ndarray[Any, Any]
 
-_GIVEN = ("x", "offset", "mask")
-"""The arrays that a plan is given at each call; it holds the others."""
-
 # One array, or the arrays of a ``*name`` parameter, or an optional array that is absent.
 Argument = AnyArray | tuple[AnyArray, ...] | None
 
@@ -41,11 +38,40 @@ def parameters(op: Operator) -> list[inspect.Parameter]:
     ]
 
 
+def signature(op: Operator) -> str:
+    """Return an operator's name and arguments, without annotations."""
+    plain = [p.replace(annotation=p.empty) for p in op.signature.parameters.values()]
+    return f"{op.name}{inspect.Signature(plain)}"
+
+
+def documented(op: Operator) -> dict[str, tuple[str, str]]:
+    """Return, from the "Parameters" of an operator's docstring, type and meaning by name."""
+    found: dict[str, list[str]] = {}
+    names: list[str] = []
+    _, _, section = (inspect.getdoc(op) or "").partition("Parameters\n----------\n")
+    for line in section.splitlines():
+        if line.startswith("---"):
+            for name in names:  # what looked like a parameter was the next section's title
+                del found[name]
+            break
+        if line and not line.startswith(" "):
+            heading, _, kind = line.partition(" : ")
+            names = [name.strip(" *") for name in heading.split(",")]
+            found |= {name: [kind] for name in names}
+        else:
+            for name in names:
+                found[name].append(line.strip())
+    return {
+        name: (kind, " ".join(text).replace("`", "").strip())  # no markup
+        for name, (kind, *text) in found.items()
+    }
+
+
 def variadic(op: Operator) -> str | None:
     """Return the name of the ``*name`` parameter, if the operator has one."""
-    for name, parameter in op.signature.parameters.items():
+    for parameter in op.signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
-            return name
+            return parameter.name
     return None
 
 
@@ -88,20 +114,20 @@ class Call:
     def plan(self) -> tuple[Plan, list[AnyArray | None]]:
         """Return a plan with the weights in it, and what remains to be given at each call."""
         op = self.op
-        fixed = [name for name in op.array_names if name not in _GIVEN]
+        fixed = [name for name in op.array_names if name not in op.per_call]
         positional, keyword = arguments(op, self.arrays, fixed)
-        x = self.arrays["x"]
-        plan = op.plan(np.shape(x), *positional, **keyword, **self.params)
-        given, _ = arguments(op, self.arrays, [name for name in op.array_names if name in _GIVEN])
+        x_shape = _map(_shape, self.arrays["x"])
+        plan = op.plan(x_shape, *positional, **keyword, **self.params)
+        given, _ = arguments(op, self.arrays, op.per_call)
         return plan, given
 
     def output_shape(self) -> tuple[int, ...]:
         """Return the shape of the result."""
-        return tuple(self._apply(self.op.output_shape, np.shape))
+        return tuple(self._apply(self.op.output_shape, _shape))
 
     def cost(self) -> Cost:
         """Return the operator's own account of what the call costs."""
-        cost: Cost = self._apply(self.op.cost, np.shape)
+        cost: Cost = self._apply(self.op.cost, _shape)
         return cost
 
     def _apply(self, function: Callable[..., Any], convert: Callable[[AnyArray], Any]) -> Any:
@@ -110,12 +136,17 @@ class Call:
         return function(*positional, **keyword, **self.params)
 
 
+def _shape(array: AnyArray) -> tuple[int, ...]:
+    shape: tuple[int, ...] = array.shape
+    return shape
+
+
 def _double(array: AnyArray) -> AnyArray:
     return array.astype(np.float64)
 
 
 def _map(function: Callable[[AnyArray], Any], value: Argument) -> Any:
-    """Apply `function` to an array, to each of several, or to none."""
+    """Apply `function` to an array, to each of several, or not at all."""
     if value is None:
         return None
     if isinstance(value, tuple):

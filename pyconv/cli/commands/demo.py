@@ -22,7 +22,15 @@ import pyconv
 from pyconv.cli.demo.measure import Measurement, measure
 from pyconv.cli.demo.scenes import SCENES, STAGES, case_calls, crop, read_photo
 from pyconv.cli.operators import AnyArray, Call, origin
-from pyconv.cli.output import CommandError, one_line, print_json, print_table, progress, require
+from pyconv.cli.output import (
+    CommandError,
+    UsageError,
+    one_line,
+    print_json,
+    print_table,
+    progress,
+    require,
+)
 
 if TYPE_CHECKING:
     from pyconv.registry import OperatorInfo
@@ -67,17 +75,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1; got {text!r}")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and check everything, draw the picture, print the table."""
     require("matplotlib", "demo", "the demo")
-    from pyconv.cli.demo.sheet import draw
+    from pyconv.cli.demo.sheet import FORMATS, draw
 
+    if args.output.suffix.lower() not in FORMATS:
+        raise UsageError(f"demo: {args.output}: a picture is one of {', '.join(FORMATS)}")
     if not args.output.parent.is_dir():
         raise CommandError(f"{args.output}: no such directory")
     with pyconv.threads(args.threads) if args.threads else contextlib.nullcontext():

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 import pyconv
-from pyconv.cli.operators import arguments, origin, parameters
+from pyconv.cli.operators import arguments, documented, origin, parameters, signature
 from pyconv.cli.output import print_heading, print_json, print_table
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _facts(op: Operator) -> dict[str, Any]:
+    docs = documented(op)
     info = next((i for i in pyconv.available().values() if _is(op, i.name)), None)
     return {
         "name": op.name,
@@ -39,19 +40,28 @@ def _facts(op: Operator) -> dict[str, Any]:
         "url": op.url,
         "api_version": op.api_version,
         "from": None if info is None else origin(info),
-        "signature": f"{op.name}{op.signature}",
+        "signature": signature(op),
         "arrays": [
-            {"name": name, "optional": name in op.optional_names} for name in op.array_names
+            {"name": name, "optional": name in op.optional, **_documented(docs, name)}
+            for name in op.array_names
         ],
         "parameters": [
-            {"name": p.name, "required": True}
-            if p.default is p.empty
-            else {"name": p.name, "required": False, "default": p.default}
+            {
+                "name": p.name,
+                "required": p.default is p.empty,
+                "default": None if p.default is p.empty else p.default,
+                **_documented(docs, p.name),
+            }
             for p in parameters(op)
         ],
         "algorithms": list(op.algorithms),
         "cases": [_case(op, case) for case in op.cases()],
     }
+
+
+def _documented(docs: dict[str, tuple[str, str]], name: str) -> dict[str, str]:
+    kind, meaning = docs.get(name, ("", ""))
+    return {"type": kind, "meaning": meaning}
 
 
 def _is(op: Operator, name: str) -> bool:
@@ -90,27 +100,20 @@ def _print(op: Operator, facts: dict[str, Any]) -> None:
     print(facts["signature"])
     print_heading("Arrays")
     print_table(
-        ["array", "", "example shape"],
-        [
-            [
-                array["name"],
-                "optional" if array["optional"] else "required",
-                _example(facts["cases"], array["name"]),
-            ]
-            for array in facts["arrays"]
-        ],
+        ["array", "type", "meaning"],
+        [[array["name"], array["type"], array["meaning"]] for array in facts["arrays"]],
     )
     print_heading("Parameters")
     print_table(
-        ["parameter", "default"],
+        ["parameter", "default", "meaning"],
         [
-            [p["name"], "required" if p["required"] else repr(p["default"])]
+            [p["name"], "required" if p["required"] else repr(p["default"]), p["meaning"]]
             for p in facts["parameters"]
         ],
     )
     print_heading("Example cases")
     print_table(
-        ["case", "arrays", "parameters", "output", "multiply-adds", "in the image", "MB moved"],
+        ["case", "arrays", "parameters", "output", "multiply-adds", "on padding", "bytes"],
         [
             [
                 case["name"],
@@ -118,15 +121,10 @@ def _print(op: Operator, facts: dict[str, Any]) -> None:
                 ", ".join(f"{name}={value!r}" for name, value in case["params"].items()),
                 case["output_shape"],
                 f"{case['macs']:,}",
-                f"{case['macs_valid']:,}",
-                f"{case['bytes_moved'] / 1e6:.2f}",
+                f"{case['macs'] - case['macs_valid']:,}",
+                f"{case['bytes_moved']:,}",
             ]
             for case in facts["cases"]
         ],
-        right=["multiply-adds", "in the image", "MB moved"],
+        right=["multiply-adds", "on padding", "bytes"],
     )
-
-
-def _example(cases: list[dict[str, Any]], name: str) -> str:
-    shapes = [case["shapes"][name] for case in cases if case["shapes"].get(name) is not None]
-    return str(shapes[0]) if shapes else ""

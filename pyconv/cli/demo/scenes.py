@@ -225,4 +225,5 @@ def _random(rng: np.random.Generator, shape: Any) -> Argument:
         return None
     if shape and not isinstance(shape[0], int):
         return tuple(rng.standard_normal(part, np.float32) for part in shape)
-    return rng.standard_normal(shape, np.float32)
+    array: AnyArray = rng.standard_normal(shape, np.float32)
+    return array

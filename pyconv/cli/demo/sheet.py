@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 from pyconv.cli.demo.panels import ACCENT, GREY, INK, PANELS
 from pyconv.cli.operators import AnyArray
 
+FORMATS = (".png", ".jpg", ".pdf", ".svg")
+"""What the sheet can be written as."""
+
 COLUMNS, ROWS = 5, 3
 # In inches: a panel's picture, the text above and below it, and the margins.
 WIDTH, ABOVE, BELOW, GAP, MARGIN, HEAD, FOOT = 3.2, 0.50, 0.28, 0.22, 0.35, 0.95, 0.45

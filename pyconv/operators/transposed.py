@@ -1,0 +1,279 @@
+"""Transposed convolution: the adjoint of a strided one, by phases or by col2im."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pyconv import checks, engine, geometry, reference
+from pyconv._kernels import _col2im
+from pyconv.checks import Verbatim
+from pyconv.engine import Axes, Box, Run
+from pyconv.operator import Array, Case, Cost, Operator
+from pyconv.operators._convolution import (
+    ConvProblem,
+    check_bias,
+    conv_case,
+    count_macs,
+    image_shape,
+    kernel_rank,
+    moved_bytes,
+    pick_algorithm,
+)
+from pyconv.operators._docs import shared
+
+
+@shared
+def transposed_conv(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    output_size: Any = None,
+    dilation: Any = 1,
+    groups: int = 1,
+    padding_mode: str = "zeros",
+    layout: str = "channels_first",
+    flip: bool = False,
+    algorithm: str = "auto",
+    max_workspace: int | None = None,
+    threads: int | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Apply the adjoint of a strided convolution: upsample with a learnable kernel.
+
+    ``y[n, o, i*stride + t*dilation - before] += weight[c, o, t] * x[n, c, i]`` for all ``c``,
+    ``i``, ``t``; then the bias is added.
+
+    Parameters
+    ----------
+    %(x)s
+    weight : array, shape (C, O/groups, *k)
+        The weight of the convolution whose adjoint this is.
+    %(bias)s
+    stride : int or sequence of int
+        Step, in elements of the result, between neighbouring elements of `x`.
+    padding : int, sequence, or str
+        Elements cropped from the ends of the result: an integer, one per axis, one
+        ``(before, after)`` pair per axis (negative: extend); or ``"valid"``, whose result has
+        ``S*stride + max(reach - stride, 0)`` elements, ``"same"`` (``S*stride``; an odd one is
+        cropped at the end) or ``"same_lower"``, with ``reach = dilation*(k-1) + 1``.
+    output_padding : int or sequence of int
+        Extra elements at the end of the result, less than ``max(stride, dilation)``.
+    output_size : int or sequence of int, optional
+        Spatial extents of the result, instead of `output_padding`: any that the forward
+        convolution maps back to those of `x`.
+    %(dilation)s
+    %(groups)s
+    padding_mode : {"zeros"}
+        Only zeros: what is cropped is gone.
+    %(layout)s
+    flip : bool
+        Flip the kernel.
+    algorithm : {"auto", "direct", "phase", "col2im"}
+        ``"phase"`` (and ``"direct"`` and ``"auto"``): one dense convolution for each residue of
+        the result modulo the stride. ``"col2im"``: a matrix product, whose columns are then
+        gathered, a box of the result at a time.
+    %(run)s
+
+    Returns
+    -------
+    ndarray
+        ``(N, O, *S_out)`` with ``S_out = (S-1)*stride - before - after + dilation*(k-1) + 1 +
+        output_padding``; without the first axis if `x` has none.
+
+    Raises
+    ------
+    %(raises)s
+
+    References
+    ----------
+    .. [1] M. Zeiler et al., "Deconvolutional networks", CVPR 2010.
+    .. [2] A. Odena, V. Dumoulin, C. Olah, "Deconvolution and checkerboard artifacts", Distill,
+       2016, doi:10.23915/distill.00003.
+
+    Examples
+    --------
+    >>> import numpy as np, pyconv
+    >>> x = np.array([[[1, 2, 3]]], np.float32)
+    >>> weight = np.array([[[1, 1, 1]]], np.float32)
+    >>> pyconv.transposed_conv(x, weight, stride=2)      # the overlaps are the checkerboard
+    array([[[1., 1., 3., 2., 5., 3., 3.]]], dtype=float32)
+    """
+    return OPERATOR(
+        x, weight, bias, stride=stride, padding=padding, output_padding=output_padding,
+        output_size=output_size, dilation=dilation, groups=groups, padding_mode=padding_mode,
+        layout=layout, flip=flip, algorithm=algorithm, max_workspace=max_workspace,
+        threads=threads, out=out,
+    )  # fmt: skip
+
+
+class Transposed(Operator):
+    name = "transposed"
+    aliases = ("fractionally_strided",)
+    summary = "The adjoint of a strided convolution: upsampling with a learnable kernel"
+    url = "https://doi.org/10.23915/distill.00003"
+    algorithms = ("auto", "direct", "phase", "col2im")
+    function = staticmethod(transposed_conv)
+
+    def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> ConvProblem:
+        name, weight = self.name, shapes["weight"]
+        rank = kernel_rank(name, "weight", weight)
+        image = image_shape(name, "x", shapes["x"], rank, params["layout"])
+        stride = checks.integers(name, "stride", params["stride"], rank, minimum=1)
+        dilation = checks.integers(name, "dilation", params["dilation"], rank, minimum=1)
+        groups = checks.integer(name, "groups", params["groups"], minimum=1)
+        checks.choice(name, "padding_mode", params["padding_mode"], ("zeros",))
+        flip = checks.flag(name, "flip", params["flip"])
+        if image.channels != weight[0]:
+            checks.fail(
+                name, "x", f"have {weight[0]} channels, as the first axis of weight",
+                Verbatim(f"{image.channels} channels (shape {shapes['x']})"),
+            )  # fmt: skip
+        if weight[0] % groups:
+            checks.fail(
+                name, "groups", f"divide the {weight[0]} input channels of weight", groups
+            )
+        outputs = weight[1] * groups
+        check_bias(name, shapes["bias"], outputs)
+        axes = geometry.transposed_axes(
+            name, image.spatial, weight[2:], stride, checks.padding(name, params["padding"], rank),
+            dilation, params["output_padding"], params["output_size"],
+        )  # fmt: skip
+        algorithm, reason = pick_algorithm(
+            self, params["algorithm"], "phase", "a dense convolution for each residue of the result"
+        )
+        output = image.like(outputs, [a.size for a in axes])
+        macs, valid = count_macs(axes, image.n, weight[0], weight[1])
+        cost = Cost(
+            macs, valid, prod(weight) + prod(shapes["bias"] or (0,)),
+            moved_bytes(shapes["x"], weight, shapes["bias"], output),
+        )  # fmt: skip
+        return ConvProblem(
+            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip
+        )
+
+    def compute(
+        self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
+    ) -> int:
+        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
+        axes = engine.three(problem.axes)
+        if problem.algorithm == "col2im":
+            return _apply_col2im(run, x, weight, arrays["bias"], y, axes)
+        return engine.adjoint(run, x, weight, arrays["bias"], y, axes, prepared)
+
+    def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        if problem.algorithm == "col2im":
+            return None
+        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
+
+    def gradients(
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
+    ) -> None:
+        # The gradient of an adjoint is the convolution itself.
+        dy, axes = problem.image.view(grad), engine.three(problem.axes)
+        if "x" in out:
+            weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+            engine.correlate(run, dy, weight, None, problem.image.view(out["x"]), axes)
+        if "weight" in out:
+            dw = engine.grouped_weight(out["weight"], problem.groups, problem.flip)
+            engine.weight_gradient(run, dy, problem.image.view(arrays["x"]), dw, axes)
+        if "bias" in out:
+            engine.bias_gradient(run, dy, out["bias"])
+
+    def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
+        y = reference.correlate_transposed(
+            problem.image.plain(arrays["x"]), arrays["weight"], arrays["bias"], problem.axes,
+            problem.groups, problem.flip,
+        )  # fmt: skip
+        return problem.image.from_plain(y)
+
+    def cases(self) -> Iterator[Case]:
+        yield conv_case("2-D", (2, 3, 5, 6), (3, 4, 3, 2), outputs=4, stride=2, padding=1)
+        yield conv_case("1-D same", (2, 4, 9), (4, 3, 2), outputs=3, stride=3, padding="same")
+        yield conv_case(
+            "grouped", (1, 6, 5, 4), (6, 2, 3, 3), outputs=4, groups=2, stride=(2, 3),
+            output_padding=(1, 2), dilation=(1, 2),
+        )  # fmt: skip
+        yield conv_case(
+            "3-D", (1, 3, 3, 4, 2), (3, 2, 2, 3, 4), outputs=2, stride=(1, 2, 3), padding=(0, 1, 2)
+        )
+        yield conv_case(
+            "channels last", (2, 5, 6, 3), (3, 4, 4, 4), outputs=4, stride=2, padding=1,
+            layout="channels_last", output_size=(11, 12),
+        )  # fmt: skip
+        yield conv_case(
+            "col2im", (2, 4, 5, 6), (4, 3, 5, 3), outputs=6, stride=(3, 2), padding=1, groups=2,
+            algorithm="col2im",
+        )  # fmt: skip
+
+
+OPERATOR = Transposed()
+
+
+def _apply_col2im(
+    run: Run, x: Array, weight: Array, bias: Array | None, out: Array, axes: Axes
+) -> int:
+    """The adjoint as a matrix product and a gather of its columns, box by box.
+
+    Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
+    that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
+    to take half of the workspace at most.
+    """
+    groups, channels, rows = weight.shape[:3]
+    taps = weight.shape[3:]
+    depth, es = prod(taps), run.dtype.itemsize
+    most = run.budget // 2
+    kernel = engine.matrix(weight.reshape(groups, channels, rows * depth).swapaxes(1, 2))
+
+    def sources(box: Box) -> list[tuple[int, int]]:
+        return [engine.read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
+
+    def columns_bytes(box: Box) -> int:
+        return depth * es * prod(last - first for first, last in sources(box))
+
+    used = 0
+    for box in engine.boxes(out.shape[2:], lambda b: columns_bytes(b) <= most):
+        each = columns_bytes(box)
+        if each > most:
+            checks.fail(
+                run.operator, "algorithm",
+                f"not be 'col2im' for this shape: the columns of one output take {each} bytes, "
+                f"more than half of max_workspace ({run.budget})", "col2im",
+            )  # fmt: skip
+        block = max(1, min(rows, most // max(1, each)))
+        source = sources(box)
+        extent = [last - first for first, last in source]
+        columns = np.empty((1, block * depth, *extent), run.dtype)
+        gemm = run.less(columns.nbytes)
+        piece = x[(..., *(slice(*s) for s in source))]
+        place = out[(..., *(slice(*b) for b in box))]
+        shift = [
+            first * a.stride - a.before - lo
+            for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
+        ]
+        for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
+            count = min(block, rows - m)
+            part = columns[:, : count * depth]
+            used = columns.nbytes + engine.product_with(
+                gemm, kernel[g : g + 1, m * depth : (m + count) * depth],
+                piece[n : n + 1, g * channels : (g + 1) * channels], part,
+            )  # fmt: skip
+            if run.measure:
+                return used  # the first box is the largest
+            at = slice(g * rows + m, g * rows + m + count)
+            _col2im.fold(
+                part.reshape(count, depth, *extent), None if bias is None else bias[at],
+                place[n, at], taps, [a.stride for a in axes], [a.dilation for a in axes], shift,
+                run.compute, run.threads,
+            )  # fmt: skip
+    return used
