@@ -24,6 +24,10 @@ from pyconv.engine import Array, Axes, Box, Run
 from pyconv.geometry import Axis
 
 
+# Intermediate images of a box: they stay in cache from one stage to the next.
+BOX_BYTES = 2**20
+
+
 @dataclass(frozen=True)
 class Stage:
     """One convolution of a chain."""
@@ -44,6 +48,7 @@ class Chain:
     def __init__(self, run: Run, x: Array, stages: Sequence[Stage], mode: str) -> None:
         self.run = run
         self.half = run.share(2)  # for the kernels; the other half for intermediate images
+        self.limit = min(self.half.budget, BOX_BYTES)
         self.x = x
         self.stages = stages
         self.mode = mode
@@ -91,7 +96,7 @@ class Chain:
 
     def _batches(self, each: int) -> Iterator[slice]:
         """Ranges of samples that fit together, given the bytes that one takes."""
-        count = max(1, min(self.x.shape[0], self.half.budget // max(1, each)))
+        count = max(1, min(self.x.shape[0], self.limit // max(1, each)))
         for first in range(0, self.x.shape[0], count):
             yield slice(first, first + count)
 
@@ -104,7 +109,7 @@ class Chain:
         held = 0
         for samples in self._batches(self._forward_bytes(last - 1, self._before(last, whole), 1)):
             n = samples.stop - samples.start
-            fits = lambda box, n=n: self._held(last, box, n) <= self.half.budget  # noqa: E731
+            fits = lambda box, n=n: self._held(last, box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[last], fits):
                 place = out[(samples, slice(None), *(slice(*side) for side in box))]
                 held = max(held, self._held(last, box, min(n, self.x.shape[0])))
@@ -195,7 +200,7 @@ class Chain:
         whole = tuple((0, e) for e in self.extents[0])
         for samples in self._batches(self._backward_bytes(0, whole, 1)):
             n = samples.stop - samples.start
-            fits = lambda box, n=n: self._backward_bytes(0, box, n) <= self.half.budget  # noqa: E731
+            fits = lambda box, n=n: self._backward_bytes(0, box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[0], fits):
                 place = (samples, slice(None), *(slice(*side) for side in box))
                 out[place] = self.gradient(0, box, samples, grad)
@@ -212,7 +217,7 @@ class Chain:
         whole = tuple((0, e) for e in self.extents[level + 1])
         for samples in self._batches(each(whole, 1)):
             n = samples.stop - samples.start
-            fits = lambda box, n=n: each(box, n) <= self.half.budget  # noqa: E731
+            fits = lambda box, n=n: each(box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[level + 1], fits):
                 dy = self.gradient(level + 1, box, samples, grad)
                 if level == 0:

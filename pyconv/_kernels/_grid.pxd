@@ -27,6 +27,19 @@ cdef inline void clear(
         memset(dst + r * row_bytes, 0, nbytes)
 
 
+cdef inline void inside(
+    Py_ssize_t i, Py_ssize_t step, Py_ssize_t count, Py_ssize_t size,
+    Py_ssize_t* lo, Py_ssize_t* hi
+) noexcept nogil:
+    """The j in lo .. hi-1 out of 0 .. count-1 for which 0 <= i + j*step < size; step > 0."""
+    lo[0] = 0
+    if i < 0:
+        lo[0] = min(count, (-i + step - 1) // step)
+    hi[0] = lo[0]
+    if i + lo[0] * step < size:
+        hi[0] = min(count, (size - 1 - i) // step + 1)
+
+
 cdef inline void load_run(
     const grid* q, char* dst, Py_ssize_t dst_rs, const char* src, Py_ssize_t rows,
     Py_ssize_t i, Py_ssize_t step, Py_ssize_t count
@@ -36,13 +49,8 @@ cdef inline void load_run(
     `src` is position 0 of the first channel's line; `dst_rs` counts elements.  `step` > 0.
     """
     cdef Py_ssize_t es = q.leaf.esize, size = q.x.shape[4], pitch = q.x.stride[4]
-    cdef Py_ssize_t lo = 0, hi, j, at
-    # j in lo .. hi-1 falls inside the array
-    if i < 0:
-        lo = min(count, (-i + step - 1) // step)
-    hi = lo
-    if i + lo * step < size:
-        hi = min(count, (size - 1 - i) // step + 1)
+    cdef Py_ssize_t lo, hi, j, at
+    inside(i, step, count, size, &lo, &hi)
     if hi > lo:
         q.leaf.load[q.x.storage](
             dst + lo * es, dst_rs, src + (i + lo * step) * pitch, q.x.stride[1], pitch * step,

@@ -47,7 +47,8 @@ typedef struct leaf_table {
                  ptrdiff_t a_ks, const void *b, void *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
                  const void *bias, int add);
 
-    /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias. */
+    /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias.
+     * Works in whole vectors: up to 64 bytes past the end are read and written. */
     void (*taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w,
                  const void *bias, void *dst);
 

@@ -93,35 +93,28 @@ static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, pt
 #undef GEMM_CASE
 
 /* ---- taps: several vectors of output at a time, each a chain over the taps ------------------ */
-INLINE ptrdiff_t NAME(taps_block)(const int vecs, ptrdiff_t j, ptrdiff_t n, ptrdiff_t taps,
-                                  const void *const *src, const T *w, VEC bias, T *dst) {
-    for (; j + vecs * VL <= n; j += vecs * VL) {
-        VEC acc[8];
-        UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VZERO();
-        for (ptrdiff_t t = 0; t < taps; ++t) {
-            const T *row = (const T *)src[t] + j;
-            VEC wv = VSET1(w[t]);
-            UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VFMA(wv, VLOAD(row + v * VL), acc[v]);
-        }
-        UNROLL for (int v = 0; v < vecs; ++v) VSTORE(dst + j + v * VL, VADD(bias, acc[v]));
+INLINE void NAME(taps_block)(const int vecs, ptrdiff_t j, ptrdiff_t taps, const void *const *src,
+                             const T *w, VEC bias, T *dst) {
+    VEC acc[8];
+    UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VZERO();
+    for (ptrdiff_t t = 0; t < taps; ++t) {
+        const T *row = (const T *)src[t] + j;
+        VEC wv = VSET1(w[t]);
+        UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VFMA(wv, VLOAD(row + v * VL), acc[v]);
     }
-    return j;
+    UNROLL for (int v = 0; v < vecs; ++v) VSTORE(dst + j + v * VL, VADD(bias, acc[v]));
 }
 
 static void NAME(taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w_,
                        const void *bias_, void *dst_) {
     const T *w = w_;
     T *dst = dst_;
-    T bias = *(const T *)bias_;
+    VEC bias = VSET1(*(const T *)bias_);
     ptrdiff_t j = 0;
-    j = NAME(taps_block)(8, j, n, taps, src, w, VSET1(bias), dst);
-    j = NAME(taps_block)(4, j, n, taps, src, w, VSET1(bias), dst);
-    j = NAME(taps_block)(1, j, n, taps, src, w, VSET1(bias), dst);
-    for (; j < n; ++j) {
-        T acc = 0;
-        for (ptrdiff_t t = 0; t < taps; ++t) acc = SFMA(w[t], ((const T *)src[t])[j], acc);
-        dst[j] = bias + acc;
-    }
+    for (; j + 8 * VL <= n; j += 8 * VL) NAME(taps_block)(8, j, taps, src, w, bias, dst);
+    if (j + 4 * VL <= n) NAME(taps_block)(4, j, taps, src, w, bias, dst), j += 4 * VL;
+    if (j + 2 * VL <= n) NAME(taps_block)(2, j, taps, src, w, bias, dst), j += 2 * VL;
+    for (; j < n; j += VL) NAME(taps_block)(1, j, taps, src, w, bias, dst);
 }
 
 /* ---- dots: `group` taps share each load of g ------------------------------------------------ */
@@ -160,7 +153,7 @@ static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, cons
     static void NAME(load_##suffix)(void *dst_, ptrdiff_t dst_rs, const char *src,               \
                                     ptrdiff_t src_rs, ptrdiff_t src_cs, ptrdiff_t rows,          \
                                     ptrdiff_t cols) {                                            \
-        T *dst = dst_;                                                                           \
+        T *restrict dst = dst_;                                                                  \
         if (MAGNITUDE(src_rs) < MAGNITUDE(src_cs)) {                                             \
             for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
                 for (ptrdiff_t r = 0; r < rows; ++r)                                             \
@@ -183,7 +176,7 @@ static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, cons
     static void NAME(store_##suffix)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs,              \
                                      const void *src_, ptrdiff_t src_rs, ptrdiff_t rows,         \
                                      ptrdiff_t cols) {                                           \
-        const T *src = src_;                                                                     \
+        const T *restrict src = src_;                                                            \
         if (MAGNITUDE(dst_rs) < MAGNITUDE(dst_cs)) {                                             \
             for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
                 for (ptrdiff_t r = 0; r < rows; ++r)                                             \
