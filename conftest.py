@@ -1,9 +1,10 @@
-"""Refuse to test a source tree whose kernels were never compiled."""
+"""See to it that the tests import the installed package, in their subprocesses too."""
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ ADVICE = 'install it and start the tests with `pytest`: pip install ".[test]" &&
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Stop before collection, with one sentence, where every test would fail on its import."""
+    # Python programs that a test starts in this folder would find the source tree first.
+    os.environ["PYTHONSAFEPATH"] = "1"
     spec = importlib.util.find_spec("pyconv")
     if spec is None or spec.origin is None:
         pytest.exit(f"pyconv is not installed: {ADVICE}", returncode=4)

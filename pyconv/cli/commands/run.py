@@ -7,9 +7,10 @@ Options that are not listed below are parameters of the operator (see `pyconv sh
 values as in Python: --stride 2, --dilation 2,3, --padding "((1, 2), (0, 0))", --flip True. The
 operator checks them. Padding is "same" unless given.
 
-The image's values are divided by 255 (65535 for 16 bits): the operator sees 0 to 1. Alpha is not
-filtered; it is resized to the result. A result of one channel is written as grey, of three as
-colour; a file called .npy gets any result as it is, unscaled, with shape (C, H, W).
+The image's values are divided by 255 (65535 for 16-bit grey): the operator sees 0 to 1. Alpha is
+not filtered; it is resized to the result. A result of one channel is written as grey, of three as
+colour, and 16-bit grey stays so in PNG and TIFF; a file called .npy gets any result as it is,
+unscaled, with shape (C, H, W).
 """
 
 from __future__ import annotations

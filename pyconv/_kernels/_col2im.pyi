@@ -1,0 +1,19 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+def fold(
+    columns: Array,
+    bias: Array | None,
+    out: Array,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    shift: Sequence[int],
+    compute: int,
+    threads: int,
+) -> None: ...
+def sum_channels(x: Array, out: Array, compute: int, threads: int) -> None: ...

@@ -1,0 +1,41 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyconv._kernels._gemm import PackedWeights
+
+Array = np.ndarray[Any, Any]
+
+def pack_weights(weight: Array, compute: int, threads: int) -> PackedWeights: ...
+def correlate(
+    operator: str,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str,
+    compute: int,
+    threads: int,
+    budget: int,
+    packed: PackedWeights | None = None,
+    measure: bool = False,
+) -> int: ...
+def weight_gradient(
+    operator: str,
+    x: Array,
+    grad: Array,
+    out: Array,
+    taps: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str,
+    compute: int,
+    threads: int,
+    budget: int,
+    measure: bool = False,
+) -> int: ...

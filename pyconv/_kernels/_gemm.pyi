@@ -1,0 +1,3 @@
+class PackedWeights:
+    @property
+    def nbytes(self) -> int: ...
