@@ -6,7 +6,7 @@ box asks the stage before it for the region that it reads, and so on back to the
 the other way: a box of an input's gradient asks the stage after it for the outputs that read it.
 
 Every element is computed by the same sum whatever the boxes, so results do not depend on them; the
-gradients of the weights are summed box by box, and the boxes follow from shapes and workspace alone.
+gradients of the weights are summed box by box, and the boxes follow from shapes and workspace.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pyconv import engine
 from pyconv._kernels._tensor import padding_sources
 from pyconv.engine import Array, Axes, Box, Run
 from pyconv.geometry import Axis
-
 
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
@@ -111,7 +110,7 @@ class Chain:
             n = samples.stop - samples.start
             fits = lambda box, n=n: self._held(last, box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[last], fits):
-                place = out[(samples, slice(None), *(slice(*side) for side in box))]
+                place = out[engine.region(box, samples)]
                 held = max(held, self._held(last, box, min(n, self.x.shape[0])))
                 self._stage(last - 1, box, samples, bias, place)
                 if self.run.measure:
@@ -129,7 +128,7 @@ class Chain:
     def value(self, level: int, box: Box, samples: slice) -> Array:
         """The image of a level on a box."""
         if level == 0:
-            return self.x[(samples, slice(None), *(slice(*side) for side in box))]
+            return self.x[engine.region(box, samples)]
         n = len(range(*samples.indices(self.x.shape[0])))
         shape = (n, self.channels[level], *(hi - lo for lo, hi in box))
         result = np.empty(shape, self.run.dtype)
@@ -137,9 +136,7 @@ class Chain:
             self._stage(level - 1, box, samples, None, result)
         return result
 
-    def _stage(
-        self, level: int, box: Box, samples: slice, bias: Array | None, out: Array
-    ) -> None:
+    def _stage(self, level: int, box: Box, samples: slice, bias: Array | None, out: Array) -> None:
         """Apply stage `level` on a box of its result."""
         stage = self.stages[level]
         axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
@@ -176,7 +173,7 @@ class Chain:
     def gradient(self, level: int, box: Box, samples: slice, grad: Array) -> Array:
         """Gradient with respect to the image of a level on a box; `grad` is that of the last."""
         if level == len(self.stages):
-            return grad[(samples, slice(None), *(slice(*side) for side in box))]
+            return grad[engine.region(box, samples)]
         stage = self.stages[level]
         n = len(range(*samples.indices(self.x.shape[0])))
         shape = (n, self.channels[level])
@@ -202,8 +199,7 @@ class Chain:
             n = samples.stop - samples.start
             fits = lambda box, n=n: self._backward_bytes(0, box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[0], fits):
-                place = (samples, slice(None), *(slice(*side) for side in box))
-                out[place] = self.gradient(0, box, samples, grad)
+                out[engine.region(box, samples)] = self.gradient(0, box, samples, grad)
 
     def weight_gradient(self, level: int, grad: Array, out: Array) -> None:
         """Gradient of the weight of stage `level` into `out` (G, M, C, T0, T1, T2)."""

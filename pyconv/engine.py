@@ -87,6 +87,16 @@ def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
     return weight.reshape((groups, rows, *weight.shape[1:]))
 
 
+def region(box: Sequence[tuple[int, int]], samples: slice = slice(None)) -> tuple[slice, ...]:
+    """Index of a box of a canonical view, all channels."""
+    return samples, slice(None), *(slice(lo, hi) for lo, hi in box)
+
+
+def every(steps: Sequence[tuple[int, int | None, int]]) -> tuple[slice, ...]:
+    """Index of strided parts of a canonical view, all samples and channels."""
+    return slice(None), slice(None), *(slice(*step) for step in steps)
+
+
 def three(axes: Sequence[Axis]) -> Axes:
     """Axes with the missing leading ones filled in."""
     padded = (UNIT,) * (3 - len(axes)) + tuple(axes)
@@ -113,11 +123,20 @@ def _correlate(
     mode: str,
     packed: Any = None,
 ) -> int:
-    args = (run.operator, x, weight, bias, out, stride, dilation, offset, mode)
-    args += (run.compute, run.threads, run.budget)
+    how: tuple[int, int, int] = (run.compute, run.threads, run.budget)
     if packed is None and _is_direct(weight, stride, dilation):
-        return int(_depthwise.correlate(*args, measure=run.measure))
-    return int(_conv.correlate(*args, packed=packed, measure=run.measure))
+        return int(
+            _depthwise.correlate(
+                run.operator, x, weight, bias, out, stride, dilation, offset, mode, *how,
+                measure=run.measure,
+            )
+        )  # fmt: skip
+    return int(
+        _conv.correlate(
+            run.operator, x, weight, bias, out, stride, dilation, offset, mode, *how,
+            packed=packed, measure=run.measure,
+        )
+    )  # fmt: skip
 
 
 def correlate(
@@ -153,9 +172,7 @@ def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
     """Multiply every pixel of `x` by `rows`, a `matrix`; returns the bytes of workspace."""
     unit, zero = (1, 1, 1), (0, 0, 0)
     args = (run.operator, x, rows, None, out, unit, unit, zero, "zeros")
-    return int(
-        _conv.correlate(*args, run.compute, run.threads, run.budget, measure=run.measure)
-    )
+    return int(_conv.correlate(*args, run.compute, run.threads, run.budget, measure=run.measure))
 
 
 def pack_rows(run: Run, weight: Array) -> Any:
@@ -187,15 +204,11 @@ def adjoint(
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
     covered = sum(int(np.prod([p.count for p in phase])) for phase in phases)
     for i, phase in enumerate(phases):
-        part = out[_strided([(p.start, p.step) for p in phase])]
+        part = out[every([(p.start, None, p.step) for p in phase])]
         kernel = _phase_weight(weight, phase)
-        stride, dilation, offset = (
-            (1, 1, 1),
-            [p.dilation for p in phase],
-            [p.offset for p in phase],
-        )
+        dilation, offset = [p.dilation for p in phase], [p.offset for p in phase]
         hold = packed[i] if packed is not None else None
-        args = (grad, kernel, bias, part, stride, dilation, offset, "zeros", hold)
+        args = (grad, kernel, bias, part, (1, 1, 1), dilation, offset, "zeros", hold)
         if i == 0 and covered * out.shape[0] * out.shape[1] < out.size:
             # Not every element has a tap (the stride exceeds the kernel): those keep the bias. A
             # workspace too small is found out before anything is written.
@@ -206,10 +219,6 @@ def adjoint(
     if not phases and not run.measure:
         _fill(out, bias)
     return most
-
-
-def _strided(starts: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
-    return (slice(None), slice(None), *(slice(start, None, step) for start, step in starts))
 
 
 def _phase_weight(weight: Array, phase: Sequence[geometry.Phase]) -> Array:
@@ -253,6 +262,7 @@ def flat_depth(out: Array) -> Array:
 
 
 def put_back(out: Array, flat: Array) -> None:
+    """Copy `flat`, which `flat_depth` gave for `out`, unless it is a view of it."""
     if flat.size and not np.shares_memory(flat, out):
         out[...] = flat.reshape(out.shape)
 
@@ -374,20 +384,14 @@ def input_gradient(
     half = run.share(2)
 
     def padded(box: Box) -> Array:
-        parts, at = zip(*(_adjoint_slice(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)),
-                        strict=True)  # fmt: skip
+        parts = [adjoint_on(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
+        after = grad[region([(first, last) for _, first, last in parts])]
         result = np.empty(shape + tuple(hi - lo for lo, hi in box), run.dtype)
-        adjoint(half, grad[(slice(None), slice(None), *at)], weight, None, result, three(parts))
+        adjoint(half, after, weight, None, result, three([axis for axis, _, _ in parts]))
         return result
 
     def fits(box: Box) -> bool:
         return size * int(np.prod([hi - lo for lo, hi in box])) * 3 <= half.budget
 
     for box in boxes(out.shape[2:], fits):
-        place = (slice(None), slice(None), *(slice(lo, hi) for lo, hi in box))
-        out[place] = fold(axes, box, mode, padded, shape, run.dtype)
-
-
-def _adjoint_slice(axis: Axis, lo: int, hi: int) -> tuple[Axis, slice]:
-    part, first, last = adjoint_on(axis, lo, hi)
-    return part, slice(first, last)
+        out[region(box)] = fold(axes, box, mode, padded, shape, run.dtype)

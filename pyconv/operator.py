@@ -267,8 +267,10 @@ class Operator:
         """Return the result by definition: slow and obvious, in the dtype of the arguments."""
         given, params, runtime = self._bind(args, kwargs)
         arrays = {
-            name: _each(value, lambda a, n=name: np.asarray(a)) for name, value in given.items()
-        }
+            name: tuple(np.asarray(a) for a in value) if name == self._variadic
+            else None if value is None else np.asarray(value)
+            for name, value in given.items()
+        }  # fmt: skip
         out = runtime.get("out")
         result = self.define(self._problem(_shapes(arrays), params), arrays)
         if out is None:
@@ -332,7 +334,7 @@ class Operator:
 
     def _take(self, given: dict[str, Any]) -> tuple[dict[str, Any], np.dtype[Any]]:
         """Arrays without a copy, and their common dtype."""
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name, value in given.items():
             if value is None:
                 arrays[name] = None
@@ -368,7 +370,11 @@ class Operator:
         return self._problem(checked, params)
 
     def _result(
-        self, problem: Problem, dtype: np.dtype[Any], arrays: dict[str, Any], runtime: dict[str, Any]
+        self,
+        problem: Problem,
+        dtype: np.dtype[Any],
+        arrays: dict[str, Any],
+        runtime: dict[str, Any],
     ) -> Array:
         out = runtime.get("out")
         if out is None:
@@ -380,13 +386,9 @@ class Operator:
         if budget is None:
             budget = DEFAULT_WORKSPACE
         else:
-            budget = checks.integer(
-                self.name, "max_workspace", budget, minimum=1, maximum=2**62
-            )
+            budget = checks.integer(self.name, "max_workspace", budget, minimum=1, maximum=2**62)
         compute = dtypes.storage_code(dtypes.compute_dtype(dtype))
-        return Run(
-            self.name, compute, _threads.resolve(runtime.get("threads"), self.name), budget
-        )
+        return Run(self.name, compute, _threads.resolve(runtime.get("threads"), self.name), budget)
 
     def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
         given = [name for name in self.array_names if arrays[name] is not None]
@@ -428,6 +430,14 @@ class Plan:
 
     #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
     workspace_bytes: int
+    _dtype: np.dtype[Any]
+    _fixed: Mapping[str, Any]
+    _operator: Operator
+    _params: dict[str, Any]
+    _prepared: Any
+    _problem: Problem
+    _runtime: Mapping[str, Any]
+    _x_shape: Shape
 
     def __init__(
         self, operator: Operator, x_shape: Any, args: tuple[Any, ...], kwargs: dict[str, Any]

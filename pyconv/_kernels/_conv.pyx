@@ -20,7 +20,7 @@ from pyconv._kernels._gemm cimport (
     packer,
     weight_gemm,
 )
-from pyconv._kernels._grid cimport PAD_ZEROS, clear, fill_grid, grid, load_run, source_index
+from pyconv._kernels._grid cimport clear, fill_grid, grid, load_run, source_index
 from pyconv._kernels._integers cimport first_channel
 from pyconv._kernels._tensor cimport describe, tensor
 

@@ -28,7 +28,7 @@ from pyconv._kernels._gemm cimport (
     weight_gemm,
 )
 from pyconv._kernels._integers cimport ceil_div, first_channel
-from pyconv._kernels._parallel cimport aligned, run, useful_threads
+from pyconv._kernels._parallel cimport run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 
 cdef enum:

@@ -29,7 +29,7 @@ elements between the columns and the pitch are computed for nothing and not stor
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf_table
 from pyconv._kernels._grid cimport (
     PAD_ZEROS,
     clear,
@@ -434,7 +434,6 @@ def suits(weight_shape, stride, dilation):
     Of the shapes alone, as everything that decides which bits come out.
     """
     cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2], size = 1, taps
-    cdef Py_ssize_t out[2]
     cdef int axis
     if min(rows, channels) != 1 or max(rows, channels) > 4:
         return False

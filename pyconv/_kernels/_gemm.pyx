@@ -357,15 +357,15 @@ cdef void gemm_task(
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil:
     """Whether the last three axes, flattened, are one arithmetic progression of addresses."""
-    cdef Py_ssize_t run = t.shape[4], stride = t.stride[4]
+    cdef Py_ssize_t count = t.shape[4], stride = t.stride[4]
     cdef int axis
     for axis in range(3, 1, -1):
         if t.shape[axis] == 1:
             continue
-        if run == 1:
-            run, stride = t.shape[axis], t.stride[axis]
-        elif t.stride[axis] == run * stride:
-            run *= t.shape[axis]
+        if count == 1:
+            count, stride = t.shape[axis], t.stride[axis]
+        elif t.stride[axis] == count * stride:
+            count *= t.shape[axis]
         else:
             return False
     step[0] = stride

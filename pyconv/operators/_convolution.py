@@ -57,7 +57,7 @@ def image_shape(operator: str, argument: str, shape: Shape, rank: int, layout: A
     layout = checks.choice(operator, "layout", layout, LAYOUTS)
     last = layout == "channels_last"
     if len(shape) not in (rank + 1, rank + 2):
-        axes = f"(N, *S, C) or (*S, C)" if last else "(N, C, *S) or (C, *S)"
+        axes = "(N, *S, C) or (*S, C)" if last else "(N, C, *S) or (C, *S)"
         checks.fail(
             operator, argument, f"be {axes} with {rank} spatial axes, as the weight has",
             Verbatim(f"shape {shape}"),
@@ -161,9 +161,7 @@ class Convolution(Operator):
             groups = checks.integer(name, "groups", params.get("groups", 1), minimum=1)
             check_groups(name, "weight", weight, image.channels, groups, shapes["x"])
         check_bias(name, shapes["bias"], weight[0])
-        axes = geometry.conv_axes(
-            name, image.spatial, weight[2:], stride, padding, dilation, mode
-        )
+        axes = geometry.conv_axes(name, image.spatial, weight[2:], stride, padding, dilation, mode)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *self.choose(axes))
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])

@@ -30,6 +30,8 @@ from pyconv.operators._docs import shared
 # Columns of the gradients that are made at a time: they stay in cache.
 COLUMN_BYTES = 2 * 2**20
 
+Views = tuple[Array, Array, Array | None]  # x, offset and mask as (N, C, S0, S1, S2)
+
 
 @shared
 def deformable_conv(
@@ -201,11 +203,11 @@ class Deformable(Operator):
     def expected(self, problem: Any, x_shape: Shape) -> dict[str, Any]:
         return {"x": x_shape, "offset": problem.offset_shape, "mask": problem.mask_shape}
 
-    def _views(self, problem: Any, arrays: dict[str, Any]) -> list[Any]:
+    def _views(self, problem: Any, arrays: dict[str, Any]) -> Views:
         """x, offset and mask as the engine takes them."""
         view = problem.image.view
         mask = arrays["mask"]
-        return [view(arrays["x"]), view(arrays["offset"]), None if mask is None else view(mask)]
+        return view(arrays["x"]), view(arrays["offset"]), None if mask is None else view(mask)
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
@@ -216,9 +218,10 @@ class Deformable(Operator):
             y[...] = 0 if arrays["bias"] is None else arrays["bias"].reshape(-1, 1, 1, 1)
             return 0
         axes = engine.three(problem.axes)
+        x, offset, mask = self._views(problem, arrays)
         return int(
             _deform.correlate(
-                run.operator, *self._views(problem, arrays), weight, arrays["bias"], y,
+                run.operator, x, offset, mask, weight, arrays["bias"], y,
                 len(problem.axes), *engine.numbers(axes), run.compute, run.threads, run.budget,
                 packed=prepared, measure=run.measure,
             )
@@ -234,7 +237,7 @@ class Deformable(Operator):
         view, axes, rank = problem.image.view, engine.three(problem.axes), len(problem.axes)
         views, dy = self._views(problem, arrays), view(grad)
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        results = {n: view(out[n]) for n in ("x", "offset", "mask") if n in out}
+        results: dict[str, Array] = {n: view(out[n]) for n in ("x", "offset", "mask") if n in out}
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
         if arrays["x"].size == 0 or grad.size == 0:
@@ -291,7 +294,7 @@ OPERATOR = Deformable()
 
 def _input_gradients(
     run: Run,
-    views: list[Any],
+    views: Views,
     weight: Array,
     grad: Array,
     results: dict[str, Array],
@@ -320,7 +323,7 @@ def _input_gradients(
     block = max(1, min(channels, half.budget // (plane * per_element)))
     elements = max(1, min(plane, half.budget // per_element))
     for n in range(x.shape[0]):
-        one = [v if v is None else v[n : n + 1] for v in views]
+        one = x[n : n + 1], offset[n : n + 1], mask if mask is None else mask[n : n + 1]
         for first, lo in product(range(0, channels, block), range(0, plane, elements)):
             width, hi = min(block, channels - first), min(lo + elements, plane)
             window = np.zeros((groups, width, hi - lo), run.dtype)
@@ -333,7 +336,7 @@ def _input_gradients(
 
 def _sweep(
     run: Run,
-    views: list[Any],
+    views: Views,
     weight: Array,
     grad: Array,
     axes: Axes,
@@ -378,5 +381,6 @@ def _pixels(image: Array, p: int, count: int) -> Array:
     if all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(steps)):
         flat = image.reshape(channels, -1)[:, p : p + count]  # evenly spaced: a view
     else:
-        flat = image[(slice(None), *np.unravel_index(np.arange(p, p + count), extent))]
+        at: Any = (slice(None), *np.unravel_index(np.arange(p, p + count), extent))
+        flat = image[at]
     return flat[np.newaxis, :, np.newaxis, np.newaxis]

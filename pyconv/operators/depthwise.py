@@ -50,8 +50,8 @@ def depthwise_conv(
     Returns
     -------
     ndarray
-        ``(N, C*m, *S_out)`` with ``S_out = floor((S + before + after - dilation*(k-1) - 1) / stride)
-        + 1``; without the first axis if `x` has none.
+        ``(N, C*m, *S_out)`` with ``S_out = floor((S + before + after - dilation*(k-1) - 1) /
+        stride) + 1``; without the first axis if `x` has none.
 
 
     Raises
@@ -92,7 +92,7 @@ class Depthwise(Convolution):
         yield conv_case("multiplier", (1, 3, 11, 8), (6, 1, 5, 4), stride=(2, 3), padding=2)
         yield conv_case("1-D dilated", (2, 4, 31), (4, 1, 7), dilation=3, padding="causal")
         yield conv_case("3-D", (1, 3, 5, 6, 7), (3, 1, 3, 2, 3), padding=1)
-        last = {"layout": "channels_last", "padding_mode": "circular"}
+        last: dict[str, Any] = {"layout": "channels_last", "padding_mode": "circular"}
         yield conv_case("channels last", (2, 9, 8, 6), (6, 1, 3, 3), padding=1, **last)
 
 

@@ -150,9 +150,7 @@ class DepthwiseSeparable(Operator):
         self, problem: Any, arrays: dict[str, Any], prepared: Any = (None, None)
     ) -> list[Stage]:
         axes = engine.three(problem.axes)
-        kernel = engine.grouped_weight(
-            arrays["depthwise"], problem.image.channels, problem.flip
-        )
+        kernel = engine.grouped_weight(arrays["depthwise"], problem.image.channels, problem.flip)
         mix = arrays["pointwise"]
         mix = engine.matrix(mix.reshape(1, *mix.shape[:2]))
         packs = prepared or (None, None)

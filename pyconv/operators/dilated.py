@@ -139,7 +139,8 @@ class Dilated(Convolution):
                 f"bytes, more than half of max_workspace ({run.budget})", "zero_insertion",
             )  # fmt: skip
         spread = np.zeros(shape, weight.dtype)
-        spread[(...,) + tuple(slice(None, None, a.dilation) for a in axes)] = weight
+        d0, d1, d2 = (a.dilation for a in axes)
+        spread[:, :, :, ::d0, ::d1, ::d2] = weight
         dense = engine.three([
             Axis(a.size, a.reach, a.stride, 1, a.before, a.after, a.out) for a in axes
         ])  # fmt: skip
@@ -149,25 +150,24 @@ class Dilated(Convolution):
         )  # fmt: skip
         return used + need
 
-    def _subsample(
-        self, problem: ConvProblem, arrays: dict[str, Any], out: Array, run: Run
-    ) -> int:
+    def _subsample(self, problem: ConvProblem, arrays: dict[str, Any], out: Array, run: Run) -> int:
         """A dense convolution of every ``dilation``-th element, for each residue."""
         weight = self.weight_view(problem, arrays["weight"])
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         axes = engine.three(problem.axes)
         used = 0
         for phase in product(*(geometry.subsample_phases(a) for a in axes)):
-            part, dense = [], []
+            part = engine.every(
+                [(p.residue, None, a.dilation) for a, p in zip(axes, phase, strict=True)]
+            )
+            place = engine.every([(p.start, None, p.step) for p in phase])
+            dense = []
             for axis, p in zip(axes, phase, strict=True):
-                part.append(slice(p.residue, None, axis.dilation))
                 size = len(range(p.residue, axis.size, axis.dilation))
                 dense.append(Axis(size, axis.kernel, p.stride, 1, -p.offset, 0, p.count))
-            place = tuple(slice(p.start, None, p.step) for p in phase)
             used = engine.correlate(
-                run, x[(..., *part)], weight, arrays["bias"], y[(..., *place)],
-                engine.three(dense),
-            )  # fmt: skip
+                run, x[part], weight, arrays["bias"], y[place], engine.three(dense)
+            )
             if run.measure:
                 break  # the first phase is the largest
         return used

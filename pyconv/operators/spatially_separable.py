@@ -140,9 +140,7 @@ class SpatiallySeparable(Operator):
             self, params["algorithm"], "direct", "one convolution per axis, by boxes"
         )
         output = image.like(weights[-1][0], [a.out for a in axes])
-        counts = [
-            count_macs(s, image.n, w[0], w[1]) for s, w in zip(stages, weights, strict=True)
-        ]
+        counts = [count_macs(s, image.n, w[0], w[1]) for s, w in zip(stages, weights, strict=True)]
         macs = sum(all_taps for all_taps, _ in counts)
         cost = Cost(
             macs, sum(valid for _, valid in counts) if mode == "zeros" else macs,

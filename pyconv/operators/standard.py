@@ -96,7 +96,7 @@ class Standard(Convolution):
         yield conv_case("3-D", (1, 2, 5, 6, 7), (3, 2, 2, 3, 1), padding=1, stride=(1, 2, 1))
         pads = ((1, 0), (2, -1))
         yield conv_case("groups", (1, 6, 8, 7), (4, 3, 3, 3), groups=2, stride=(2, 1), padding=pads)
-        last = {"layout": "channels_last", "padding_mode": "reflect"}
+        last: dict[str, Any] = {"layout": "channels_last", "padding_mode": "reflect"}
         yield conv_case("channels last", (2, 9, 8, 3), (4, 3, 3, 3), padding=1, **last)
 
 

@@ -138,9 +138,7 @@ class Transposed(Operator):
                 Verbatim(f"{image.channels} channels (shape {shapes['x']})"),
             )  # fmt: skip
         if weight[0] % groups:
-            checks.fail(
-                name, "groups", f"divide the {weight[0]} input channels of weight", groups
-            )
+            checks.fail(name, "groups", f"divide the {weight[0]} input channels of weight", groups)
         outputs = weight[1] * groups
         check_bias(name, shapes["bias"], outputs)
         axes = geometry.transposed_axes(
@@ -255,8 +253,7 @@ def _apply_col2im(
         extent = [last - first for first, last in source]
         columns = np.empty((1, block * depth, *extent), run.dtype)
         gemm = run.less(columns.nbytes)
-        piece = x[(..., *(slice(*s) for s in source))]
-        place = out[(..., *(slice(*b) for b in box))]
+        piece, place = x[engine.region(source)], out[engine.region(box)]
         shift = [
             first * a.stride - a.before - lo
             for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
