@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -44,6 +45,7 @@ DEFAULT_WORKSPACE = 32 * 2**20
 # How a call runs, as opposed to what it computes.
 _RUNTIME = ("out", "threads", "max_workspace")
 _REMEMBERED = 256  # problems per operator
+_MOST_ITEMS = 64  # in a shape, or among the names of gradients
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,8 @@ class Operator:
             variadic argument such as ``axis_weights`` has a tuple.)
         """
         given, params, runtime = self._bind(args, kwargs)
+        if grad is None:
+            checks.fail_type(self.name, "grad", "be an array", None)
         if runtime.pop("out", None) is not None:
             checks.fail_type(self.name, "out", "be left out of backward", Verbatim("an array"))
         arrays, dtype = self._take({**given, "grad": grad})
@@ -266,11 +270,7 @@ class Operator:
     def reference(self, *args: Any, **kwargs: Any) -> Array:
         """Return the result by definition: slow and obvious, in the dtype of the arguments."""
         given, params, runtime = self._bind(args, kwargs)
-        arrays = {
-            name: tuple(np.asarray(a) for a in value) if name == self._variadic
-            else None if value is None else np.asarray(value)
-            for name, value in given.items()
-        }  # fmt: skip
+        arrays = self._arrays(given)
         out = runtime.get("out")
         result = self.define(self._problem(_shapes(arrays), params), arrays)
         if out is None:
@@ -334,6 +334,10 @@ class Operator:
 
     def _take(self, given: dict[str, Any]) -> tuple[dict[str, Any], np.dtype[Any]]:
         """Arrays without a copy, and their common dtype."""
+        arrays = self._arrays(given)
+        return arrays, dtypes.common_dtype(self.name, _flat(arrays))
+
+    def _arrays(self, given: dict[str, Any]) -> dict[str, Any]:
         arrays: dict[str, Any] = {}
         for name, value in given.items():
             if value is None:
@@ -344,13 +348,13 @@ class Operator:
                 )
             else:
                 arrays[name] = as_array(self.name, name, value)
-        return arrays, dtypes.common_dtype(self.name, _flat(arrays))
+        return arrays
 
     def _problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> Problem:
         try:
             key = (tuple(shapes.values()), tuple([_key(p) for p in params.values()]))
             found = self._problems.get(key)
-        except TypeError:  # unhashable: a list, or something wrong
+        except Exception:  # unhashable: a list, or something that does not belong here
             return self.problem(shapes, params)
         if found is None:
             found = self.problem(shapes, params)
@@ -378,8 +382,16 @@ class Operator:
     ) -> Array:
         out = runtime.get("out")
         if out is None:
-            return np.empty(problem.output_shape, dtype)
+            return self._allocate(problem.output_shape, dtype)
         return check_out(self.name, out, problem.output_shape, dtype, _flat(arrays))
+
+    def _allocate(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:  # what NumPy says where the size does not even fit an integer
+            raise MemoryError(
+                f"{self.name}: no memory for a result of shape {shape} and dtype {dtype}"
+            ) from None
 
     def _run(self, dtype: np.dtype[Any], runtime: dict[str, Any]) -> Run:
         budget = runtime.get("max_workspace")
@@ -394,10 +406,7 @@ class Operator:
         given = [name for name in self.array_names if arrays[name] is not None]
         if needs is None:
             return given
-        wanted = [needs] if isinstance(needs, str) else needs
-        if not isinstance(wanted, Iterable):
-            checks.fail_type(self.name, "needs", "be argument names", needs)
-        wanted = list(wanted)
+        wanted = _items(self.name, "needs", "be argument names", needs)
         for name in wanted:
             if not isinstance(name, str):
                 checks.fail_type(self.name, "needs", "be argument names", needs)
@@ -615,11 +624,25 @@ def _empty_like(value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def _shape(operator: str, argument: str, value: Any) -> Shape:
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str):
         checks.fail_type(operator, argument, "be a shape", value)
     return tuple(
-        checks.integer(operator, argument, extent, minimum=0, maximum=2**62) for extent in value
+        checks.integer(operator, argument, extent, minimum=0, maximum=2**62)
+        for extent in _items(operator, argument, "be a shape", value)
     )
+
+
+def _items(operator: str, argument: str, rule: str, value: Any) -> list[Any]:
+    """Items of a sequence, or a lone string; whatever cannot be iterated is refused."""
+    if isinstance(value, str):
+        return [value]
+    try:
+        items = list(islice(value, _MOST_ITEMS + 1))
+    except Exception as error:  # a foreign object may raise anything
+        checks.fail_type(operator, argument, rule, value, error)
+    if len(items) > _MOST_ITEMS:  # maybe without end
+        checks.fail(operator, argument, rule, value)
+    return items
 
 
 def _key(value: Any) -> Any:

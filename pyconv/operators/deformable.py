@@ -353,9 +353,12 @@ def _sweep(
     taps, extent = weight.shape[3:], grad.shape[2:]
     depth, width = prod(taps), channels if window is None else window.shape[1]
     pixels, column = prod(extent), groups * width * depth * run.dtype.itemsize
-    scratch = _deform.gradient_bytes(rank, run.compute, 1) * run.threads
-    tile = min(pixels, run.budget // 2 // (column + scratch), max(64, COLUMN_BYTES // column))
-    tile = max(1, tile)
+    # The tile orders the sums, so it may depend on the workspace but not on the threads: where
+    # their scratch does not fit, there are fewer of them.
+    most = run.budget // 4 // max(column, _deform.gradient_bytes(rank, run.compute, 1))
+    tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // column)))
+    scratch = _deform.gradient_bytes(rank, run.compute, tile)
+    threads = max(1, min(run.threads, run.budget // 4 // scratch))
     half = run.share(2)
     part = weight[:, :, first : first + width].reshape(groups, rows, width * depth)
     kernel = engine.matrix(part.swapaxes(1, 2))
@@ -370,7 +373,7 @@ def _sweep(
         _deform.input_gradients(
             columns.reshape(groups, width, depth, count), *views, dx, window,
             results.get("offset"), results.get("mask"), groups, rank, taps, extent,
-            *engine.numbers(axes), run.compute, run.threads, n, p, first, lo,
+            *engine.numbers(axes), run.compute, threads, n, p, first, lo,
         )  # fmt: skip
 
 
