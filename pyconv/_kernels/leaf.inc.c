@@ -9,7 +9,11 @@
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
 #define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
 #define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /* ---- gemm ------------------------------------------------------------------------------------
  *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
