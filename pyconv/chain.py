@@ -199,7 +199,9 @@ class Chain:
             n = samples.stop - samples.start
             fits = lambda box, n=n: self._backward_bytes(0, box, n) <= self.limit  # noqa: E731
             for box in engine.boxes(self.extents[0], fits):
-                out[engine.region(box, samples)] = self.gradient(0, box, samples, grad)
+                part = self.gradient(0, box, samples, grad)
+                with engine.rounding():
+                    out[engine.region(box, samples)] = part
 
     def weight_gradient(self, level: int, grad: Array, out: Array) -> None:
         """Gradient of the weight of stage `level` into `out` (G, M, C, T0, T1, T2)."""
@@ -226,4 +228,5 @@ class Chain:
                     mode = "zeros"
                 engine.weight_gradient(self.half, source, dy, part, engine.three(axes), mode)
                 total += part
-        out[...] = total
+        with engine.rounding():
+            out[...] = total

@@ -97,6 +97,11 @@ def every(steps: Sequence[tuple[int, int | None, int]]) -> tuple[slice, ...]:
     return slice(None), slice(None), *(slice(*step) for step in steps)
 
 
+def rounding() -> np.errstate:
+    """Context for rounding sums to a 16-bit result: too large becomes infinite, as in a kernel."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def three(axes: Sequence[Axis]) -> Axes:
     """Axes with the missing leading ones filled in."""
     padded = (UNIT,) * (3 - len(axes)) + tuple(axes)
@@ -394,4 +399,6 @@ def input_gradient(
         return size * int(np.prod([hi - lo for lo, hi in box])) * 3 <= half.budget
 
     for box in boxes(out.shape[2:], fits):
-        out[region(box)] = fold(axes, box, mode, padded, shape, run.dtype)
+        total = fold(axes, box, mode, padded, shape, run.dtype)
+        with rounding():
+            out[region(box)] = total

@@ -15,7 +15,6 @@ the offset group: an offset in bytes and a coefficient for each of the surroundi
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
-from libc.math cimport floor
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
@@ -104,23 +103,102 @@ cdef void load_pixels(
         count -= length
 
 
+# The two elements around a coordinate, along one axis.
+cdef struct pair:
+    Py_ssize_t place[2]         # bytes from the start of the axis
+    double weight[2]
+    bint inside[2]
+    Py_ssize_t count            # 1 on an axis that is not there: one element, of weight 1
+
+
+cdef inline bint surround(
+    double v, Py_ssize_t size, Py_ssize_t stride, int kind, pair* at
+) noexcept nogil:
+    """Find them; False where the sample is zero as a whole.
+
+    At exactly -1 the sample is zero, but its right-hand slope is not.
+    """
+    cdef Py_ssize_t low
+    if not ((v > -1 or (kind == SLOPES and v == -1)) and v < size):
+        return False
+    low = <Py_ssize_t>v         # floor: the conversion rounds towards zero
+    if low > v:
+        low -= 1
+    at.place[0], at.place[1] = low * stride, (low + 1) * stride
+    at.weight[0], at.weight[1] = 1 - (v - low), v - low
+    at.inside[0], at.inside[1] = low >= 0, low + 1 < size
+    return True
+
+
+cdef inline void combine(
+    const sampler* s, const pair* around, positions* at, Py_ssize_t j, double m, int kind
+) noexcept nogil:
+    """Offsets and coefficients of the corners of pixel j, the first axis outermost."""
+    cdef Py_ssize_t b0, b1, b2, q = 0, ld = at.ld
+    cdef bint single = s.leaf.esize == 4
+    cdef const pair* p0 = around
+    cdef const pair* p1 = around + 1
+    cdef const pair* p2 = around + 2
+    cdef double w0, w1, w2
+    for b0 in range(p0.count):
+        w0 = p0.weight[b0]
+        for b1 in range(p1.count):
+            w1 = p1.weight[b1]
+            for b2 in range(2):
+                w2 = p2.weight[b2]
+                if not (p0.inside[b0] and p1.inside[b1] and p2.inside[b2]):
+                    drop_corner(s, at, j, q, kind)
+                elif kind == SAMPLE:
+                    at.where[q * ld + j] = p0.place[b0] + p1.place[b1] + p2.place[b2]
+                    put(at.coef, q * ld + j, m * w0 * w1 * w2, single)
+                else:
+                    at.where[q * ld + j] = p0.place[b0] + p1.place[b1] + p2.place[b2]
+                    put(at.coef, q * ld + j, w0 * w1 * w2, single)
+                    # slopes: the factor of an axis becomes +1 or -1; the last axis is the last set
+                    put(at.coef, (s.rank * s.corners + q) * ld + j,
+                        m * w0 * w1 * (1 if b2 else -1), single)
+                    if s.rank > 1:
+                        put(at.coef, ((s.rank - 1) * s.corners + q) * ld + j,
+                            m * w0 * (1 if b1 else -1) * w2, single)
+                    if s.rank > 2:
+                        put(at.coef, (s.corners + q) * ld + j,
+                            m * (1 if b0 else -1) * w1 * w2, single)
+                q += 1
+
+
+cdef inline void drop_corner(
+    const sampler* s, positions* at, Py_ssize_t j, Py_ssize_t q, int kind
+) noexcept nogil:
+    """Corner q of pixel j counts zero."""
+    cdef int i
+    at.where[q * at.ld + j] = LEAF_OUTSIDE
+    for i in range(1 if kind == SAMPLE else 1 + s.rank):
+        put(at.coef, (i * s.corners + q) * at.ld + j, 0, s.leaf.esize == 4)
+
+
 cdef void locate(
     const sampler* s, const tensor* target, positions* at, Py_ssize_t n, Py_ssize_t og,
     Py_ssize_t t, Py_ssize_t p, Py_ssize_t count, int kind
 ) noexcept nogil:
     """Where tap t of pixels p .. p+count-1 reads `target` (x, or its gradient), and how much."""
-    cdef Py_ssize_t j, q, o0, o1, o2, axis, ld = at.ld, corner, place, base
-    cdef Py_ssize_t low[3]
-    cdef double part[3]
-    cdef double weight, slope
-    cdef double v
-    cdef int first = 3 - s.rank, bit, a, b
-    cdef bint inside
-    cdef bint single = s.leaf.esize == 4
-    cdef Py_ssize_t t_at[3]
-    t_at[2] = t % s.taps[2]
-    t_at[1] = t // s.taps[2] % s.taps[1]
-    t_at[0] = t // s.taps[2] // s.taps[1]
+    cdef Py_ssize_t j, q, axis, ld = at.ld
+    cdef Py_ssize_t o[3]
+    cdef Py_ssize_t base[3]
+    cdef pair around[3]
+    cdef double m = 1
+    cdef int first = 3 - s.rank
+    cdef bint found
+    base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
+    base[1] = s.origin[1] + t // s.taps[2] % s.taps[1] * s.dilation[1]
+    base[0] = s.origin[0] + t // s.taps[2] // s.taps[1] * s.dilation[0]
+    o[2] = p % s.out[2]
+    o[1] = p // s.out[2] % s.out[1]
+    o[0] = p // s.out[2] // s.out[1]
+    for axis in range(3):
+        around[axis].count = 2 if axis >= first else 1
+        around[axis].place[0] = 0
+        around[axis].weight[0] = 1
+        around[axis].inside[0] = True
     for axis in range(first, 3):
         load_pixels(
             s.wide, &s.offset,
@@ -132,59 +210,26 @@ cdef void locate(
             s.wide, &s.mask,
             s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
             p, count, <char*>at.m)
-    o2 = p % s.out[2]
-    o1 = p // s.out[2] % s.out[1]
-    o0 = p // s.out[2] // s.out[1]
     for j in range(count):
-        inside = True
+        found = True
         for axis in range(first, 3):
-            v = (o0 if axis == 0 else o1 if axis == 1 else o2) * s.stride[axis]
-            v = v + (s.origin[axis] + t_at[axis] * s.dilation[axis]) + at.v[axis * ld + j]
-            # At exactly -1 the sample is zero but its right-hand slope is not.
-            if not ((v > -1 or (kind == SLOPES and v == -1)) and v < target.shape[2 + axis]):
-                inside = False
-                break
-            low[axis] = <Py_ssize_t>floor(v)
-            part[axis] = v - floor(v)
-        for q in range(s.corners):
-            place = 0
-            weight = at.m[j] if s.has_mask and kind == SAMPLE else 1
-            if inside:
-                for axis in range(first, 3):
-                    bit = (q >> (2 - axis)) & 1
-                    corner = low[axis] + bit
-                    weight *= part[axis] if bit else 1 - part[axis]
-                    if corner < 0 or corner >= target.shape[2 + axis]:
-                        place = LEAF_OUTSIDE
-                        break
-                    place += corner * target.stride[2 + axis]
-            else:
-                place = LEAF_OUTSIDE
-            at.where[q * ld + j] = place
-            if place == LEAF_OUTSIDE:
-                weight = 0
-            put(at.coef, q * ld + j, weight, single)
-            if kind == SLOPES:
-                for a in range(first, 3):
-                    slope = at.m[j] if s.has_mask else 1
-                    if place == LEAF_OUTSIDE:
-                        slope = 0
-                    else:
-                        for b in range(first, 3):
-                            bit = (q >> (2 - b)) & 1
-                            if b == a:
-                                slope *= 1 if bit else -1
-                            else:
-                                slope *= part[b] if bit else 1 - part[b]
-                    base = (1 + a - first) * s.corners
-                    put(at.coef, (base + q) * ld + j, slope, single)
-        o2 += 1
-        if o2 == s.out[2]:
-            o2 = 0
-            o1 += 1
-            if o1 == s.out[1]:
-                o1 = 0
-                o0 += 1
+            found = found and surround(
+                (o[axis] * s.stride[axis] + base[axis]) + at.v[axis * ld + j],
+                target.shape[2 + axis], target.stride[2 + axis], kind, around + axis)
+        if s.has_mask:
+            m = at.m[j]
+        if found:
+            combine(s, around, at, j, m, kind)
+        else:
+            for q in range(s.corners):
+                drop_corner(s, at, j, q, kind)
+        o[2] += 1
+        if o[2] == s.out[2]:
+            o[2] = 0
+            o[1] += 1
+            if o[1] == s.out[1]:
+                o[1] = 0
+                o[0] += 1
 
 
 cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexcept nogil:

@@ -330,8 +330,9 @@ def _input_gradients(
             _sweep(half, one, weight, grad[n : n + 1], axes, rank, None, {},
                    first=first, window=window, lo=lo)  # fmt: skip
             at = np.unravel_index(np.arange(lo, hi), x.shape[2:])
-            for g, c in product(range(groups), range(width)):
-                dx[n, g * channels + first + c][at] = window[g, c]
+            with engine.rounding():
+                for g, c in product(range(groups), range(width)):
+                    dx[n, g * channels + first + c][at] = window[g, c]
 
 
 def _sweep(
