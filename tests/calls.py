@@ -226,10 +226,8 @@ def assert_promise(actual, expected, magnitude, terms, *, elementwise):
     """
     name = actual.dtype.name
     assert actual.shape == expected.shape
-    if name == "float64":  # the oracle rounds as well
-        unit = 2 * ROUNDOFF[name]
-    else:
-        unit = ROUNDOFF["float32"]
+    # In float64 the oracle rounds as well.
+    unit = 2 * ROUNDOFF[name] if name == "float64" else ROUNDOFF["float32"]
     if elementwise:
         error = unit * sum(2 + 2 * math.sqrt(count) for count in terms) * magnitude
     else:
@@ -293,9 +291,7 @@ def _per_axis(draw, rank, low, high):
 def _explicit_padding(draw, rank, low, high):
     """An int, one per axis or a pair per axis."""
     one = st.integers(low, high)
-    return draw(
-        st.one_of(one, st.tuples(*[one] * rank), st.tuples(*[st.tuples(one, one)] * rank))
-    )
+    return draw(st.one_of(one, st.tuples(*[one] * rank), st.tuples(*[st.tuples(one, one)] * rank)))
 
 
 @dataclass
@@ -347,7 +343,7 @@ def _conv_geometry(draw, rank, *, kernels=None, dilations=(1, 3), modes=oracles.
     kernel = draw(st.tuples(*[st.integers(*kernels)] * rank))
     stride = _per_axis(draw, rank, 1, 3)
     dilation = _per_axis(draw, rank, *dilations)
-    rules = ["explicit", "valid", "same", "same_lower", "full"] + ["causal"] * (rank == 1)
+    rules = ["explicit"] * 3 + ["valid", "same", "same_lower", "full"] + ["causal"] * (rank == 1)
     rule = draw(st.sampled_from(rules))
     padding = _explicit_padding(draw, rank, -2, 4) if rule == "explicit" else rule
     steps = oracles.per_axis(dilation, rank)
@@ -461,7 +457,7 @@ def transposed_calls(draw, dtypes=tuple(DTYPES)):
             strict=True,
         )
     )
-    rule = draw(st.sampled_from(["explicit", "valid", "same", "same_lower"]))
+    rule = draw(st.sampled_from(["explicit"] * 2 + ["valid", "same", "same_lower"]))
     padding = _explicit_padding(draw, rank, -2, 4) if rule == "explicit" else rule
     least = [1] * rank
     if rule == "explicit":
@@ -522,9 +518,7 @@ def deformable_calls(draw, dtypes=tuple(DTYPES), offsets=OFFSETS):
     groups, offset_groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     channels = math.lcm(groups, offset_groups) * draw(st.integers(1, 2))
     outputs = groups * draw(st.integers(1, 3))
-    out = oracles.out_size(
-        size, kernel, params["stride"], explicit["padding"], params["dilation"]
-    )
+    out = oracles.out_size(size, kernel, params["stride"], explicit["padding"], params["dilation"])
     taps = math.prod(kernel)
     shape = (d.n, offset_groups * rank * taps, *out)
     kind = draw(st.sampled_from(offsets))
@@ -557,3 +551,62 @@ def calls(name, dtypes=tuple(DTYPES)):
         "transposed": transposed_calls,
         "deformable": deformable_calls,
     }.get(name, lambda dtypes: conv_calls(name, dtypes))(dtypes)
+
+
+# --- calls of a given shape ---------------------------------------------------------------------
+
+#: Parameters that the oracles have no use for.
+_UNKNOWN_TO_ORACLES = ("algorithm", "max_workspace", "threads")
+
+
+def fixed(
+    name,
+    x,
+    *weights,
+    dtype="float32",
+    integral=False,
+    bias=True,
+    mask=True,
+    offset_groups=1,
+    **params,
+):
+    """The call for these shapes; that of ``x`` is channels first and has a batch axis.
+
+    ``mask`` and ``offset_groups`` are for deformable calls.
+    """
+    rng = np.random.default_rng(0)
+    layout = params.get("layout", "channels_first")
+    rank, size, kernel = len(x) - 2, x[2:], weights[0][2:]
+    if name == "spatially_separable":
+        kernel = [weight[2 + a] for a, weight in enumerate(weights)]
+    steps = [params.get(key, 1) for key in ("stride", "dilation")]
+    explicit = {k: v for k, v in params.items() if k not in _UNKNOWN_TO_ORACLES}
+    if name == "transposed":
+        pads, extra = oracles.transposed_pads(params.get("padding", 0), size, kernel, *steps)
+        explicit |= {"padding": pads, "output_padding": params.get("output_padding", extra)}
+    else:
+        explicit["padding"] = oracles.pads(
+            params.get("padding", 0), size, kernel or [1] * rank, *steps
+        )
+    arrays = {"x": placed(values(rng, x, integral), layout, True)}
+    drawn = tuple(values(rng, shape, integral) for shape in weights)
+    outputs = weights[-1][0]
+    if name == "transposed":
+        outputs = weights[0][1] * params.get("groups", 1)
+    if name == "spatially_separable":
+        arrays["axis_weights"] = drawn
+    elif name == "depthwise_separable":
+        arrays["depthwise"], arrays["pointwise"] = drawn
+    elif name == "deformable":
+        explicit.setdefault("flip", False)
+        out = oracles.out_size(size, kernel, steps[0], explicit["padding"], steps[1])
+        taps = math.prod(kernel)
+        offset = rng.integers(-8, 9, (x[0], offset_groups * rank * taps, *out)) / 4 + 0.125
+        arrays |= {"offset": placed(offset, layout, True), "weight": drawn[0]}
+    else:
+        arrays["weight"] = drawn[0]
+    arrays["bias"] = values(rng, outputs, integral) if bias else None
+    if name == "deformable":
+        scale = values(rng, (x[0], offset_groups * taps, *out), integral)
+        arrays["mask"] = placed(scale, layout, True) if mask else None
+    return Call(name, arrays, params, explicit, integral).astype(DTYPES[dtype])

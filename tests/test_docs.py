@@ -47,36 +47,40 @@ def test_examples_of_the_readme():
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
-def test_the_example_plugin():
-    path = ROOT / "docs/example_plugin/central_difference.py"
-    assert f"```python\n{path.read_text()}```" in (ROOT / "README.md").read_text()
-    spec = importlib.util.spec_from_file_location("central_difference", path)
+@pytest.fixture
+def mirrored():
+    """The operator of the example plugin, registered."""
+    path = ROOT / "docs/example_plugin/mirrored.py"
+    spec = importlib.util.spec_from_file_location("mirrored", path)
     plugin = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plugin)
+    yield pyconv.register(plugin.OPERATOR)
+    pyconv.unregister("mirrored")
 
+
+def test_the_readme_shows_the_example_plugin():
+    code = (ROOT / "docs/example_plugin/mirrored.py").read_text()
+    assert f"```python\n{code}```" in (ROOT / "README.md").read_text()
+
+
+def test_the_example_plugin_does_what_it_says(mirrored):
     rng = np.random.default_rng(0)
-    x, weight = rng.standard_normal((2, 4, 7, 6)), rng.standard_normal((6, 2, 3, 5))
-    params = {"padding": 1, "groups": 2}
-    y = plugin.OPERATOR(x, weight, **params)
-    by_hand = pyconv.conv(x, weight, **params)
-    # A kernel of one tap, at the place of the centre: 1 and 2 elements in, less the padding of 1.
-    sums = weight.sum(axis=(2, 3), keepdims=True)
-    by_hand -= plugin.SHARE * pyconv.conv(x, sums, groups=2, padding=[(0, 0), (-1, -1)])
-    np.testing.assert_allclose(y, by_hand, atol=1e-12)
-    np.testing.assert_allclose(y, plugin.OPERATOR.reference(x, weight, **params), atol=1e-12)
-    np.testing.assert_array_equal(y, plugin.OPERATOR.plan(x.shape, weight, **params)(x))
+    x, weight = rng.standard_normal((2, 4, 7, 6)), rng.standard_normal((6, 4, 3, 5))
+    y = mirrored(x, weight, padding="same")
+    np.testing.assert_allclose(mirrored(x[..., ::-1], weight, padding="same"), y[..., ::-1])
 
-    # The result is linear in the weight, so this identity is the whole of its gradient.
-    direction = rng.standard_normal(weight.shape)
-    grad = rng.standard_normal(y.shape)
-    ours = plugin.OPERATOR.backward(grad, x, weight, needs="weight", **params)["weight"]
-    change = plugin.OPERATOR(x, direction, **params)
-    np.testing.assert_allclose(np.vdot(ours, direction), np.vdot(grad, change))
+
+def test_the_example_plugin_passes_the_suite(mirrored):
+    results = pyconv.testing.check_operator(mirrored)
+    assert not [str(result) for result in results if result.status == "failed"]
 
 
 def test_every_public_name_is_in_the_api_reference():
     listed = set(re.findall(r"^   ([\w.]+)$", (ROOT / "docs/api/index.rst").read_text(), re.M))
     assert set(pyconv.__all__) - {"__version__"} <= listed
+    assert {f"testing.{name}" for name in pyconv.testing.__all__} - {
+        "testing.CAPABILITIES"
+    } <= listed
 
 
 @pytest.mark.parametrize("name", sorted(set(pyconv.__all__) - {"__version__"}))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 import pyconv
 
 from . import calls, oracles
-from .calls import Call
+from .calls import fixed
+
+#: Algorithms that promise their error element by element.
+ELEMENTWISE = ("direct", "zero_insertion", "subsample", "phase")
 
 
 def check(call):
@@ -24,7 +28,7 @@ def check(call):
         np.testing.assert_array_equal(y, scipy.astype(y.dtype))
         return
     magnitude = call.magnitude()
-    elementwise = call.params["algorithm"] in ("direct", "zero_insertion", "subsample", "phase")
+    elementwise = call.params["algorithm"] in ELEMENTWISE
     for expected in (loops, scipy):
         calls.assert_promise(y, expected, magnitude, call.terms, elementwise=elementwise)
 
@@ -37,3 +41,236 @@ def test_values(name):
         check(call)
 
     test()
+
+
+#: Shapes across the edges of the blocks that kernels work in: depths (channels x taps) beyond 384,
+#: pixels beyond 1024 and rows beyond 200, none a multiple of the micro-kernels' 6, 14, 16 or 32.
+LARGE = {
+    "deep": fixed("standard", (1, 47, 11, 9), (5, 47, 3, 3), padding=1),
+    "many rows": fixed("standard", (2, 3, 7, 5), (205, 3, 3, 2), padding="same"),
+    "many pixels": fixed("standard", (1, 3, 41, 57), (5, 3, 3, 3), stride=(1, 2), padding=2),
+    "pointwise": fixed("pointwise", (1, 401, 13, 11), (15, 401), padding=1, stride=2),
+    "pointwise, many pixels": fixed("pointwise", (1, 7, 43, 31), (5, 7, 1, 1)),
+    "grouped": fixed("grouped", (1, 86, 37, 31), (14, 43, 3, 3), groups=2, padding=1),
+    "long": fixed("standard", (1, 3, 100_003), (4, 3, 5), padding="causal", dilation=3),
+    "long, strided": fixed("standard", (1, 2, 100_003), (3, 2, 7), padding="full", stride=3),
+    "long, reflected": fixed(
+        "standard", (2, 2, 50_001), (3, 2, 9), padding="same", padding_mode="reflect"
+    ),
+    "3-D": fixed("standard", (1, 17, 9, 13, 11), (7, 17, 3, 3, 3), padding="same", dilation=2),
+    "wide depthwise": fixed("depthwise", (1, 3, 5, 4133), (6, 1, 3, 3), padding="same"),
+    "wide depthwise, strided": fixed(
+        "depthwise", (1, 3, 6, 4133), (3, 1, 3, 5), padding=2, stride=2, padding_mode="circular"
+    ),
+    "long depthwise": fixed("depthwise", (1, 2, 100_003), (4, 1, 5), padding="same", dilation=2),
+    "dilated": fixed("dilated", (1, 45, 37, 33), (7, 45, 3, 3), dilation=(3, 2), padding="same"),
+    "long dilated": fixed("dilated", (1, 2, 100_003), (3, 2, 3), dilation=64, padding="same"),
+    "transposed": fixed("transposed", (1, 97, 19, 21), (97, 7, 4, 3), stride=2, padding=1),
+    "long transposed": fixed("transposed", (1, 3, 50_001), (3, 4, 5), stride=2, padding="same"),
+    "transposed, many rows": fixed("transposed", (1, 5, 7, 9), (5, 205, 3, 3), stride=(3, 2)),
+    # Intermediates of more than a mebibyte, so that they are made a box at a time.
+    "separable": fixed(
+        "depthwise_separable", (1, 12, 163, 171), (12, 1, 3, 3), (5, 12), padding="same"
+    ),
+    "separable, strided": fixed(
+        "depthwise_separable", (2, 9, 261, 137), (18, 1, 3, 5), (4, 18, 1, 1),
+        stride=(2, 1), padding=3, dilation=(1, 2), padding_mode="symmetric",
+    ),
+    "spatially separable": fixed(
+        "spatially_separable", (1, 3, 257, 263), (5, 3, 5, 1), (4, 5, 1, 3), padding="same"
+    ),
+    "spatially separable, strided": fixed(
+        "spatially_separable", (2, 2, 301, 173), (4, 2, 3, 1), (3, 4, 1, 5),
+        stride=(1, 2), padding=(4, 2), dilation=(2, 1), padding_mode="reflect",
+    ),
+    "spatially separable, 3-D": fixed(
+        "spatially_separable", (1, 2, 41, 37, 43), (4, 2, 3, 1, 1), (5, 4, 1, 3, 1),
+        (2, 5, 1, 1, 3), padding="same",
+    ),
+    "deformable": fixed(
+        "deformable", (1, 44, 37, 31), (7, 44, 3, 3), padding=1, offset_groups=2
+    ),
+    "deformable, many rows": fixed("deformable", (1, 3, 9, 11), (205, 3, 2, 3), mask=False),
+    "long deformable": fixed("deformable", (1, 2, 20_003), (3, 2, 3), padding="same"),
+}  # fmt: skip
+
+
+@functools.cache
+def expected(key):
+    return LARGE[key].expected("scipy"), LARGE[key].magnitude()
+
+
+@pytest.mark.parametrize("key", LARGE)
+def test_large(key):
+    """All algorithms, both layouts, float32 and float64, and little workspace."""
+    call = LARGE[key]
+    values, magnitude = expected(key)
+    for algorithm in call.operator.algorithms:
+        y = call.run(algorithm=algorithm)
+        elementwise = algorithm in ELEMENTWISE
+        calls.assert_promise(y, values, magnitude, call.terms, elementwise=elementwise)
+        small = with_little_workspace(call, algorithm)
+        calls.assert_promise(small, values, magnitude, call.terms, elementwise=elementwise)
+    last = call.map(lambda array: np.ascontiguousarray(np.moveaxis(array, 1, -1)), calls.IMAGES)
+    y = np.moveaxis(last.run(layout="channels_last"), -1, 1)
+    calls.assert_promise(y, values, magnitude, call.terms, elementwise=False)
+    double = call.astype(np.float64).run()
+    calls.assert_promise(double, values, magnitude, call.terms, elementwise=False)
+
+
+@pytest.mark.parametrize("workspace", [2**16, 2**18, 2**25])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+def test_everything_is_large(layout, dtype, workspace):
+    """Depth, rows and pixels at once, in integers: a matrix product without rounding."""
+    call = fixed(
+        "pointwise", (1, 401, 37, 31), (205, 401), layout=layout, dtype=dtype, integral=True
+    )
+    x, weight, bias = call.arrays.values()
+    x = x if layout == "channels_last" else np.moveaxis(x, 1, -1)
+    y = x.astype(float) @ weight.T.astype(float) + bias
+    y = y if layout == "channels_last" else np.moveaxis(y, -1, 1)
+    np.testing.assert_array_equal(call.run(max_workspace=workspace), y)
+
+
+def with_little_workspace(call, algorithm):
+    """The result in as few bytes as the operator accepts; it says if they are too few."""
+    for workspace in (2**16, 2**18, 2**20):
+        try:
+            return call.run(algorithm=algorithm, max_workspace=workspace)
+        except ValueError as error:
+            if "max_workspace" not in str(error):
+                raise
+    return call.run(algorithm=algorithm, max_workspace=2**21)
+
+
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_workspace_is_what_the_plan_says(name):
+    call = next(call for call in LARGE.values() if call.name == name)
+    args, kwargs = call.arguments(skip=call.operator.per_call)
+    for limit in (2**21, 2**25):
+        plan = call.operator.plan(call.arrays["x"].shape, *args, **kwargs, max_workspace=limit)
+        assert plan.workspace_bytes <= limit
+        y = plan(*(call.arrays[key] for key in call.operator.per_call))
+        assert calls.same_bits(y, call.run(max_workspace=limit))
+
+
+# --- particular values --------------------------------------------------------------------------
+
+#: Shapes of a small call: x, then the weights.
+SMALL = {
+    "standard": ((2, 4, 9, 21), (5, 4, 3, 2)),
+    "pointwise": ((2, 4, 9, 21), (5, 4, 1, 1)),
+    "grouped": ((2, 4, 9, 21), (5, 4, 3, 2)),
+    "depthwise": ((2, 4, 9, 21), (8, 1, 3, 2)),
+    "depthwise_separable": ((2, 4, 9, 21), (4, 1, 3, 2), (5, 4)),
+    "spatially_separable": ((2, 4, 9, 21), (3, 4, 3, 1), (5, 3, 1, 2)),
+    "dilated": ((2, 4, 9, 21), (5, 4, 3, 2)),
+    "transposed": ((2, 4, 9, 21), (4, 5, 3, 2)),
+    "deformable": ((2, 4, 9, 21), (5, 4, 3, 2)),
+}
+
+REQUIRED = {"grouped": {"groups": 1}, "dilated": {"dilation": 2}}
+
+
+def small(name, **params):
+    return fixed(name, *SMALL[name], **REQUIRED.get(name, {}), **params)
+
+
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_a_nan_stays_where_it_is_read(name, layout):
+    """Outputs are NaN if a tap of theirs reads the NaN, and the others are what they were."""
+    call = small(name, layout=layout, padding=1, algorithm="direct")
+    for value in (np.nan, np.inf):
+        x = call.arrays["x"].copy()
+        x[(0, *(extent // 2 for extent in x.shape[1:]))] = value
+        with np.errstate(invalid="ignore"):
+            reads = ~np.isfinite(call.put("x", x).expected("loops"))
+        y, plain = call.put("x", x).run(), call.run()
+        assert 0 < reads.sum() < reads.size
+        np.testing.assert_array_equal(~np.isfinite(y), reads)
+        np.testing.assert_array_equal(y[~reads], plain[~reads])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_sixteen_bits_are_computed_in_32(name, dtype):
+    """The result is that of float32, rounded; what overflows 16 bits on the way does no harm."""
+    call = small(name, padding=1, dtype=dtype)
+    single = call.astype(np.float32)
+    assert calls.same_bits(call.run(), single.run().astype(call.dtype))
+    x = np.full((1, 3, 1), 60_000).astype(dtype)
+    weight = np.array([[[1], [1], [-1]]]).astype(dtype)
+    assert pyconv.conv(x, weight).item() == x[0, 0, 0]
+    with np.errstate(over="ignore"):
+        assert calls.same_bits(
+            call.map(lambda array: array * array.dtype.type(300), ["x", "bias"]).run(),
+            single.map(lambda array: (array.astype(dtype) * np.dtype(dtype).type(300))
+                       .astype(np.float32), ["x", "bias"]).run().astype(dtype),
+        )  # fmt: skip
+
+
+def test_results_beyond_the_range_of_float16_are_infinite():
+    x = np.array([[[300.0, -300.0, 255.875]]], np.float16)
+    weight = np.array([[[256.0]]], np.float16)
+    y = pyconv.conv(x, weight)
+    np.testing.assert_array_equal(y, np.array([[[np.inf, -np.inf, 65504.0]]], np.float16))
+
+
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_functions_are_the_operators(name):
+    functions = {"standard": pyconv.conv}
+    function = functions.get(name) or getattr(pyconv, f"{name}_conv")
+    call = small(name, stride=2, padding=1, flip=True)
+    args, kwargs = call.arguments()
+    assert calls.same_bits(function(*args, **kwargs), call.run())
+    assert call.run().shape == call.operator.output_shape(
+        *[array.shape for array in args],
+        **{k: v.shape if k == "bias" else v for k, v in kwargs.items()},
+    )
+
+
+def test_matrices_of_weights_are_pointwise():
+    """A weight (O, C) says nothing about the axes of x: they are read as the rule has it."""
+    weight = oracles.random((4, 3), 1)
+    for x, layout, axis in [
+        ((3, 7), "channels_first", 0),
+        ((3, 7, 5), "channels_first", 0),
+        ((2, 3, 7), "channels_first", 1),
+        ((3, 3, 7), "channels_first", 1),  # batched, as it can be
+        ((3, 5, 7, 6), "channels_first", 0),
+        ((2, 3, 5, 7, 6), "channels_first", 1),
+        ((7, 3), "channels_last", 1),
+        ((2, 7, 3), "channels_last", 2),
+        ((2, 6, 5, 7, 3), "channels_last", 4),
+    ]:
+        image = oracles.random(x)
+        expected = np.moveaxis(np.tensordot(weight, image, (1, axis)), 0, axis)
+        oracles.assert_close(pyconv.pointwise_conv(image, weight, layout=layout), expected)
+
+
+@pytest.mark.parametrize("name", calls.OPERATORS)
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+def test_without_samples_or_inputs(name, layout):
+    """No samples give no results; inputs without channels, or without pixels, give the bias."""
+    call = small(name, padding=3, layout=layout)
+    empty = call.map(lambda array: array[:0], calls.IMAGES)
+    assert empty.run().shape == (0, *call.run().shape[1:])
+    assert empty.run().dtype == call.dtype
+    if name in ("standard", "grouped", "dilated", "pointwise"):
+        x = np.zeros((2, 9, 21, 0) if layout == "channels_last" else (2, 0, 9, 21), np.float32)
+        none = call.put("x", x).put("weight", call.arrays["weight"][:, :0])
+        y = none.run()
+        assert y.shape == call.run().shape
+        y = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
+        np.testing.assert_array_equal(
+            y, np.broadcast_to(call.arrays["bias"].reshape(-1, 1, 1), y.shape)
+        )
+    if name in ("standard", "grouped", "dilated", "depthwise"):
+        flat = np.zeros((2, 0, 21, 4) if layout == "channels_last" else (2, 4, 0, 21), np.float32)
+        y = call.put("x", flat).run()
+        y = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
+        np.testing.assert_array_equal(
+            y, np.broadcast_to(call.arrays["bias"].reshape(-1, 1, 1), y.shape)
+        )

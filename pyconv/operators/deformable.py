@@ -182,7 +182,9 @@ class Deformable(Operator):
         macs, _ = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
             macs, macs, prod(weight) + prod(shapes["bias"] or (0,)),
-            moved_bytes(shapes["x"], weight, shapes["bias"], output, *wanted.values()),
+            moved_bytes(
+                shapes["x"], wanted["offset"], weight, shapes["bias"], shapes["mask"], output
+            ),
         )  # fmt: skip
         return DeformProblem(
             output, algorithm, reason, cost, axes, image=image, groups=max(groups, 1), flip=flip,

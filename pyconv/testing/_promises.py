@@ -1,0 +1,223 @@
+"""Checks of what the contract promises: the same bits, bounded memory, no side effects."""
+
+from __future__ import annotations
+
+import pickle
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import pyconv
+from pyconv.testing._call import Call
+from pyconv.testing._compare import all_same_bits, fail, named, require, same_bits
+from pyconv.testing._suite import Suite, check
+
+if TYPE_CHECKING:
+    from pyconv.operator import Operator
+
+THREADS = (1, 2, 3, 8)
+
+# Elements of images and result that give 8 threads something to do each.
+_LARGE = 2**18
+
+# Enough that a buffer in proportion to it does not fit the workspace below.
+_HUGE = 2**20
+_WORKSPACE = 2**20
+_OVERHEAD = 2**17  # Python objects, and tables in proportion to one axis
+
+
+class Promises(Suite):
+    """Section 5 of the contract."""
+
+    @check()
+    def test_runs(self, op: Operator) -> None:
+        """A repeated call gives the same bits, whatever was in memory before."""
+
+        def examine(call: Call) -> None:
+            backward = self.has(op, "backward")
+            first = call.outcome(backward=backward)
+            for value in (np.nan, 1e4):
+                # Freed memory of the right sizes: what the next call gets, if it does not clear it.
+                litter = [np.full_like(array, value) for array in first.values() for _ in range(3)]
+                del litter
+                all_same_bits(call.outcome(backward=backward), first, "in another run")
+
+        for dtype in self.dtypes(op):
+            self.each(self.calls(op, dtype), examine)
+
+    @check("threads")
+    def test_threads(self, op: Operator) -> None:
+        """The number of threads changes no bit of results and gradients."""
+
+        def examine(call: Call) -> None:
+            large = call.enlarged(_LARGE)
+            backward = self.has(op, "backward")
+            first = large.outcome(backward=backward, threads=1)
+            for n in THREADS[1:]:
+                all_same_bits(
+                    large.outcome(backward=backward, threads=n), first, f"with threads={n}"
+                )
+            with pyconv.threads(2):
+                all_same_bits(large.outcome(backward=backward), first, "in pyconv.threads(2)")
+
+        for dtype in self.dtypes(op, "float32", "float64", "float16"):
+            self.each(self.calls(op, dtype), examine)
+
+    @check("batch")
+    def test_batch(self, op: Operator) -> None:
+        """An image gives the same bits alone, in part of a batch, and in the whole batch."""
+
+        def examine(call: Call) -> None:
+            n = 5
+            call = call.resized(n)
+            images = [f"the gradient of {name}" for name in call.present_images]
+            whole = call.outcome(backward=self.has(op, "backward"))
+            shared = {w: a for w, a in whole.items() if w == "the result" or w in images}
+            for part in (slice(0, 1), slice(3, 4), slice(0, 2), slice(2, 5)):
+                some = call.sliced(part)
+                grad = call.grad[part]
+                got = some.outcome(backward=self.has(op, "backward"), grad=grad)
+                for what, array in shared.items():
+                    where = f"for images {part.start} to {part.stop - 1} of {n} alone"
+                    same_bits(got[what], array[part], what, where)
+
+        for dtype in self.dtypes(op, "float32", "float64"):
+            self.each(self.batched_calls(op, dtype), examine, "a batch axis")
+
+    @check("batch")
+    def test_empty_batch(self, op: Operator) -> None:
+        """No image gives no result, and gradients of zero."""
+
+        def examine(call: Call) -> None:
+            none = call.resized(0)
+            expected = (0, *call.output_shape()[1:])
+            require(
+                none.output_shape() == expected,
+                f"output_shape is {none.output_shape()} for no image, not {expected}",
+            )
+            result = none.forward()
+            require(
+                result.shape == expected and result.dtype == call.dtype,
+                f"the result for no image has shape {result.shape} and dtype {result.dtype}",
+            )
+            if self.has(op, "backward"):
+                gradients = none.flat(none.backward())
+                for label, array in none.flat().items():
+                    if label.partition("[")[0] in self.constants:
+                        continue
+                    zeros = np.zeros_like(array)
+                    same_bits(gradients[label], zeros, f"the gradient of {label}", "for no image")
+
+        self.each(self.batched_calls(op, "float32"), examine, "a batch axis")
+
+    @check("max_workspace")
+    def test_memory(self, op: Operator) -> None:
+        """A call allocates no more than max_workspace besides arguments and results."""
+
+        def examine(call: Call) -> None:
+            large = call.enlarged(_HUGE)
+            self._examine_memory(large, "the call", large.forward)
+            if self.has(op, "backward"):
+                self._examine_memory(large, "backward", large.backward)
+
+        self.each(self.calls(op, "float32"), examine)
+
+    def _examine_memory(self, call: Call, what: str, make: Callable[..., Any]) -> None:
+        arrays = call.copies()
+        grad = {"grad": call.grad} if what == "backward" else {}
+        tracing = tracemalloc.is_tracing()
+        if not tracing:
+            tracemalloc.start()
+        try:
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            result = make(arrays, max_workspace=_WORKSPACE, **grad)
+            _, peak = tracemalloc.get_traced_memory()
+        except ValueError as error:
+            if named("max_workspace", str(error)):
+                return  # it says so
+            raise
+        finally:
+            if not tracing:
+                tracemalloc.stop()
+        results = call.flat(result).values() if isinstance(result, dict) else [result]
+        taken = peak - before - sum(array.nbytes for array in results)
+        require(
+            taken <= _WORKSPACE + _OVERHEAD,
+            f"{what} with max_workspace={_WORKSPACE} allocates {taken} bytes besides the results "
+            f"(for {call})",
+        )
+
+    @check()
+    def test_inputs_unchanged(self, op: Operator) -> None:
+        """Arguments are read only: neither a call nor backward writes to them."""
+
+        def examine(call: Call) -> None:
+            given = call.copies()
+            call.forward(given)
+            self._compare_inputs(call, given, "the call")
+            if self.has(op, "backward"):
+                grad = call.grad.copy()
+                call.backward(given, grad)
+                self._compare_inputs(call, given, "backward")
+                require(np.array_equal(grad, call.grad), "backward changes grad")
+            if self.has(op, "plan"):
+                call.run(call.plan(given), given)
+                self._compare_inputs(call, given, "a plan")
+
+        for dtype in self.dtypes(op, "float32", "float64", "float16"):
+            self.each(self.calls(op, dtype), examine)
+
+    def _compare_inputs(self, call: Call, given: dict[str, Any], who: str) -> None:
+        original = call.flat()
+        for label, array in call.flat(given).items():
+            if array.tobytes() != original[label].tobytes():
+                fail(f"{who} changes the array {label} that it is given")
+
+    @check()
+    def test_concurrent(self, op: Operator) -> None:
+        """Calls from several Python threads at once do not disturb one another."""
+        backward = self.has(op, "backward")
+
+        def examine(call: Call) -> None:
+            expected = call.outcome(backward=backward)
+            with ThreadPoolExecutor(4) as pool:
+                runs = [pool.submit(call.outcome, backward=backward) for _ in range(8)]
+                for found in [run.result() for run in runs]:
+                    all_same_bits(found, expected, "next to calls in other threads")
+
+        self.each(self.calls(op, "float32"), examine)
+
+    @check("pickle")
+    def test_pickle(self, op: Operator) -> None:
+        """Processes pass operators on by name: a pickled one is the registered one."""
+        known = _is_registered(op)
+        if not known:
+            pyconv.register(op, replace=True)
+        try:
+            copy = pickle.loads(pickle.dumps(op))
+            require(
+                getattr(copy, "name", None) == op.name, f"unpickling gives {copy!r}, not {op!r}"
+            )
+            self.each(self.calls(op, "float32"), lambda call: _compare_copy(call, copy))
+        finally:
+            if not known:
+                pyconv.unregister(op.name)
+
+
+def _is_registered(op: Operator) -> bool:
+    try:
+        return pyconv.get(op.name) is op
+    except (LookupError, pyconv.PluginError):
+        return False
+
+
+def _compare_copy(call: Call, copy: Operator) -> None:
+    other = Call(
+        copy, call.name, call.shapes, call.params, lambda label, _: call.flat()[label],
+        call.images, call.dtype,
+    )  # fmt: skip
+    same_bits(other.forward(), call.forward(), "the result", "of the unpickled operator")
