@@ -272,7 +272,13 @@ class Operator:
         given, params, runtime = self._bind(args, kwargs)
         arrays = self._arrays(given)
         out = runtime.get("out")
-        result = self.define(self._problem(_shapes(arrays), params), arrays)
+        problem = self._problem(_shapes(arrays), params)
+        try:
+            result = self.define(problem, arrays)
+        except TypeError as error:  # strings, dates, ...: NumPy cannot multiply or add them
+            given_dtypes = ((n, a.dtype) for n, a in _flat(arrays).items() if a is not None)
+            got = Verbatim(", ".join(f"{name}: {dtype}" for name, dtype in given_dtypes))
+            checks.fail_type(self.name, "arrays", "have dtypes that multiply and add", got, error)
         if out is None:
             return result
         out = check_out(self.name, out, result.shape, result.dtype, _flat(arrays))
@@ -382,16 +388,8 @@ class Operator:
     ) -> Array:
         out = runtime.get("out")
         if out is None:
-            return self._allocate(problem.output_shape, dtype)
+            return _memory(self.name, problem.output_shape, dtype, np.empty)
         return check_out(self.name, out, problem.output_shape, dtype, _flat(arrays))
-
-    def _allocate(self, shape: Shape, dtype: np.dtype[Any]) -> Array:
-        try:
-            return np.empty(shape, dtype)
-        except ValueError:  # what NumPy says where the size does not even fit an integer
-            raise MemoryError(
-                f"{self.name}: no memory for a result of shape {shape} and dtype {dtype}"
-            ) from None
 
     def _run(self, dtype: np.dtype[Any], runtime: dict[str, Any]) -> Run:
         budget = runtime.get("max_workspace")
@@ -475,11 +473,11 @@ class Plan:
 
     def _measure(self, run: Run) -> int:
         operator, problem = self._operator, self._problem
-        out = _pretend(problem.output_shape, self._dtype)
+        out = _pretend(operator.name, problem.output_shape, self._dtype)
         if out.size == 0:
             return 0
         later = operator.expected(problem, self._x_shape)
-        arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(v, self._dtype))
+        arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
         measuring = Run(run.operator, run.compute, run.threads, run.budget, measure=True)
         return operator.compute(problem, arrays, out, measuring, self._prepared)
@@ -655,11 +653,24 @@ def _key(value: Any) -> Any:
     return kind, value
 
 
-def _pretend(shape: Shape, dtype: np.dtype[Any]) -> Array:
+def _pretend(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     """An array with the strides of a real one but no memory: for measuring, never read."""
     strides, step = [], dtype.itemsize
     for extent in reversed(shape):
         strides.append(step)
         step *= max(extent, 1)
-    one = np.zeros(1, dtype)
-    return np.lib.stride_tricks.as_strided(one, shape, tuple(reversed(strides)))
+
+    def make(shape: Shape, dtype: np.dtype[Any]) -> Array:
+        one = np.zeros(1, dtype)
+        return np.lib.stride_tricks.as_strided(one, shape, tuple(reversed(strides)))
+
+    return _memory(operator, shape, dtype, make)
+
+
+def _memory(operator: str, shape: Shape, dtype: np.dtype[Any], make: Callable[..., Array]) -> Array:
+    try:
+        return make(shape, dtype)
+    except (ValueError, OverflowError):  # NumPy, where the size does not even fit an integer
+        raise MemoryError(
+            f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
+        ) from None

@@ -107,6 +107,18 @@ def test_threads(key, algorithm):
         assert_same(call.backward(grad, threads=threads), gradients)
 
 
+@pytest.mark.parametrize("key", LARGE)
+def test_threads_with_little_workspace(key):
+    """What is split into parts that fit is not split differently for more threads."""
+    call = LARGE[key].with_params(max_workspace=2**19)
+    y = call.run(threads=1)
+    grad = grad_for(call, y)
+    gradients = call.backward(grad, threads=1)
+    for threads in (2, 8):
+        assert_same(call.run(threads=threads), y)
+        assert_same(call.backward(grad, threads=threads), gradients)
+
+
 @pytest.mark.parametrize(("key", "algorithm"), RUNS)
 def test_plans(key, algorithm):
     call = LARGE[key].with_params(algorithm=algorithm)

@@ -1,4 +1,4 @@
-"""Every built-in operator passes the suite that plugins are checked with."""
+"""Every built-in operator keeps the contract: the suite that plugins use, on each of them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from pyconv.operators import builtin_names
 from pyconv.testing import OperatorSuite
 
 
-class TestBuiltins(OperatorSuite):
+class TestBuiltIns(OperatorSuite):
     @pytest.fixture(params=builtin_names())
     def op(self, request):
         return pyconv.get(request.param)

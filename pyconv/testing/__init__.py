@@ -31,6 +31,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pyconv.testing._call import Call
+from pyconv.testing._check import CAPABILITIES, CheckResult, check, check_names
 from pyconv.testing._compare import CheckFailure
 from pyconv.testing._description import Description
 from pyconv.testing._errors import Errors
@@ -38,7 +39,7 @@ from pyconv.testing._gradients import Gradients
 from pyconv.testing._inputs import Inputs
 from pyconv.testing._plans import Plans
 from pyconv.testing._promises import Promises
-from pyconv.testing._suite import CAPABILITIES, CheckResult, Suite, check, check_names
+from pyconv.testing._suite import Suite
 from pyconv.testing._values import Values
 
 if TYPE_CHECKING:

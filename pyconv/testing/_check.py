@@ -140,5 +140,3 @@ def check_names(
 def short(name: str) -> str:
     """Return the name of a check, given that of its method."""
     return name.removeprefix("test_")
-
-

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pyconv import _plugins
 from pyconv.testing._call import Call
+from pyconv.testing._check import CAPABILITIES, check
 from pyconv.testing._compare import fail, named, require
-from pyconv.testing._suite import CAPABILITIES, Suite, check
+from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv.testing._call import Array, Call, variadic
+from pyconv.testing._check import check
 from pyconv.testing._compare import described, fail, named, refused, require, same_bits
-from pyconv.testing._suite import Suite, check
+from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator

@@ -8,8 +8,9 @@ import numpy as np
 
 from pyconv.dtypes import unit_roundoff
 from pyconv.testing._call import Array, Call, widened
+from pyconv.testing._check import check
 from pyconv.testing._compare import all_same_bits, fail, plain_array, refused, require, within
-from pyconv.testing._suite import ROUNDOFFS, Suite, check
+from pyconv.testing._suite import ROUNDOFFS, Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator
@@ -164,7 +165,7 @@ class Gradients(Suite):
 def _compare_derivative(call: Call, label: str, gradient: Array, seed: int) -> None:
     """Compare a gradient with the numerical derivative along a random direction."""
     rng = np.random.default_rng([11, seed])
-    direction: Array = rng.standard_normal(gradient.shape)
+    direction = np.asarray(rng.standard_normal(gradient.shape))
     right = float(np.sum(gradient * direction))
     tried = []
     for step in _STEPS:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv.testing._call import Array, Call
+from pyconv.testing._check import check
 from pyconv.testing._compare import all_same_bits, refused, require, same_bits, within
-from pyconv.testing._suite import ROUNDOFFS, Suite, check
+from pyconv.testing._suite import ROUNDOFFS, Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator

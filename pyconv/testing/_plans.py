@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv.testing._call import Call
+from pyconv.testing._check import check
 from pyconv.testing._compare import fail, named, refused, require, same_bits
-from pyconv.testing._suite import Suite, check
+from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator

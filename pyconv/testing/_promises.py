@@ -12,8 +12,9 @@ import numpy as np
 
 import pyconv
 from pyconv.testing._call import Call
+from pyconv.testing._check import check
 from pyconv.testing._compare import all_same_bits, fail, named, require, same_bits
-from pyconv.testing._suite import Suite, check
+from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator
@@ -63,8 +64,9 @@ class Promises(Suite):
             with pyconv.threads(2):
                 all_same_bits(large.outcome(backward=backward), first, "in pyconv.threads(2)")
 
-        for dtype in self.dtypes(op, "float32", "float64", "float16"):
-            self.each(self.calls(op, dtype), examine)
+        self.each(self.calls(op, "float32"), examine)
+        for dtype in self.dtypes(op, "float64", "float16"):
+            self.each(self.calls(op, dtype)[:2], examine)
 
     @check("batch")
     def test_batch(self, op: Operator) -> None:

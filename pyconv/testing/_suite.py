@@ -7,24 +7,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from functools import lru_cache, wraps
+from functools import lru_cache
 from inspect import getdoc
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from pyconv.dtypes import compute_dtype, unit_roundoff
 from pyconv.testing._call import Array, Call, widened
+from pyconv.testing._check import CAPABILITIES, CheckResult, check_names, short
 from pyconv.testing._compare import CheckFailure, described, fail
 
 if TYPE_CHECKING:
     from pyconv.operator import Case, Operator
-
-Method = TypeVar("Method", bound=Callable[..., None])
 
 #: The promise: errors are at most so many unit roundoffs of the magnitude of the sums.
 ROUNDOFFS = 32
@@ -168,10 +165,10 @@ class Suite:
             except Exception as error:
                 failed.append((call, error))
         if failed:
-            call, error = failed[0]
-            text = str(error) if isinstance(error, CheckFailure) else f"raised {described(error)}"
+            call, first = failed[0]
+            text = str(first) if isinstance(first, CheckFailure) else f"raised {described(first)}"
             others = f" ({len(failed)} of {len(calls)} cases)" if len(failed) > 1 else ""
-            fail(f"{text}\n  case {call.name!r}{others}: {call}", error)
+            fail(f"{text}\n  case {call.name!r}{others}: {call}", first)
 
     # ---- running ---------------------------------------------------------------------------------
 
@@ -193,22 +190,24 @@ class Suite:
             return CheckResult(name, reason, "skipped", f"the operator lacks {', '.join(lacks)}")
         if "bfloat16" in test.needs and bfloat16() is None:
             return CheckResult(name, reason, "skipped", "ml_dtypes is not installed")
-        expected = self.expected_failures.get(name)
         started = perf_counter()
         error = _raised_by(test.check, self, op)
         seconds = perf_counter() - started
-        if error is None and expected is not None:
+        expected = self.expected_failures.get(name)
+        if expected is not None:
+            if error is not None:
+                return CheckResult(name, reason, "expected", expected, seconds, error)
             error = CheckFailure(
-                f"{op.name}: {name}: it passes, but was expected to fail ({expected}): take it "
-                "out of expected_failures"
+                f"passes, but was expected to fail ({expected}): take it out of expected_failures"
             )
-        elif error is not None and expected is not None:
-            return CheckResult(name, reason, "expected", expected, seconds, error)
-        elif isinstance(error, CheckFailure):
-            error.args = (f"{op.name}: {name}: {error}\n  {reason}",)
-        status = "passed" if error is None else "failed"
-        text = "" if error is None else _message(op, name, error, reason)
-        return CheckResult(name, reason, status, text, seconds, error)
+        if error is None:
+            return CheckResult(name, reason, "passed", "", seconds)
+        known = isinstance(error, CheckFailure)
+        detail = str(error) if known else f"raised {described(error)}"
+        message = f"{op.name}: {name}: {detail}\n  {reason}"
+        if known:
+            error.args = (message,)
+        return CheckResult(name, reason, "failed", message, seconds, error)
 
 
 def bfloat16() -> np.dtype[Any] | None:
@@ -273,11 +272,3 @@ def _raised_by(make: Callable[..., object], *args: Any) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def _message(op: Operator, name: str, error: Exception, reason: str) -> str:
-    if isinstance(error, CheckFailure):
-        return str(error)
-    return f"{op.name}: {name}: raised {described(error)}\n  {reason}"
-
-

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv.testing._call import Call
+from pyconv.testing._check import check
 from pyconv.testing._compare import plain_array, refused, require, within
-from pyconv.testing._suite import ROUNDOFFS, Suite, bfloat16, check
+from pyconv.testing._suite import ROUNDOFFS, Suite, bfloat16
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator
