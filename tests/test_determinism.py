@@ -15,7 +15,7 @@ from . import calls
 from .calls import fixed
 from .test_backward import batched
 
-#: At least 8 million multiply-adds or so each, so that eight threads have something to do.
+#: Millions of multiply-adds each: there is a thread for every million floating point operations.
 LARGE = {
     "standard": fixed("standard", (3, 19, 37, 41), (35, 19, 3, 3), padding=1),
     "standard, few pixels": fixed("standard", (2, 260, 7, 5), (205, 260, 3, 3), padding=1),
@@ -50,12 +50,12 @@ LARGE = {
         "transposed", (2, 5, 83, 87), (5, 6, 5, 5), padding=1, stride=(2, 3)
     ),
     "deformable": fixed("deformable", (2, 22, 37, 41), (17, 22, 3, 3), padding=1, offset_groups=2),
-    "deformable, one channel": fixed("deformable", (1, 1, 101, 103), (9, 1, 3, 3), padding=1),
+    "deformable, one channel": fixed("deformable", (1, 1, 301, 303), (9, 1, 3, 3), padding=1),
     "deformable, float64": fixed(
-        "deformable", (2, 12, 41, 37), (14, 6, 3, 3), padding=1, dtype="float64"
+        "deformable", (2, 12, 59, 53), (30, 6, 3, 3), padding=1, dtype="float64"
     ),
     "deformable, float16": fixed(
-        "deformable", (2, 12, 41, 37), (14, 6, 3, 3), padding=1, dtype="float16"
+        "deformable", (2, 12, 59, 53), (30, 6, 3, 3), padding=1, dtype="float16"
     ),
     "standard, bfloat16": fixed(
         "standard", (3, 19, 37, 41), (35, 19, 3, 3), padding=1, dtype="bfloat16"

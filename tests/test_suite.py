@@ -7,7 +7,7 @@ from pyconv.operators import builtin_names
 from pyconv.testing import OperatorSuite
 
 
-class TestBuiltIns(OperatorSuite):
+class TestBuiltins(OperatorSuite):
     @pytest.fixture(params=builtin_names())
     def op(self, request):
         return pyconv.get(request.param)

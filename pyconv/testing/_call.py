@@ -123,6 +123,10 @@ class Call:
             for name, value in self.arrays.items()
         }
 
+    def scaled(self, factor: float) -> Arrays:
+        """Return the arrays, those that a plan does not fix times a factor."""
+        return self.changed(lambda array: (array * factor).astype(array.dtype), self.op.per_call)
+
     def replaced(self, label: str, array: Any) -> Arrays:
         """Return copies of the arrays, but `array` itself as the one called `label`."""
         return self.changed(lambda _: array, [label])

@@ -185,11 +185,14 @@ class Promises(Suite):
         backward = self.has(op, "backward")
 
         def examine(call: Call) -> None:
-            expected = call.outcome(backward=backward)
+            # Different images, so that nobody can do with the result of another.
+            given = [call.scaled(1 + i / 8) for i in range(8)]
+            expected = [call.outcome(arrays, backward=backward) for arrays in given]
             with ThreadPoolExecutor(4) as pool:
-                runs = [pool.submit(call.outcome, backward=backward) for _ in range(8)]
-                for found in [run.result() for run in runs]:
-                    all_same_bits(found, expected, "next to calls in other threads")
+                runs = [pool.submit(call.outcome, a, backward=backward) for a in given * 3]
+                for i, run in enumerate(runs):
+                    found, wanted = run.result(), expected[i % len(given)]
+                    all_same_bits(found, wanted, "next to calls in other threads")
 
         self.each(self.calls(op, "float32"), examine)
 

@@ -1,0 +1,638 @@
+"""The conformance suite itself: every check catches what it is for, and nothing else.
+
+`BROKEN` has an operator for each check, with one thing wrong with it. Each is run through the whole
+suite, and has to fail the checks that it names and no others.
+"""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyconv
+import pyconv.testing
+from pyconv.operator import Case, Plan
+from pyconv.operators import builtin_names
+from pyconv.operators.standard import Standard, conv
+from pyconv.testing import (
+    CAPABILITIES,
+    CheckResult,
+    OperatorSuite,
+    check,
+    check_operator,
+    iter_checks,
+)
+
+
+class Sound(Standard):
+    """Nothing is wrong with this one."""
+
+    name = "sound"
+    aliases = ()
+    plan_class = Plan
+
+    def cases(self):
+        yield self._case("2-D", (2, 3, 6, 5), (4, 3, 3, 2), padding=1, stride=(2, 1))
+        yield self._case("1-D", (2, 4, 9), (4, 2, 3), groups=2, padding=(1,))
+
+    def _case(self, name, x, weight, **params):
+        return Case(name, {"x": x, "weight": weight, "bias": weight[:1]}, params)
+
+    def plan(self, x_shape, *args, **kwargs):
+        return self.plan_class(self, x_shape, args, kwargs)
+
+
+def nudge(array):
+    """Change every element by a unit in its last place."""
+    array.view(f"u{array.dtype.itemsize}")[...] += 1
+
+
+def nudge_if(condition):
+    """Nudge float32 results of problems, arrays and runs for which a condition holds."""
+
+    class Nudged(Sound):
+        def compute(self, problem, arrays, out, run, prepared=None):
+            used = super().compute(problem, arrays, out, run, prepared)
+            if not run.measure and out.dtype == np.float32 and condition(problem, arrays, run):
+                nudge(out)
+            return used
+
+    return Nudged
+
+
+def called(around):
+    """An operator whose call is ``around(operator.__call__, *args, **kwargs)``."""
+
+    class Called(Sound):
+        def __call__(self, *args, **kwargs):
+            return around(super().__call__, *args, **kwargs)
+
+    Called.__name__ = around.__name__
+    return Called
+
+
+def planned(plan_class):
+    """An operator that makes plans of this class."""
+    return type(plan_class.__name__, (Sound,), {"plan_class": plan_class})
+
+
+BROKEN = []
+
+
+def broken(*caught, capabilities=None):
+    """Mark an operator class; it has to fail the checks `caught`."""
+
+    def mark(cls):
+        BROKEN.append(pytest.param(cls, set(caught), capabilities, id=cls.__name__))
+        return cls
+
+    return mark
+
+
+# What an operator says about itself
+
+
+@broken("metadata")
+class NoSummary(Sound):
+    summary = ""
+
+
+@broken("signature")
+class OddDefault(Sound):
+    @staticmethod
+    def function(*args, **kwargs):
+        raise AssertionError
+
+    function.__doc__ = conv.__doc__
+    function.__signature__ = inspect.signature(conv).replace(
+        parameters=[
+            p.replace(default="direct") if p.name == "algorithm" else p
+            for p in inspect.signature(conv).parameters.values()
+        ]
+    )
+
+
+@broken("documentation")
+class Undocumented(Sound):
+    def __init__(self):
+        super().__init__()
+        self.__doc__ = "Convolves x, and more."
+
+
+@broken("cases")
+class TwoCasesOfOneName(Sound):
+    def cases(self):
+        for case in super().cases():
+            yield replace(case, name="same")
+
+
+@broken("capabilities", capabilities=set(CAPABILITIES) - {"layout"})
+class HasLayoutAfterAll(Sound):
+    pass
+
+
+@broken("capabilities", capabilities=set(CAPABILITIES) - {"backward"})
+class HasGradientsAfterAll(Sound):
+    pass
+
+
+# Values
+
+
+@broken("reference")
+class WideReference(Sound):
+    def define(self, problem, arrays):
+        result = super().define(problem, arrays)
+        return result.astype(np.float64) if result.dtype == np.float32 else result
+
+
+@broken("output_shape")
+class NumpyShape(Sound):
+    def output_shape(self, *shapes, **params):
+        return tuple(np.int64(extent) for extent in super().output_shape(*shapes, **params))
+
+
+@broken("cost")
+class Miscounted(Sound):
+    def problem(self, shapes, params):
+        problem = super().problem(shapes, params)
+        return replace(problem, cost=replace(problem.cost, parameters=7))
+
+
+@broken("result_dtype")
+class FrozenResult(Sound):
+    def __call__(self, *args, out=None, **kwargs):
+        result = super().__call__(*args, out=out, **kwargs)
+        result.flags.writeable = out is not None
+        return result
+
+
+@broken("values")
+class CoarseByDefault(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if problem.reason != "asked for" and out.dtype == np.float32 and not run.measure:
+            out *= np.float32(1 + 1e-5)
+        return used
+
+
+@broken("direct")
+class CoarseNearZero(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if problem.reason == "asked for" and out.dtype == np.float32 and not run.measure:
+            out += 2**-20 * np.max(np.abs(out), initial=0, where=np.isfinite(out))
+        return used
+
+
+@broken("algorithms")
+class WrongAlgorithm(Sound):
+    algorithms = ("auto", "direct", "fast")
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if problem.algorithm == "fast" and not run.measure:
+            out[...] = 0
+        return used
+
+
+class RoundedTwice(Sound):
+    """Off by a unit in the last place, as if 16-bit numbers had been added up."""
+
+    rounded = None
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if out.dtype.name == self.rounded and not run.measure:
+            nudge(out)
+        return used
+
+
+@broken("float16")
+class Float16RoundedTwice(RoundedTwice):
+    rounded = "float16"
+
+
+@broken("bfloat16")
+class Bfloat16RoundedTwice(RoundedTwice):
+    rounded = "bfloat16"
+
+
+@broken("special_values")
+class NansAreZeros(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        if not run.measure and np.isnan(arrays["x"].min(initial=0)):
+            arrays = {**arrays, "x": np.nan_to_num(arrays["x"])}
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+# Gradients
+
+
+@broken("gradient_shapes")
+class WideGradients(Sound):
+    def backward(self, *args, **kwargs):
+        gradients = super().backward(*args, **kwargs)
+        return {
+            name: g.astype(np.float32) if g.dtype == np.float16 else g
+            for name, g in gradients.items()
+        }
+
+
+class Positive(Sound):
+    """Takes the absolute value of its weights, so it is not linear in them."""
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        return super().compute(problem, self.positive(arrays), out, run, prepared)
+
+    def prepare(self, problem, arrays, run):
+        return super().prepare(problem, self.positive(arrays), run)
+
+    def define(self, problem, arrays):
+        return super().define(problem, self.positive(arrays))
+
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, self.positive(arrays), out, run)
+        if "weight" in out:
+            out["weight"] *= np.sign(arrays["weight"])
+
+    @staticmethod
+    def positive(arrays):
+        return {**arrays, "weight": np.abs(arrays["weight"])}
+
+
+@broken("gradients")
+class ForgottenFactor(Positive):
+    def gradients(self, problem, grad, arrays, out, run):
+        Sound.gradients(self, problem, grad, self.positive(arrays), out, run)
+
+
+@broken("gradients", "adjoint")
+class DoubledGradient(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if "x" in out:
+            out["x"] *= 2
+
+
+@broken("adjoint")
+class HardlyAdjoint(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if "x" in out and grad.dtype == np.float64:
+            out["x"] *= 1 + 1e-10
+
+
+@broken("gradient_precision")
+class GradientRoundedTwice(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if "weight" in out and grad.dtype == np.float16:
+            nudge(out["weight"])
+
+
+@broken("needs")
+class AllGradients(Sound):
+    def backward(self, *args, needs=None, **kwargs):
+        return super().backward(*args, **kwargs)
+
+
+@broken("wrong_grad")
+class GradFromList(Sound):
+    def backward(self, grad, x, *args, **kwargs):
+        if isinstance(grad, list):
+            grad = np.array(grad, x.dtype)
+        return super().backward(grad, x, *args, **kwargs)
+
+
+# Promises
+
+
+@broken("runs")
+class StaleGradient(Sound):
+    """The second of two equal calls is wrong."""
+
+    last = None
+
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if grad.dtype.name == "bfloat16":
+            now = grad.tobytes()
+            if now == self.last:
+                nudge(out["bias"])
+            self.last = now
+
+
+@broken("threads")
+class ThreadDependent(nudge_if(lambda problem, arrays, run: run.threads == 3)):
+    pass
+
+
+@broken("batch")
+class BatchDependent(nudge_if(lambda problem, arrays, run: problem.image.n == 2)):
+    pass
+
+
+@broken("empty_batch")
+class OneForNone(Sound):
+    def __call__(self, *args, **kwargs):
+        result = super().__call__(*args, **kwargs)
+        return np.zeros((1, *result.shape[1:]), result.dtype) if len(result) == 0 else result
+
+
+@broken("memory")
+class Columns(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        np.empty((arrays["x"].size, 9), out.dtype)
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+@broken("inputs_unchanged")
+class InPlace(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        x = arrays["x"]
+        if x.dtype == np.float64 and x.flags.carray and not run.measure:
+            x[...] = 0
+        return used
+
+
+@broken("concurrent")
+class SharedResult(Sound):
+    def __call__(self, *args, **kwargs):
+        self.last = super().__call__(*args, **kwargs)
+        time.sleep(1e-4)
+        return self.last
+
+
+@broken("pickle")
+class PickledAsAnother(Sound):
+    def __reduce__(self):
+        return pyconv.get, ("standard",)
+
+
+# Inputs
+
+
+@broken("strided")
+class NoNegativeStrides(
+    nudge_if(lambda problem, arrays, run: min(arrays["x"].strides, default=0) < 0)
+):
+    pass
+
+
+@broken("broadcast")
+class NoZeroStrides(nudge_if(lambda problem, arrays, run: 0 in arrays["bias"].strides)):
+    pass
+
+
+@broken("read_only")
+class WritesOnly(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        x = arrays["x"]
+        if x.flags.owndata and not x.flags.writeable:
+            raise ValueError("assignment destination is read-only")
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+@broken("byte_swapped")
+class IgnoresByteOrder(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        x = arrays["x"]
+        arrays = {**arrays, "x": x.view(x.dtype.newbyteorder("="))}
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+@broken("unaligned")
+class AlignedOnly(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        if not arrays["weight"].flags.aligned:
+            raise BufferError("unaligned")
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+@broken("array_likes")
+class TakesLists(Sound):
+    def __call__(self, x, *args, **kwargs):
+        x = np.array(x, np.float32) if isinstance(x, list) else x
+        return super().__call__(x, *args, **kwargs)
+
+
+@broken("unbatched")
+class BatchOnly(nudge_if(lambda problem, arrays, run: not problem.image.batched)):
+    pass
+
+
+@broken("layout")
+class FlipsChannels(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if problem.image.channels_last and not run.measure:
+            out[...] = out[..., ::-1].copy()
+        return used
+
+
+# out=, and errors
+
+
+@broken("out")
+@called
+def returns_a_copy(call, *args, **kwargs):
+    return call(*args, **kwargs).copy()
+
+
+@broken("out_refused")
+@called
+def ignores_a_read_only_out(call, *args, out=None, **kwargs):
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        out = None
+    return call(*args, out=out, **kwargs)
+
+
+@broken("nothing_written")
+@called
+def clears_out_first(call, x, *args, out=None, **kwargs):
+    if isinstance(x, list):
+        out[...] = 0
+    return call(x, *args, out=out, **kwargs)
+
+
+@broken("mixed_dtypes")
+@called
+def converts_the_bias(call, x, weight, bias=None, **kwargs):
+    if isinstance(bias, np.ndarray) and isinstance(x, np.ndarray):
+        bias = bias.astype(x.dtype)
+    return call(x, weight, bias, **kwargs)
+
+
+@broken("other_dtypes")
+@called
+def converts_integers(call, *args, **kwargs):
+    if all(getattr(a, "dtype", None) == np.int32 for a in args):
+        args = [a.astype(np.float64) for a in args]
+    return call(*args, **kwargs)
+
+
+@broken("wrong_rank")
+@called
+def trips_over_scalars(call, x, *args, **kwargs):
+    if isinstance(x, np.ndarray) and x.ndim == 0:
+        raise IndexError("tuple index out of range")
+    return call(x, *args, **kwargs)
+
+
+@broken("same_message")
+class OtherWords(Sound):
+    def output_shape(self, x, *shapes, **params):
+        if len(x) == 7:
+            raise ValueError("sound: x must be smaller")
+        return super().output_shape(x, *shapes, **params)
+
+
+@broken("missing")
+@called
+def trips_over_none(call, x, weight, *args, **kwargs):
+    if weight is None:
+        raise AttributeError("'NoneType' object has no attribute 'shape'")
+    return call(x, weight, *args, **kwargs)
+
+
+@broken("unknown_keyword")
+@called
+def takes_any_keyword(call, *args, nonsense_keyword=None, **kwargs):
+    return call(*args, **kwargs)
+
+
+@broken("bad_layout")
+@called
+def guesses_the_layout(call, *args, layout="channels_first", **kwargs):
+    return call(*args, layout="channels_first" if layout == "nonsense" else layout, **kwargs)
+
+
+@broken("bad_algorithm")
+@called
+def guesses_the_algorithm(call, *args, algorithm="auto", **kwargs):
+    return call(*args, algorithm="auto" if algorithm == "nonsense" else algorithm, **kwargs)
+
+
+@broken("nonsense")
+@called
+def trips_over_floats(call, *args, stride=1, **kwargs):
+    if isinstance(stride, float):
+        raise AttributeError("'float' object has no attribute 'shape'")
+    return call(*args, stride=stride, **kwargs)
+
+
+# Plans
+
+
+@broken("plan")
+class PreparedIsWrong(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if prepared is not None and out.dtype.name == "bfloat16" and not run.measure:
+            nudge(out)
+        return used
+
+
+@broken("plan_out")
+@planned
+class IgnoresOut(Plan):
+    def __call__(self, *args, out=None, **kwargs):
+        return super().__call__(*args, **kwargs)
+
+
+@broken("plan_keeps")
+@planned
+class KeepsTheCallersArrays(Plan):
+    def __init__(self, operator, x_shape, args, kwargs):
+        super().__init__(operator, x_shape, args, kwargs)
+        object.__setattr__(self, "given", (args, kwargs))
+
+    def __call__(self, x, out=None):
+        super().__call__(x)
+        args, kwargs = self.given
+        return self.operator(x, *args, out=out, **kwargs)
+
+
+@broken("plan_facts")
+@planned
+class NotFrozen(Plan):
+    __setattr__ = object.__setattr__
+
+
+@broken("workspace")
+class TooMuchWorkspace(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        return super().compute(problem, arrays, out, run, prepared) + run.measure * 2**30
+
+
+@broken("choice")
+class ChoosesByBatch(Sound):
+    algorithms = ("auto", "direct", "wide")
+
+    def problem(self, shapes, params):
+        problem = super().problem(shapes, params)
+        wide = params["algorithm"] == "auto" and problem.image.n > 2
+        return replace(problem, algorithm="wide") if wide else problem
+
+
+@broken("explain")
+@planned
+class Silent(Plan):
+    def explain(self):
+        return f"{self.operator.name}: many threads"
+
+
+@broken("plan_concurrent")
+@planned
+class SharesItsResult(Plan):
+    def __call__(self, *args, **kwargs):
+        object.__setattr__(self, "last", super().__call__(*args, **kwargs))
+        time.sleep(1e-4)
+        return self.last
+
+
+@broken("plan_refuses")
+@planned
+class ConvertsImages(Plan):
+    def __call__(self, x, **kwargs):
+        if isinstance(x, np.ndarray):
+            x = x.astype(self.dtype)
+        return super().__call__(x, **kwargs)
+
+
+def run(op, **options):
+    """Statuses by check, and messages of the failures."""
+    results = check_operator(op, **options)
+    failures = {r.name: r.message for r in results if r.status == "failed"}
+    return {r.name: r.status for r in results}, failures
+
+
+def test_nothing_is_wrong_with_a_sound_operator():
+    for cls in (Sound, Positive):
+        statuses, failures = run(cls())
+        assert failures == {}
+        assert set(statuses.values()) <= {"passed", "skipped"}
+
+
+@pytest.mark.parametrize(("cls", "caught", "capabilities"), BROKEN)
+def test_broken(cls, caught, capabilities):
+    _, failures = run(cls(), capabilities=capabilities)
+    assert set(failures) == caught, "\n".join(failures.values())
+    for name, message in failures.items():
+        assert message.startswith(f"sound: {name}: ")
+        assert OperatorSuite.checks[name] in message
+
+
+def test_every_check_catches_something():
+    caught = [check for case in BROKEN for check in case.values[1]]
+    assert set(caught) == set(OperatorSuite.checks)
