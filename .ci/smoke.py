@@ -7,6 +7,7 @@ from importlib import metadata
 import numpy as np
 
 import pyconv
+from pyconv.testing import check_operator
 
 needed = {"pyconv-ops", "numpy"}
 present = {d.metadata["Name"] for d in metadata.distributions()} - {"pip", "setuptools", "wheel"}
@@ -21,11 +22,8 @@ np.testing.assert_array_equal(pyconv.get("dilated")(x, laplace, dilation=2), np.
 infos = pyconv.available()
 assert len(infos) == 9, infos
 for name in infos:
-    operator = pyconv.get(name)
-    case = next(iter(operator.cases()))
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal(shape, dtype=np.float32) for shape in case.shapes.values()]
-    result = operator(*arrays, **case.params)
-    operator.backward(np.ones_like(result), *arrays, **case.params)
-    print(f"{name}: {case.name} -> {result.shape}")
+    checks = ["output_shape", "values", "adjoint"]
+    results = check_operator(name, checks=checks)
+    assert [result.status for result in results] == ["passed"] * len(checks), results
+    print(f"{name}: {', '.join(map(str, results))}")
 pyconv.show_config()

@@ -97,7 +97,7 @@ class Chain:
         """Ranges of samples that fit together, given the bytes that one takes."""
         count = max(1, min(self.x.shape[0], self.limit // max(1, each)))
         for first in range(0, self.x.shape[0], count):
-            yield slice(first, first + count)
+            yield slice(first, min(first + count, self.x.shape[0]))
 
     # ---- forward -----------------------------------------------------------------------------
 
@@ -105,17 +105,21 @@ class Chain:
         """Write the last stage's image plus `bias` into `out`; return the bytes of workspace."""
         last = len(self.stages)
         whole = tuple((0, e) for e in self.extents[last])
-        held = 0
+        pieces = []
         for samples in self._batches(self._forward_bytes(last - 1, self._before(last, whole), 1)):
             n = samples.stop - samples.start
             fits = lambda box, n=n: self._held(last, box, n) <= self.limit  # noqa: E731
-            for box in engine.boxes(self.extents[last], fits):
-                place = out[engine.region(box, samples)]
-                held = max(held, self._held(last, box, min(n, self.x.shape[0])))
-                self._stage(last - 1, box, samples, bias, place)
-                if self.run.measure:
-                    return held + self.used
-        return held + self.used
+            pieces += [(samples, box) for box in engine.boxes(self.extents[last], fits)]
+        # A workspace too small is found out before anything is written. Where it is ample, the
+        # first box tells; where it is not, boxes of slightly different sizes may differ.
+        measuring = Chain(replace(self.run, measure=True), self.x, self.stages, self.mode)
+        for samples, box in pieces if self.run.budget < engine.AMPLE else pieces[:1]:
+            measuring._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
+        held = max(self._held(last, box, s.stop - s.start) for s, box in pieces)
+        if not self.run.measure:
+            for samples, box in pieces:
+                self._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
+        return held + measuring.used
 
     def _before(self, level: int, box: Box) -> Box:
         axes = self.stages[level - 1].axes

@@ -96,6 +96,14 @@ def fail_type(
     raise TypeError(f"{operator}: {argument} must {rule}; got {shown(got)}") from cause
 
 
+class WorkspaceError(ValueError):
+    """A kernel's refusal; `pyconv.operator` says it again with what the caller gave."""
+
+    def __init__(self, operator: str, need: int, budget: int) -> None:
+        super().__init__(f"{operator}: max_workspace must be at least {need} bytes; got {budget}")
+        self.need = need
+
+
 def integer(
     operator: str, argument: str, value: object, *, minimum: int, maximum: int = MAX_PARAMETER
 ) -> int:

@@ -31,6 +31,13 @@ Axes = tuple[Axis, Axis, Axis]
 Box = tuple[tuple[int, int], ...]  # (first, past the last) along each spatial axis
 
 
+# Workspace with which no step of a call fails that comes after a first one has succeeded.
+AMPLE = 8 * 2**20
+
+# Padded positions that the gradient of a padded input folds at a time, along one axis.
+MOST_RUN = 4096
+
+
 def untouched(size: int) -> Axis:
     """An axis that a convolution does not look along."""
     return Axis(size=size, kernel=1, stride=1, dilation=1, before=0, after=0, out=size)
@@ -208,6 +215,9 @@ def adjoint(
     most = 0
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
     covered = sum(int(np.prod([p.count for p in phase])) for phase in phases)
+    if run.budget < AMPLE and not run.measure:
+        # A workspace too small is found out before anything is written.
+        adjoint(replace(run, measure=True), grad, weight, bias, out, axes, packed)
     for i, phase in enumerate(phases):
         part = out[every([(p.start, None, p.step) for p in phase])]
         kernel = _phase_weight(weight, phase)
@@ -253,23 +263,7 @@ def weight_gradient(
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
     if _is_direct(out, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
-    taps, flat = out.shape[3:], flat_depth(out)
-    used = int(_conv.weight_gradient(run.operator, x, grad, flat, taps, *args, run.measure))
-    put_back(out, flat)
-    return used
-
-
-def flat_depth(out: Array) -> Array:
-    """`out` (G, M, C, *T) as (G, M, C*T): a view where strides allow, else a stand-in."""
-    shape = (*out.shape[:2], int(np.prod(out.shape[2:])))
-    flat = out.reshape(shape)
-    return flat if flat.size == 0 or np.shares_memory(flat, out) else np.empty(shape, out.dtype)
-
-
-def put_back(out: Array, flat: Array) -> None:
-    """Copy `flat`, which `flat_depth` gave for `out`, unless it is a view of it."""
-    if flat.size and not np.shares_memory(flat, out):
-        out[...] = flat.reshape(out.shape)
+    return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
 
 
 def bias_gradient(run: Run, grad: Array, out: Array) -> None:
@@ -338,7 +332,7 @@ def fold(
     padded position's share is added to the element it was a copy of. `shape` is ``(N, C)``.
     """
     total: Array | None = None
-    runs = [_runs_into(axis, lo, hi, mode) for axis, (lo, hi) in zip(axes, box, strict=True)]
+    runs = [list(_runs_into(a, lo, hi, mode)) for a, (lo, hi) in zip(axes, box, strict=True)]
     for choice in product(*runs):
         part = padded(tuple((v, v + len(to)) for v, to in choice))
         for i, (_, to) in enumerate(choice):
@@ -349,15 +343,24 @@ def fold(
     return total
 
 
-def _runs_into(axis: Axis, lo: int, hi: int, mode: str) -> list[tuple[int, Array]]:
-    """Runs of padded positions that copy elements ``lo .. hi-1``: first position, elements."""
+def _runs_into(axis: Axis, lo: int, hi: int, mode: str) -> Iterator[tuple[int, Array]]:
+    """Runs of padded positions that copy elements ``lo .. hi-1``: first position, elements.
+
+    A run is no longer than the elements, or `MOST_RUN`, so that no padding is ever whole in memory.
+    """
     first, last = -axis.before, (axis.out - 1) * axis.stride + axis.reach - axis.before
-    sources = padding_sources(first, last, axis.size, mode)
-    inside = np.flatnonzero((sources >= lo) & (sources < hi))
-    if inside.size == 0:
-        return []
-    pieces = np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1)
-    return [(first + int(piece[0]), sources[piece] - lo) for piece in pieces]
+    longest = max(hi - lo, MOST_RUN)
+    # the elements themselves, then what stands before and after the array
+    inner = max(lo, first), min(hi, last)
+    if inner[0] < inner[1]:
+        yield inner[0], np.arange(inner[0] - lo, inner[1] - lo)
+    for start, stop in ((first, min(0, last)), (max(axis.size, first), last)):
+        for v in range(start, stop, longest):
+            sources = padding_sources(v, min(v + longest, stop), axis.size, mode)
+            inside = np.flatnonzero((sources >= lo) & (sources < hi))
+            if inside.size:
+                for piece in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
+                    yield v + int(piece[0]), sources[piece] - lo
 
 
 def _gather_axis(part: Array, axis: int, to: Array, extent: int) -> Array:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -209,8 +209,20 @@ class Operator:
         out = self._result(problem, dtype, arrays, runtime)
         run = self._run(dtype, runtime)
         if out.size:
-            self.compute(problem, arrays, out, run)
+            self._compute(problem, arrays, out, run)
         return out
+
+    def _compute(
+        self, problem: Problem, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
+    ) -> int:
+        try:
+            return self.compute(problem, arrays, out, run, prepared)
+        except checks.WorkspaceError as error:
+            self._more_workspace(error, run)
+
+    def _more_workspace(self, error: checks.WorkspaceError, run: Run) -> NoReturn:
+        rule = f"be larger for these shapes, of which one step alone takes {error.need} bytes"
+        checks.fail(self.name, "max_workspace", rule, run.budget)
 
     def backward(self, grad: Any, *args: Any, needs: Any = None, **kwargs: Any) -> dict[str, Any]:
         """Gradients of ``sum(grad * operator(*args, **kwargs))``.
@@ -244,7 +256,11 @@ class Operator:
                 Verbatim(str(grad_array.shape)),
             )  # fmt: skip
         out = {name: _empty_like(arrays[name], dtype) for name in self._needed(needs, arrays)}
-        self.gradients(problem, grad_array, arrays, out, self._run(dtype, runtime))
+        run = self._run(dtype, runtime)
+        try:
+            self.gradients(problem, grad_array, arrays, out, run)
+        except checks.WorkspaceError as error:
+            self._more_workspace(error, run)
         return out
 
     def plan(self, x_shape: Sequence[int], *args: Any, **kwargs: Any) -> Plan:
@@ -480,7 +496,7 @@ class Plan:
         arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
         measuring = Run(run.operator, run.compute, run.threads, run.budget, measure=True)
-        return operator.compute(problem, arrays, out, measuring, self._prepared)
+        return operator._compute(problem, arrays, out, measuring, self._prepared)
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""
@@ -516,7 +532,7 @@ class Plan:
         result = operator._result(problem, self._dtype, arrays, runtime)
         if result.size:
             run = operator._run(self._dtype, runtime)
-            operator.compute(problem, arrays, result, run, self._prepared)
+            operator._compute(problem, arrays, result, run, self._prepared)
         return result
 
     def _check_dtype(self, name: str, array: Array) -> None:

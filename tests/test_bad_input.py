@@ -1,6 +1,6 @@
 """Arguments of any value end in a ValueError or TypeError that names operator and argument."""
 
-from __future__ import annotations
+from __future__ import contextlib
 
 import functools
 
@@ -246,10 +246,8 @@ def test_parameters(name, parameter):
         refused(lambda: forward(op, arrays, {**params, parameter: 1}), name, parameter)
         return
     for good in (1, 2):
-        try:
+        with contextlib.suppress(TypeError, ValueError):
             forward(op, arrays, {**params, parameter: good})
-        except (TypeError, ValueError):
-            pass
     problems = []
     for value in PARAMETERS[parameter]:
         words = {
@@ -373,7 +371,7 @@ FREE_AXES = {
 
 @OPERATORS
 def test_arrays(name):
-    op, arrays, params = valid(name)
+    _, arrays, params = valid(name)
     problems = []
     for key, value in arrays.items():
         parts = value if isinstance(value, tuple) else (value,)
@@ -485,7 +483,9 @@ def test_out(name):
                 error = refused(function, name, "out")
                 assert word in str(error) or word == "shape"
             except Exception as error:
-                problems.append(f"{way} {pyconv.checks.shown(out)}: {type(error).__name__}: {error}")
+                problems.append(
+                    f"{way} {pyconv.checks.shown(out)}: {type(error).__name__}: {error}"
+                )
         if before is not None and out.dtype != object:
             assert out.tobytes() == before
     assert not problems, "\n".join(problems)
@@ -579,8 +579,8 @@ def test_plan(name):
     args, kwargs = split(fixed)
     x_shape = arrays["x"].shape
     problems = []
-    for bad in (None, 1, "abc", (), (1, 2), (1.0,) * 4, (-1, 4, 7, 6), (10**30, 4, 7, 6), [None] * 4,
-                (True, 4, 7, 6), (2, 5, 7, 6), object(), ((2, 4), 7, 6), (1,) * 10_000, Endless(),
+    for bad in (None, 1, "abc", (), (1, 2), (1.0,) * 4, (-1, 4, 7, 6), (10**30, 4, 7, 6),
+                [None] * 4, (True, 4, 7, 6), (2, 5, 7, 6), object(), ((2, 4), 7, 6), (1,) * 10_000, Endless(),
                 Raises()):  # fmt: skip
         try:
             refused(lambda: op.plan(bad, *args, **kwargs, **params), name, "x")

@@ -204,6 +204,50 @@ def test_a_large_batch_is_its_samples():
             assert_same(one.run(), y[n : n + 1])
 
 
+#: Calls with images that are larger than the workspace below, and padding that is a copy.
+PADDED = {
+    (name, mode): fixed(name, *shapes, padding=3, padding_mode=mode)
+    for name, shapes in {
+        "standard": ((4, 5, 31, 29), (6, 5, 3, 3)),
+        "depthwise": ((4, 5, 31, 29), (10, 1, 3, 3)),
+        "depthwise_separable": ((4, 5, 31, 29), (10, 1, 3, 3), (4, 10)),
+        "spatially_separable": ((4, 5, 31, 29), (6, 5, 3, 1), (4, 6, 1, 3)),
+    }.items()
+    for mode in ("zeros", "reflect", "replicate", "circular", "symmetric")
+}
+OTHERS = {
+    ("transposed", ""): fixed("transposed", (4, 7, 11, 13), (7, 6, 5, 3), stride=2),
+    ("deformable", "float32"): fixed("deformable", (4, 8, 21, 23), (6, 4, 3, 3), offset_groups=2),
+    ("deformable", "float16"): fixed("deformable", (4, 8, 21, 23), (6, 4, 3, 3), dtype="float16"),
+}
+LITTLE = PADDED | OTHERS
+
+
+@pytest.mark.parametrize("key", LITTLE, ids=" ".join)
+def test_little_workspace(key):
+    """The same bits for any threads and batch where the work has to be done in pieces."""
+    call = LITTLE[key]
+    images = [name for name in calls.IMAGES if call.arrays.get(name) is not None]
+    for workspace in (2**14, 2**15, 2**16, 2**17, 2**18):
+        few = call.with_params(max_workspace=workspace)
+        try:
+            y = few.run(threads=1)
+            grad = grad_for(few, y)
+            gradients = few.backward(grad, threads=1)
+        except ValueError as error:
+            if "max_workspace" not in str(error):
+                raise
+            continue
+        for threads in (2, 8):
+            assert_same(few.run(threads=threads), y)
+            assert_same(few.backward(grad, threads=threads), gradients)
+        for n in range(len(y)):
+            alone = few.sample(n)
+            assert_same(alone.run(), y[n : n + 1])
+            own = alone.backward(grad[n : n + 1], needs=images)
+            assert_same(own, {name: gradients[name][n : n + 1] for name in images})
+
+
 # --- strides ------------------------------------------------------------------------------------
 
 

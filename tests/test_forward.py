@@ -250,27 +250,63 @@ def test_matrices_of_weights_are_pointwise():
         oracles.assert_close(pyconv.pointwise_conv(image, weight, layout=layout), expected)
 
 
-@pytest.mark.parametrize("name", calls.OPERATORS)
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
-def test_without_samples_or_inputs(name, layout):
-    """No samples give no results; inputs without channels, or without pixels, give the bias."""
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_without_samples(name, layout):
     call = small(name, padding=3, layout=layout)
     empty = call.map(lambda array: array[:0], calls.IMAGES)
     assert empty.run().shape == (0, *call.run().shape[1:])
     assert empty.run().dtype == call.dtype
-    if name in ("standard", "grouped", "dilated", "pointwise"):
-        x = np.zeros((2, 9, 21, 0) if layout == "channels_last" else (2, 0, 9, 21), np.float32)
-        none = call.put("x", x).put("weight", call.arrays["weight"][:, :0])
-        y = none.run()
-        assert y.shape == call.run().shape
-        y = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
-        np.testing.assert_array_equal(
-            y, np.broadcast_to(call.arrays["bias"].reshape(-1, 1, 1), y.shape)
-        )
-    if name in ("standard", "grouped", "dilated", "depthwise"):
-        flat = np.zeros((2, 0, 21, 4) if layout == "channels_last" else (2, 4, 0, 21), np.float32)
-        y = call.put("x", flat).run()
-        y = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
-        np.testing.assert_array_equal(
-            y, np.broadcast_to(call.arrays["bias"].reshape(-1, 1, 1), y.shape)
-        )
+    assert calls.same_bits(empty.run_plan(), empty.run())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+@pytest.mark.parametrize("missing", ["channels", "rows"])
+@pytest.mark.parametrize("name", calls.OPERATORS)
+def test_without_inputs(name, missing, layout, dtype):
+    """Inputs without channels, or without pixels, give the bias, and gradients of 0."""
+    x, *weights = SMALL[name]
+    if missing == "rows":
+        x = (*x[:2], 0, *x[3:])
+    else:
+        x = (x[0], 0, *x[2:])
+        axis = 0 if name in ("transposed", "depthwise", "depthwise_separable") else 1
+        weights[0] = tuple(0 if a == axis else n for a, n in enumerate(weights[0]))
+        if name == "depthwise_separable":
+            weights[1] = (weights[1][0], 0)
+    params = {"padding": 0 if name == "transposed" else 3, "layout": layout}
+    for algorithm in pyconv.get(name).algorithms:
+        call = fixed(
+            name, x, *weights, **REQUIRED.get(name, {}), **params,
+            algorithm=algorithm, dtype=dtype,
+        )  # fmt: skip
+        y, bias = call.run(), call.arrays["bias"]
+        plain = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
+        np.testing.assert_array_equal(plain, np.broadcast_to(bias[:, None, None], plain.shape))
+        assert calls.same_bits(call.run_plan(), y)
+        for key, gradient in call.backward(np.ones_like(y)).items():
+            for array in gradient if isinstance(gradient, tuple) else (gradient,):
+                full = 0 if key != "bias" else plain[:, :1].size
+                np.testing.assert_array_equal(array, np.full_like(array, full))
+
+
+@pytest.mark.parametrize("depth", [64, 256, 384, 1000])
+@pytest.mark.parametrize("name", ["pointwise", "standard", "dilated", "deformable", "transposed"])
+def test_arrays_of_one_value(name, depth):
+    """Flat images under flat kernels: every addition of a sum is rounded the same way."""
+    values = np.linspace(1, 2, 500, dtype=np.float32)
+    arrays = {
+        "x": np.ones((1, depth, 1), np.float32),
+        "weight": np.repeat(values[:, None, None], depth, 1),
+    }
+    if name == "transposed":
+        arrays["weight"] = arrays["weight"].swapaxes(0, 1)
+    params = {"dilation": 1} if name == "dilated" else {}
+    y = pyconv.get(name)(
+        arrays["x"], *([np.zeros((1, 1, 1), np.float32)] if name == "deformable" else []),
+        arrays["weight"], **params,
+    )  # fmt: skip
+    exact = depth * values.astype(np.float64)
+    error = np.abs(y[0, :, 0] - exact) / exact
+    assert error.max() <= 32 * calls.ROUNDOFF["float32"]

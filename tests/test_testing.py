@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,19 +105,22 @@ class NoSummary(Sound):
     summary = ""
 
 
+def with_odd_default(*args, **kwargs):
+    raise AssertionError("an operator runs, not its function")
+
+
+with_odd_default.__doc__ = conv.__doc__
+with_odd_default.__signature__ = inspect.signature(conv).replace(
+    parameters=[
+        p.replace(default="direct") if p.name == "algorithm" else p
+        for p in inspect.signature(conv).parameters.values()
+    ]
+)
+
+
 @broken("signature")
 class OddDefault(Sound):
-    @staticmethod
-    def function(*args, **kwargs):
-        raise AssertionError
-
-    function.__doc__ = conv.__doc__
-    function.__signature__ = inspect.signature(conv).replace(
-        parameters=[
-            p.replace(default="direct") if p.name == "algorithm" else p
-            for p in inspect.signature(conv).parameters.values()
-        ]
-    )
+    function = staticmethod(with_odd_default)
 
 
 @broken("documentation")
@@ -287,7 +290,7 @@ class DoubledGradient(Sound):
 class HardlyAdjoint(Sound):
     def gradients(self, problem, grad, arrays, out, run):
         super().gradients(problem, grad, arrays, out, run)
-        if "x" in out and grad.dtype == np.float64:
+        if "x" in out and grad.dtype.name == "float64":
             out["x"] *= 1 + 1e-10
 
 
@@ -295,7 +298,7 @@ class HardlyAdjoint(Sound):
 class GradientRoundedTwice(Sound):
     def gradients(self, problem, grad, arrays, out, run):
         super().gradients(problem, grad, arrays, out, run)
-        if "weight" in out and grad.dtype == np.float16:
+        if "weight" in out and grad.dtype.name == "float16":
             nudge(out["weight"])
 
 
@@ -337,7 +340,7 @@ class ThreadDependent(nudge_if(lambda problem, arrays, run: run.threads == 3)):
 
 
 @broken("batch")
-class BatchDependent(nudge_if(lambda problem, arrays, run: problem.image.n == 2)):
+class BatchDependent(nudge_if(lambda problem, arrays, run: problem.image.n == 3)):
     pass
 
 
@@ -360,7 +363,7 @@ class InPlace(Sound):
     def compute(self, problem, arrays, out, run, prepared=None):
         used = super().compute(problem, arrays, out, run, prepared)
         x = arrays["x"]
-        if x.dtype == np.float64 and x.flags.carray and not run.measure:
+        if x.dtype == np.float64 and x.flags.carray and prepared is None:
             x[...] = 0
         return used
 
@@ -445,8 +448,9 @@ class FlipsChannels(Sound):
 
 @broken("out")
 @called
-def returns_a_copy(call, *args, **kwargs):
-    return call(*args, **kwargs).copy()
+def returns_a_copy(call, *args, out=None, **kwargs):
+    result = call(*args, out=out, **kwargs)
+    return result if out is None else out.copy()
 
 
 @broken("out_refused")
@@ -460,7 +464,7 @@ def ignores_a_read_only_out(call, *args, out=None, **kwargs):
 @broken("nothing_written")
 @called
 def clears_out_first(call, x, *args, out=None, **kwargs):
-    if isinstance(x, list):
+    if isinstance(x, list) and out is not None:
         out[...] = 0
     return call(x, *args, out=out, **kwargs)
 
@@ -468,7 +472,7 @@ def clears_out_first(call, x, *args, out=None, **kwargs):
 @broken("mixed_dtypes")
 @called
 def converts_the_bias(call, x, weight, bias=None, **kwargs):
-    if isinstance(bias, np.ndarray) and isinstance(x, np.ndarray):
+    if isinstance(bias, np.ndarray) and isinstance(x, np.ndarray) and bias.dtype != x.dtype:
         bias = bias.astype(x.dtype)
     return call(x, weight, bias, **kwargs)
 
@@ -492,7 +496,7 @@ def trips_over_scalars(call, x, *args, **kwargs):
 @broken("same_message")
 class OtherWords(Sound):
     def output_shape(self, x, *shapes, **params):
-        if len(x) == 7:
+        if len(x) > 5:
             raise ValueError("sound: x must be smaller")
         return super().output_shape(x, *shapes, **params)
 
@@ -514,13 +518,17 @@ def takes_any_keyword(call, *args, nonsense_keyword=None, **kwargs):
 @broken("bad_layout")
 @called
 def guesses_the_layout(call, *args, layout="channels_first", **kwargs):
-    return call(*args, layout="channels_first" if layout == "nonsense" else layout, **kwargs)
+    if isinstance(layout, str) and layout == "nonsense":
+        layout = "channels_first"
+    return call(*args, layout=layout, **kwargs)
 
 
 @broken("bad_algorithm")
 @called
 def guesses_the_algorithm(call, *args, algorithm="auto", **kwargs):
-    return call(*args, algorithm="auto" if algorithm == "nonsense" else algorithm, **kwargs)
+    if isinstance(algorithm, str) and algorithm == "nonsense":
+        algorithm = "auto"
+    return call(*args, algorithm=algorithm, **kwargs)
 
 
 @broken("nonsense")
@@ -610,6 +618,144 @@ class ConvertsImages(Plan):
         return super().__call__(x, **kwargs)
 
 
+# More ways to fail a check, which fail others as well
+
+ALSO = []
+
+
+def also(name, **options):
+    """Mark an operator class that has to fail one check at least."""
+
+    def mark(cls):
+        ALSO.append(pytest.param(cls, name, options, id=f"{name}-{cls.__name__}"))
+        return cls
+
+    return mark
+
+
+@also("workspace")
+class UnreportedWorkspace(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        np.empty(2**19, np.uint8)
+        return super().compute(problem, arrays, out, run, prepared)
+
+
+@also("output_shape")
+class OneMore(Sound):
+    def output_shape(self, *shapes, **params):
+        first, *others = super().output_shape(*shapes, **params)
+        return (first, others[0] + 1, *others[1:])
+
+
+@also("result_dtype")
+@called
+def widens(call, *args, **kwargs):
+    result = call(*args, **kwargs)
+    return result.astype(np.float64) if result.dtype == np.float16 else result
+
+
+@also("gradient_shapes")
+class NoBiasGradient(Sound):
+    def backward(self, *args, **kwargs):
+        gradients = super().backward(*args, **kwargs)
+        return {name: gradients[name] for name in gradients if name != "bias"}
+
+
+@also("gradients")
+class OneElementOff(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if "weight" in out:
+            out["weight"][-1, -1, -1] += 1e-3
+
+
+@also("threads")
+class ThreadDependentGradient(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, arrays, out, run)
+        if "weight" in out and run.threads == 3:
+            nudge(out["weight"])
+
+
+@also("memory")
+class WideGradientSums(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        np.empty((grad.size, 3), np.float64)
+        super().gradients(problem, grad, arrays, out, run)
+
+
+@also("out")
+class LeavesOneElement(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        before = out.flat[-1]
+        used = super().compute(problem, arrays, out, run, prepared)
+        out.flat[-1] = before
+        return used
+
+
+@also("out")
+class WritesAround(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if out.base is not None and not run.measure:
+            out.base.flat[0] = 3
+        return used
+
+
+@also("out_refused")
+@called
+def takes_overlapping_outs(call, *args, out=None, **kwargs):
+    result = call(*args, **kwargs)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+@also("mixed_dtypes")
+@called
+def does_not_name_itself(call, *args, **kwargs):
+    try:
+        return call(*args, **kwargs)
+    except TypeError:
+        raise TypeError("x, weight and bias must have the same dtype") from None
+
+
+@also("bad_algorithm")
+@called
+def lists_no_algorithm(call, *args, **kwargs):
+    try:
+        return call(*args, **kwargs)
+    except ValueError:
+        raise ValueError("sound: algorithm is not known") from None
+
+
+@also("cases")
+class NoCases(Sound):
+    def cases(self):
+        return ()
+
+
+@also("batch")
+@also("unbatched")
+class OnlyUnbatchedCases(Sound):
+    def cases(self):
+        yield self._case("1-D", (4, 9), (4, 2, 3), groups=2)
+
+
+@also("capabilities", capabilities={*CAPABILITIES, "flight"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"plan"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"batch"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"unbatched"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"float16"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"bfloat16"})
+@also("capabilities", capabilities=set(CAPABILITIES) - {"out"})
+class CanDoMore(Sound):
+    def __init__(self, capabilities):
+        super().__init__()
+        self.capabilities = capabilities
+
+
 def run(op, **options):
     """Statuses by check, and messages of the failures."""
     results = check_operator(op, **options)
@@ -617,11 +763,11 @@ def run(op, **options):
     return {r.name: r.status for r in results}, failures
 
 
-def test_nothing_is_wrong_with_a_sound_operator():
-    for cls in (Sound, Positive):
-        statuses, failures = run(cls())
-        assert failures == {}
-        assert set(statuses.values()) <= {"passed", "skipped"}
+@pytest.mark.parametrize("cls", [Sound, Positive])
+def test_nothing_is_wrong_with_a_sound_operator(cls):
+    statuses, failures = run(cls())
+    assert failures == {}
+    assert set(statuses.values()) <= {"passed", "skipped"}
 
 
 @pytest.mark.parametrize(("cls", "caught", "capabilities"), BROKEN)
@@ -633,6 +779,207 @@ def test_broken(cls, caught, capabilities):
         assert OperatorSuite.checks[name] in message
 
 
+@pytest.mark.parametrize(("cls", "name", "options"), ALSO)
+def test_also_broken(cls, name, options):
+    (result,) = check_operator(cls(**options), checks=[name])
+    assert result.status == "failed"
+    assert result.message.startswith(f"sound: {name}: ")
+
+
 def test_every_check_catches_something():
-    caught = [check for case in BROKEN for check in case.values[1]]
+    caught = [name for case in BROKEN for name in case.values[1]]
     assert set(caught) == set(OperatorSuite.checks)
+
+
+# How a suite runs
+
+
+def test_every_check_has_a_reason():
+    for name, reason in OperatorSuite.checks.items():
+        assert callable(getattr(OperatorSuite, f"test_{name}"))
+        assert reason.endswith("."), name
+
+
+def test_a_failure_names_the_smallest_case():
+    (result,) = check_operator(CoarseByDefault(), checks=["values"])
+    assert result.status == "failed"
+    assert result.message.splitlines()[1:] == [
+        "  case '1-D' (2 of 2 cases): sound(x: float32 (2, 4, 9), weight: float32 (4, 2, 3), "
+        "bias: float32 (4,), groups=2, padding=(1,))",
+        "  The result is the definition's, as close as the contract promises.",
+    ]
+    assert str(result) == f"failed: values: {result.message}"
+
+
+def test_an_unexpected_error_is_a_failure_and_is_kept():
+    class Raises(Sound):
+        def compute(self, *args, **kwargs):
+            raise ZeroDivisionError("of zero")
+
+    (result,) = check_operator(Raises(), checks=["values"])
+    assert "raised ZeroDivisionError: of zero\n  case '1-D' (2 of 2 cases)" in result.message
+    assert isinstance(result.error.__cause__, ZeroDivisionError)
+
+
+def test_expected_failures_are_strict():
+    options = {"expected_failures": {"values": "known", "direct": "supposed"}}
+    values, direct = check_operator(CoarseByDefault(), checks=["values", "direct"], **options)
+    assert (values.status, values.message) == ("expected", "known")
+    assert direct.status == "failed"
+    assert "passes, but was expected to fail (supposed)" in direct.message
+
+
+class NoGradients(Sound):
+    def backward(self, *args, **kwargs):
+        raise NotImplementedError("sound: it has no gradients")
+
+
+class SaysSo(NoGradients):
+    capabilities = frozenset(CAPABILITIES) - {"backward"}
+
+
+@pytest.mark.parametrize(
+    ("op", "options"),
+    [(SaysSo(), {}), (NoGradients(), {"capabilities": SaysSo.capabilities})],
+    ids=["operator", "argument"],
+)
+def test_a_check_that_needs_something_else_is_skipped(op, options):
+    statuses, failures = run(op, **options)
+    assert failures == {}
+    needs = {name: getattr(OperatorSuite, f"test_{name}").needs for name in OperatorSuite.checks}
+    skipped = {name for name, status in statuses.items() if status == "skipped"}
+    assert skipped == {name for name in needs if "backward" in needs[name]}
+    (result,) = check_operator(op, checks=["needs"], **options)
+    assert result.message == "the operator lacks backward"
+
+
+def test_names_that_do_not_exist():
+    for options, message in (
+        ({"checks": ["test_values"]}, r"no check is called 'test_values' \(did you mean 'values'"),
+        ({"expected_failures": {"value": ""}}, r"no check is called 'value' \(did you mean"),
+        ({"capabilities": {"backwards"}}, r"no capability is called 'backwards' \(did you mean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_operator("standard", **options)
+    with pytest.raises(ValueError, match=r"^Typo: no check is called 'plans'"):
+        type("Typo", (OperatorSuite,), {"expected_failures": {"plans": "slow"}})
+    with pytest.raises(ValueError, match=r"^check: needs must be out of backward"):
+        check("backwards")
+    with pytest.raises(pyconv.UnknownOperatorError):
+        check_operator("no_such_operator")
+
+
+def test_results_are_for_programs_too():
+    results = iter_checks("standard", checks=["metadata", "signature"])
+    first = next(results)
+    assert isinstance(first, CheckResult)
+    assert [first.name, *(result.name for result in results)] == ["metadata", "signature"]
+    (failure,) = check_operator(NoSummary(), checks=["metadata"])
+    for result in (first, failure):
+        assert json.loads(json.dumps(result.to_dict()))["status"] == result.status
+
+
+def test_a_suite_may_have_other_checks_and_arrays():
+    class Ours(OperatorSuite):
+        test_metadata = None  # taken out
+
+        @check("backward")
+        def test_ours(self, op):
+            """We look at the operator ourselves."""
+            (call,) = self.calls(op)
+            assert set(call.arrays["weight"].flat) == {1.0}
+            raise AssertionError("seen")
+
+        def cases(self, op):
+            yield next(iter(op.cases()))
+
+        def array(self, name, shape, rng):
+            return np.ones(shape) if name == "weight" else super().array(name, shape, rng)
+
+    assert "metadata" not in Ours.checks
+    assert Ours.checks["ours"] == "We look at the operator ourselves."
+    (result,) = check_operator(Sound(), suite=Ours, checks=["ours"])
+    assert result.status == "failed"
+    assert "raised AssertionError: seen" in result.message
+
+
+def test_pytest_is_not_needed():
+    code = """
+    import sys
+    sys.modules["pytest"] = None
+    from pyconv.testing import check_operator
+    results = check_operator("pointwise", checks=["values", "gradients", "threads"])
+    print(*results, sep="; ")
+    """
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.stderr == ""
+    assert result.stdout == "passed: values; passed: gradients; passed: threads\n"
+
+
+PLUGIN_TESTS = """
+import pytest
+from pyconv.operators.standard import Standard
+from pyconv.testing import CAPABILITIES, OperatorSuite
+
+class Ours(Standard):
+    name = "ours"
+    aliases = ()
+    summary = ""
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if out.dtype == "f4" and problem.reason == "asked for":
+            out[...] = 7
+        return used
+
+class TestOurs(OperatorSuite):
+    capabilities = set(CAPABILITIES) - {"bfloat16"}
+    expected_failures = {"metadata": "no summary yet", "values": "we thought so"}
+
+    @pytest.fixture
+    def op(self):
+        return Ours()
+"""
+
+
+def test_under_pytest(tmp_path):
+    (tmp_path / "test_ours.py").write_text(PLUGIN_TESTS)
+    names = ("metadata", "values", "direct", "bfloat16", "cost")
+    tests = [f"test_ours.py::TestOurs::test_{name}" for name in names]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-rA", *tests],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    text = result.stdout
+    assert "2 failed, 1 passed, 1 skipped, 1 xfailed" in text
+    assert "PASSED test_ours.py::TestOurs::test_cost" in text
+    assert "XFAIL test_ours.py::TestOurs::test_metadata - no summary yet" in text
+    assert "the operator lacks bfloat16" in text
+    assert "ours: values: passes, but was expected to fail (we thought so)" in text
+    assert "case '1-D strided' (5 of 5 cases): ours(x: float32 (2, 3, 17)" in text
+    assert "_compare.py" not in text  # pytest shows nothing of how the suite works
+
+
+def test_the_suite_knows_no_operator():
+    """Built-ins have no privileges: no code of the suite has the name of one."""
+    for path in Path(pyconv.testing.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        docs = {
+            node.body[0].value
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node) is not None
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and node not in docs:
+                assert node.value not in builtin_names(), f"{path.name}:{node.lineno}"
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                assert "pyconv.operators" not in ast.unparse(node), path.name

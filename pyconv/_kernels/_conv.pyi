@@ -29,7 +29,6 @@ def weight_gradient(
     x: Array,
     grad: Array,
     out: Array,
-    taps: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
     offset: Sequence[int],

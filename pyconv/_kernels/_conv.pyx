@@ -150,20 +150,21 @@ def correlate(
 
 
 def weight_gradient(
-    str operator, x, grad, out, taps, stride, dilation, offset, str mode, int compute,
-    int threads, Py_ssize_t budget, bint measure=False
+    str operator, x, grad, out, stride, dilation, offset, str mode, int compute, int threads,
+    Py_ssize_t budget, bint measure=False
 ):
-    """Gradient of the weights into `out` (G, M, C*T).  Returns the bytes of workspace.
+    """Gradient of the weights into `out` (G, M, C, T0, T1, T2).  Returns bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); grad: (N, G*M, O0, O1, O2), the gradient of `correlate`'s result.
     """
     cdef grid q
     cdef packer pk
     cdef tensor result, dy
-    describe(out, 3, compute, &result)
+    describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
     fill_grid(
-        x, result.shape[0], taps, grad.shape[2:], stride, dilation, offset, mode, compute, &q)
+        x, result.shape[0], out.shape[3:], grad.shape[2:], stride, dilation, offset, mode,
+        compute, &q)
     merge_axes(&q, &dy)
     use_grid(&pk, &q)
     return weight_gemm(operator, &pk, &dy, &result, q.leaf, threads, budget, measure)

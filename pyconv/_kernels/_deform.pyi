@@ -33,7 +33,6 @@ def weight_gradient(
     grad: Array,
     out: Array,
     rank: int,
-    taps: Sequence[int],
     stride: Sequence[int],
     dilation: Sequence[int],
     origin: Sequence[int],

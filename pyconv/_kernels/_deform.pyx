@@ -330,18 +330,18 @@ def correlate(
 
 
 def weight_gradient(
-    str operator, x, offset, mask, grad, out, int rank, taps, stride, dilation, origin,
-    int compute, int threads, Py_ssize_t budget, bint measure=False
+    str operator, x, offset, mask, grad, out, int rank, stride, dilation, origin, int compute,
+    int threads, Py_ssize_t budget, bint measure=False
 ):
-    """Gradient of the weights into `out` (G, M, C*T).  Returns the bytes of workspace."""
+    """Gradient of the weights into `out` (G, M, C, T0, T1, T2).  Returns bytes of workspace."""
     cdef sampler s
     cdef packer pk
     cdef tensor result, dy
-    describe(out, 3, compute, &result)
+    describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
     fill_sampler(
-        x, offset, mask, result.shape[0], rank, taps, grad.shape[2:], stride, dilation, origin,
-        compute, &s)
+        x, offset, mask, result.shape[0], rank, out.shape[3:], grad.shape[2:], stride, dilation,
+        origin, compute, &s)
     use_sampler(&pk, &s)
     return weight_gemm(operator, &pk, &dy, &result, s.leaf, threads, budget, measure)
 

@@ -453,9 +453,7 @@ cdef int fit_threads(
 ) except -1:
     cdef Py_ssize_t each = <Py_ssize_t>(scratch + 128)
     if each + fixed > budget:
-        checks.fail(
-            operator, "max_workspace", f"be at least {each + fixed} bytes for these shapes",
-            budget)
+        raise checks.WorkspaceError(operator, each + fixed, budget)
     return <int>min(<Py_ssize_t>threads, (budget - fixed) // each)
 
 

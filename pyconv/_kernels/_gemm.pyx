@@ -425,9 +425,7 @@ cdef Py_ssize_t implicit_gemm(
     threads = <int>(job.pixel_splits * job.row_splits)
     shortfall = fixed + threads * (aligned(scratch) + 128) - budget
     if shortfall > 0:
-        checks.fail(
-            operator, "max_workspace", f"be at least {budget + shortfall} bytes for these shapes",
-            budget)
+        raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
         return budget + shortfall
     if bias is not None:
@@ -453,7 +451,7 @@ cdef struct weight_job:
     const leaf_table* leaf
     const packer* pk
     const tensor* grad          # (N, groups * rows, O0, O1, O2)
-    const tensor* out           # (groups, rows, depth)
+    const tensor* out           # (groups, rows, channels, taps, taps, taps)
     Py_ssize_t groups, rows, depth, pixels
     Py_ssize_t tiles            # pixel tiles, all samples
     Py_ssize_t plane_tiles      # pixel tiles of one sample
@@ -540,17 +538,28 @@ cdef void weight_task(
                     leaf.gemm(
                         min(mr, depth - i), nr, count, b + i * PIXEL_TILE * es, PIXEL_TILE, 1,
                         gp + j * count * es, c + (i * ld + j) * es, ld, 1, NULL, 1)
-        if job.chunks == 1:
-            leaf.store[job.out.storage](
-                job.out.data + g * job.out.stride[0] + m * job.out.stride[1]
-                + k * job.out.stride[2],
-                job.out.stride[2], job.out.stride[1], c, ld, depth, rows)
-        else:
-            for i in range(depth):
+        for i in range(depth):
+            if job.chunks == 1:
+                store_depth(job, g, m, k + i, c + i * ld * es, rows)
+            else:
                 memcpy(
                     job.partial + (((chunk * job.groups + g) * job.depth + k + i) * job.rows
                                    + m) * es,
                     c + i * ld * es, rows * es)
+
+
+cdef void store_depth(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, const char* src,
+    Py_ssize_t rows
+) noexcept nogil:
+    """Results of depth k, rows m .. m+rows-1 of group g, to their places."""
+    cdef const tensor* out = job.out
+    cdef char* dst = out.data + g * out.stride[0] + m * out.stride[1]
+    cdef int axis
+    for axis in range(5, 1, -1):
+        dst += k % out.shape[axis] * out.stride[axis]
+        k //= out.shape[axis]
+    job.leaf.store[out.storage](dst, 0, out.stride[1], src, 0, 1, rows)
 
 
 cdef void add_chunks_task(
@@ -565,10 +574,7 @@ cdef void add_chunks_task(
         total = job.partial + task * job.rows * es
         for chunk in range(1, job.chunks):
             leaf.add_strided(job.rows, total + chunk * size, total, 1)
-        leaf.store[job.out.storage](
-            job.out.data + task // job.depth * job.out.stride[0]
-            + task % job.depth * job.out.stride[2],
-            job.out.stride[2], job.out.stride[1], total, job.rows, 1, job.rows)
+        store_depth(job, task // job.depth, 0, task % job.depth, total, job.rows)
 
 
 cdef size_t weight_scratch(weight_job* job) noexcept nogil:
@@ -584,13 +590,14 @@ cdef Py_ssize_t weight_gemm(
     str operator, const packer* pk, const tensor* grad, const tensor* out,
     const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure
 ) except -1:
-    """Gradient of the weights into `out` (groups, rows, depth); returns bytes of workspace."""
+    """Gradient of the weights into `out`, of six axes as the operand; bytes of workspace."""
     cdef weight_job job
     cdef Workspace partial
     cdef size_t scratch
     cdef Py_ssize_t fixed = 0, size, blocks, shortfall
     job.leaf, job.pk, job.grad, job.out = leaf, pk, grad, out
-    job.groups, job.rows, job.depth = out.shape[0], out.shape[1], out.shape[2]
+    job.groups, job.rows = out.shape[0], out.shape[1]
+    job.depth = out.shape[2] * out.shape[3] * out.shape[4] * out.shape[5]
     job.pixels = grad.shape[2] * grad.shape[3] * grad.shape[4]
     job.plane_tiles = ceil_div(job.pixels, PIXEL_TILE)
     job.tiles = grad.shape[0] * job.plane_tiles
@@ -629,9 +636,7 @@ cdef Py_ssize_t weight_gemm(
         scratch = weight_scratch(&job)
     shortfall = fixed + threads * <Py_ssize_t>(scratch + 128) - budget
     if shortfall > 0:
-        checks.fail(
-            operator, "max_workspace", f"be at least {budget + shortfall} bytes for these shapes",
-            budget)
+        raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
         return budget + shortfall
     if job.chunks > 1:

@@ -248,12 +248,10 @@ class Deformable(Operator):
             return
         if "weight" in out:
             dw = engine.grouped_weight(out["weight"], problem.groups, problem.flip)
-            flat = engine.flat_depth(dw)
             _deform.weight_gradient(
-                run.operator, *views, dy, flat, rank, dw.shape[3:], *engine.numbers(axes),
+                run.operator, *views, dy, dw, rank, *engine.numbers(axes),
                 run.compute, run.threads, run.budget,
             )  # fmt: skip
-            engine.put_back(dw, flat)
         if results:
             _input_gradients(run, views, weight, dy, results, axes, rank)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import wraps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator
@@ -51,6 +51,8 @@ class CheckResult:
         What is wrong, or why it was skipped; empty if it passed.
     seconds : float
         How long it took.
+    error : Exception or None
+        What was raised.
     """
 
     name: str
@@ -59,6 +61,16 @@ class CheckResult:
     message: str = ""
     seconds: float = 0.0
     error: BaseException | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, for JSON; the exception is left out."""
+        return {
+            "name": self.name,
+            "reason": self.reason,
+            "status": self.status,
+            "message": self.message,
+            "seconds": self.seconds,
+        }
 
     def __str__(self) -> str:
         text = f"{self.status}: {self.name}"

@@ -9,7 +9,7 @@ from pyconv import _plugins
 from pyconv.testing._call import Call
 from pyconv.testing._check import CAPABILITIES, check
 from pyconv.testing._compare import fail, named, require
-from pyconv.testing._suite import Suite
+from pyconv.testing._suite import Suite, bfloat16
 
 if TYPE_CHECKING:
     from pyconv.operator import Operator
@@ -159,9 +159,9 @@ def _try_single(call: Call) -> bool:
     return call.batched
 
 
-def _try_half(call: Call) -> bool:
-    call.forward(call.cast("float16"))
-    return True
+def _try_bfloat16(call: Call) -> bool:
+    dtype = bfloat16()
+    return dtype is not None and bool(call.forward(call.cast(dtype)).shape)
 
 
 _ATTEMPTS = {
@@ -169,5 +169,6 @@ _ATTEMPTS = {
     "plan": lambda call: bool(call.plan()),
     "batch": _try_batch,
     "unbatched": _try_single,
-    "float16": _try_half,
+    "float16": lambda call: bool(call.forward(call.cast("float16")).shape),
+    "bfloat16": _try_bfloat16,
 }

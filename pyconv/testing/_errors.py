@@ -28,6 +28,7 @@ _NONSENSE: dict[str, Any] = {
     "[[1]]": [[1]],
 }
 
+_AXES = 12  # more than an image and a kernel have together
 _GUARD = 64  # elements on each side of a guarded array
 
 
@@ -89,7 +90,7 @@ class Errors(Suite):
             labels = list(call.flat())
             wrong: dict[str, Callable[[Array], Any]] = {
                 "of dtype int32": lambda a: a.astype(np.int32),
-                "with 7 axes": _with_axes,
+                f"with {_AXES} axes": _with_axes,
                 "that is a list": lambda a: a.tolist(),
             }
             for what, change in wrong.items():
@@ -137,7 +138,7 @@ class Errors(Suite):
         def examine(call: Call) -> None:
             names = [*call.flat(), *op.array_names]
             for label in call.flat():
-                for what, change in (("7 axes", _with_axes), ("no axis", _without_axes)):
+                for what, change in ((f"{_AXES} axes", _with_axes), ("no axis", _without_axes)):
                     arrays = call.changed(change, [label])
                     _refuse(call, arrays, ValueError, names, f"{label} with {what}")
 
@@ -158,7 +159,7 @@ class Errors(Suite):
                 attempts["backward"] = lambda: wrong.backward(grad=call.grad)
             names = [*call.flat(), *op.array_names]
             texts = {
-                who: refused(f"{who} with 7 axes of x", ValueError, op.name, names, attempt)
+                who: refused(f"{who} with {_AXES} axes of x", ValueError, op.name, names, attempt)
                 for who, attempt in attempts.items()
             }
             first = texts["the call"]
@@ -269,7 +270,7 @@ def _refuse(call: Call, arrays: Any, kinds: Any, names: Any, what: str) -> None:
 
 
 def _with_axes(array: Array) -> Array:
-    return array[(np.newaxis,) * (7 - array.ndim)]
+    return array[(np.newaxis,) * (_AXES - array.ndim)]
 
 
 def _without_axes(array: Array) -> Array:

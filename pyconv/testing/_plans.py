@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyconv.operator import DEFAULT_WORKSPACE
 from pyconv.testing._call import Call
 from pyconv.testing._check import check
 from pyconv.testing._compare import fail, named, refused, require, same_bits
+from pyconv.testing._memory import OVERHEAD, allocated
 from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 _FACTS = ("output_shape", "algorithm", "workspace_bytes", "macs")
 _BUDGETS = (None, 2**20, 2**16, 2**12, 2**8, 1)
+_LARGE = 2**18  # elements; a plan that holds them all needs more than what is not counted
+_MEASURED = 2**20
 
 
 class Plans(Suite):
@@ -101,24 +105,32 @@ class Plans(Suite):
 
     @check("plan", "max_workspace")
     def test_workspace(self, op: Operator) -> None:
-        """A plan's workspace_bytes stays within max_workspace, or it is refused by that name."""
+        """workspace_bytes is within max_workspace, and a call allocates no more than it says."""
 
         def examine(call: Call) -> None:
-            large = call.enlarged(2**16)
+            large = call.enlarged(_LARGE)
             for budget in _BUDGETS:
                 params: dict[str, Any] = {} if budget is None else {"max_workspace": budget}
-                limit = 32 * 2**20 if budget is None else budget
+                limit = DEFAULT_WORKSPACE if budget is None else budget
                 try:
-                    used = large.plan(**params).workspace_bytes
+                    plan = large.plan(**params)
                 except ValueError as error:
                     text = str(error)
                     require(
-                        budget is not None and named("max_workspace", text)
-                        and named(op.name, text),
+                        budget is not None and named("max_workspace", text),
                         f"max_workspace={budget} is refused without its name: {text!r}",
-                    )  # fmt: skip
+                    )
+                    require(named(op.name, text), f"the error does not name {op.name}: {text!r}")
                     continue
+                used = plan.workspace_bytes
                 require(used <= limit, f"max_workspace={limit}, but workspace_bytes is {used}")
+                if budget == _MEASURED:
+                    taken = allocated(large.run, plan, large.copies())
+                    require(
+                        taken <= used + OVERHEAD,
+                        f"workspace_bytes is {used}, but a call allocates {taken} bytes besides "
+                        f"the result (for {large})",
+                    )
 
         self.each(self.calls(op, "float32"), examine)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import pyconv
 from pyconv.testing._call import Call
 from pyconv.testing._check import check
 from pyconv.testing._compare import all_same_bits, fail, named, require, same_bits
+from pyconv.testing._memory import OVERHEAD, allocated
 from pyconv.testing._suite import Suite
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _LARGE = 2**18
 # Enough that a buffer in proportion to it does not fit the workspace below.
 _HUGE = 2**20
 _WORKSPACE = 2**20
-_OVERHEAD = 2**17  # Python objects, and tables in proportion to one axis
 
 
 class Promises(Suite):
@@ -110,8 +109,11 @@ class Promises(Suite):
                 for label, array in none.flat().items():
                     if label.partition("[")[0] in self.constants:
                         continue
-                    zeros = np.zeros_like(array)
-                    same_bits(gradients[label], zeros, f"the gradient of {label}", "for no image")
+                    gradient = gradients[label]
+                    require(
+                        gradient.shape == array.shape and not gradient.any(),
+                        f"the gradient of {label} is not all zero for no image",
+                    )
 
         self.each(self.batched_calls(op, "float32"), examine, "a batch axis")
 
@@ -128,27 +130,15 @@ class Promises(Suite):
         self.each(self.calls(op, "float32"), examine)
 
     def _examine_memory(self, call: Call, what: str, make: Callable[..., Any]) -> None:
-        arrays = call.copies()
-        grad = {"grad": call.grad} if what == "backward" else {}
-        tracing = tracemalloc.is_tracing()
-        if not tracing:
-            tracemalloc.start()
+        given = {"grad": call.grad} if what == "backward" else {}
         try:
-            tracemalloc.reset_peak()
-            before, _ = tracemalloc.get_traced_memory()
-            result = make(arrays, max_workspace=_WORKSPACE, **grad)
-            _, peak = tracemalloc.get_traced_memory()
+            taken = allocated(make, call.copies(), max_workspace=_WORKSPACE, **given)
         except ValueError as error:
             if named("max_workspace", str(error)):
                 return  # it says so
             raise
-        finally:
-            if not tracing:
-                tracemalloc.stop()
-        results = call.flat(result).values() if isinstance(result, dict) else [result]
-        taken = peak - before - sum(array.nbytes for array in results)
         require(
-            taken <= _WORKSPACE + _OVERHEAD,
+            taken <= _WORKSPACE + OVERHEAD,
             f"{what} with max_workspace={_WORKSPACE} allocates {taken} bytes besides the results "
             f"(for {call})",
         )
