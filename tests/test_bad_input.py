@@ -1,7 +1,8 @@
 """Arguments of any value end in a ValueError or TypeError that names operator and argument."""
 
-from __future__ import contextlib
+from __future__ import annotations
 
+import contextlib
 import functools
 
 import ml_dtypes
@@ -371,7 +372,7 @@ FREE_AXES = {
 
 @OPERATORS
 def test_arrays(name):
-    _, arrays, params = valid(name)
+    op, arrays, params = valid(name)
     problems = []
     for key, value in arrays.items():
         parts = value if isinstance(value, tuple) else (value,)
@@ -389,7 +390,7 @@ def test_arrays(name):
 @OPERATORS
 def test_array_shapes(name):
     """Shapes that fit no call. The message may name another array: either may be the wrong one."""
-    op, arrays, params = valid(name)
+    _, arrays, params = valid(name)
     problems = []
     for key, value in arrays.items():
         parts = value if isinstance(value, tuple) else (value,)
@@ -580,7 +581,8 @@ def test_plan(name):
     x_shape = arrays["x"].shape
     problems = []
     for bad in (None, 1, "abc", (), (1, 2), (1.0,) * 4, (-1, 4, 7, 6), (10**30, 4, 7, 6),
-                [None] * 4, (True, 4, 7, 6), (2, 5, 7, 6), object(), ((2, 4), 7, 6), (1,) * 10_000, Endless(),
+                [None] * 4,
+                (True, 4, 7, 6), (2, 5, 7, 6), object(), ((2, 4), 7, 6), (1,) * 10_000, Endless(),
                 Raises()):  # fmt: skip
         try:
             refused(lambda: op.plan(bad, *args, **kwargs, **params), name, "x")

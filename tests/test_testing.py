@@ -351,11 +351,18 @@ class OneForNone(Sound):
         return np.zeros((1, *result.shape[1:]), result.dtype) if len(result) == 0 else result
 
 
-@broken("memory")
+@broken("memory", "workspace")
 class Columns(Sound):
     def compute(self, problem, arrays, out, run, prepared=None):
         np.empty((arrays["x"].size, 9), out.dtype)
         return super().compute(problem, arrays, out, run, prepared)
+
+
+@broken("memory")
+class WideGradientSums(Sound):
+    def gradients(self, problem, grad, arrays, out, run):
+        np.empty((grad.size, 3), np.float64)
+        super().gradients(problem, grad, arrays, out, run)
 
 
 @broken("inputs_unchanged")
@@ -613,7 +620,7 @@ class SharesItsResult(Plan):
 @planned
 class ConvertsImages(Plan):
     def __call__(self, x, **kwargs):
-        if isinstance(x, np.ndarray):
+        if isinstance(x, np.ndarray) and x.dtype.name != self.dtype.name:
             x = x.astype(self.dtype)
         return super().__call__(x, **kwargs)
 
@@ -675,13 +682,6 @@ class ThreadDependentGradient(Sound):
         super().gradients(problem, grad, arrays, out, run)
         if "weight" in out and run.threads == 3:
             nudge(out["weight"])
-
-
-@also("memory")
-class WideGradientSums(Sound):
-    def gradients(self, problem, grad, arrays, out, run):
-        np.empty((grad.size, 3), np.float64)
-        super().gradients(problem, grad, arrays, out, run)
 
 
 @also("out")
