@@ -147,7 +147,7 @@ cdef inline void combine(
             for b2 in range(2):
                 w2 = p2.weight[b2]
                 if not (p0.inside[b0] and p1.inside[b1] and p2.inside[b2]):
-                    drop_corner(s, at, j, q, kind)
+                    drop_corner(s, at, j, q, m, kind)
                 elif kind == SAMPLE:
                     at.where[q * ld + j] = p0.place[b0] + p1.place[b1] + p2.place[b2]
                     put(at.coef, q * ld + j, m * w0 * w1 * w2, single)
@@ -167,13 +167,14 @@ cdef inline void combine(
 
 
 cdef inline void drop_corner(
-    const sampler* s, positions* at, Py_ssize_t j, Py_ssize_t q, int kind
+    const sampler* s, positions* at, Py_ssize_t j, Py_ssize_t q, double m, int kind
 ) noexcept nogil:
-    """Corner q of pixel j counts zero."""
+    """Corner q of pixel j counts zero, times the mask: a NaN there is not lost."""
     cdef int i
+    cdef double nothing = 0 * m if kind == SAMPLE else 0
     at.where[q * at.ld + j] = LEAF_OUTSIDE
     for i in range(1 if kind == SAMPLE else 1 + s.rank):
-        put(at.coef, (i * s.corners + q) * at.ld + j, 0, s.leaf.esize == 4)
+        put(at.coef, (i * s.corners + q) * at.ld + j, nothing, s.leaf.esize == 4)
 
 
 cdef void locate(
@@ -222,7 +223,7 @@ cdef void locate(
             combine(s, around, at, j, m, kind)
         else:
             for q in range(s.corners):
-                drop_corner(s, at, j, q, kind)
+                drop_corner(s, at, j, q, m, kind)
         o[2] += 1
         if o[2] == s.out[2]:
             o[2] = 0

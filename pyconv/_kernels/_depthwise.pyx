@@ -515,6 +515,10 @@ def weight_gradient(
     cdef size_t scratch = 0
     if out.size == 0:
         return 0
+    if grad.size == 0:
+        if not measure:
+            out[...] = 0
+        return 0
     tables = set_up(
         &job, x, out, grad, stride, dilation, offset, mode, compute, True, &scratch)
     size = job.groups * job.multiplier * job.q.channels * job.taps

