@@ -30,7 +30,7 @@ cdef enum:
     TILE_BYTES = 192 * 1024         # B tile: stays in L2 beside the A block
     BLOCK_BYTES = 192 * 1024        # A block
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
-    DEPTH_BLOCK = 256               # KC, about
+    DEPTH_BLOCK = 64                # KC, about: the longest chain of roundings
     MOST_PIXELS = 1024
 
 

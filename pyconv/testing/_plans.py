@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _FACTS = ("output_shape", "algorithm", "workspace_bytes", "macs")
 _BUDGETS = (None, 2**20, 2**16, 2**12, 2**8, 1)
-_LARGE = 2**18  # elements: buffers of that size are more than what is not counted
+_LARGE = 2**20  # elements: buffers of that size do not fit the smaller workspace
+_SMALL = 2**20  # bytes
 
 
 class Plans(Suite):
@@ -122,13 +123,14 @@ class Plans(Suite):
                 else:
                     require(used <= limit, f"max_workspace={limit}, but workspace_bytes is {used}")
             large = call.enlarged(_LARGE)
-            plan = large.plan()
-            used, taken = plan.workspace_bytes, allocated(large.run, plan, large.copies())
-            require(
-                taken <= used + OVERHEAD,
-                f"workspace_bytes is {used}, but a call allocates {taken} bytes besides the result "
-                f"(for {large})",
-            )
+            for budget in (DEFAULT_WORKSPACE, _SMALL):
+                plan = large.plan(max_workspace=budget)
+                used, taken = plan.workspace_bytes, allocated(large.run, plan, large.copies())
+                require(
+                    taken <= used + OVERHEAD,
+                    f"with max_workspace={budget}, workspace_bytes is {used}, but a call allocates "
+                    f"{taken} bytes besides the result (for {large})",
+                )
 
         self.each(self.calls(op, "float32"), examine)
 
