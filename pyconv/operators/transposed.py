@@ -239,20 +239,23 @@ def _apply_col2im(
     def columns_bytes(box: Box) -> int:
         return depth * es * prod(last - first for first, last in sources(box))
 
+    pieces = list(engine.boxes(out.shape[2:], lambda b: columns_bytes(b) <= most))
+    largest = max(pieces, key=columns_bytes)
+    if columns_bytes(largest) > most:
+        checks.fail(
+            run.operator, "algorithm",
+            f"not be 'col2im' for this shape: the columns of one output take "
+            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
+            "col2im",
+        )  # fmt: skip
+    blocks = [max(1, min(rows, most // max(1, columns_bytes(b)))) for b in pieces]
+    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
+    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
+    gemm = run.less(store.nbytes)
     used = 0
-    for box in engine.boxes(out.shape[2:], lambda b: columns_bytes(b) <= most):
-        each = columns_bytes(box)
-        if each > most:
-            checks.fail(
-                run.operator, "algorithm",
-                f"not be 'col2im' for this shape: the columns of one output take {each} bytes, "
-                f"more than half of max_workspace ({run.budget})", "col2im",
-            )  # fmt: skip
-        block = max(1, min(rows, most // max(1, each)))
+    for box, block in zip(pieces, blocks, strict=True):
         source = sources(box)
         extent = [last - first for first, last in source]
-        columns = np.empty((1, block * depth, *extent), run.dtype)
-        gemm = run.less(columns.nbytes)
         piece, place = x[engine.region(source)], out[engine.region(box)]
         shift = [
             first * a.stride - a.before - lo
@@ -260,16 +263,17 @@ def _apply_col2im(
         ]
         for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
             count = min(block, rows - m)
-            part = columns[:, : count * depth]
-            used = columns.nbytes + engine.product_with(
+            columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
+            need = engine.product_with(
                 gemm, kernel[g : g + 1, m * depth : (m + count) * depth],
-                piece[n : n + 1, g * channels : (g + 1) * channels], part,
+                piece[n : n + 1, g * channels : (g + 1) * channels], columns,
             )  # fmt: skip
+            used = max(used, store.nbytes + need)
             if run.measure:
-                return used  # the first box is the largest
+                break
             at = slice(g * rows + m, g * rows + m + count)
             _col2im.fold(
-                part.reshape(count, depth, *extent), None if bias is None else bias[at],
+                columns.reshape(count, depth, *extent), None if bias is None else bias[at],
                 place[n, at], taps, [a.stride for a in axes], [a.dilation for a in axes], shift,
                 run.compute, run.threads,
             )  # fmt: skip
