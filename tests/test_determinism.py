@@ -140,6 +140,18 @@ def test_plans_of_any_call(name):
     test()
 
 
+@pytest.mark.parametrize("key", LARGE)
+def test_a_plan_keeps_its_weights(key):
+    """What happens to the arrays that it was made of changes nothing."""
+    call = LARGE[key].map(np.copy)
+    later = call.operator.per_call
+    args, kwargs = call.arguments(skip=later)
+    plan = call.operator.plan(call.arrays["x"].shape, *args, **kwargs)
+    y = call.run()
+    call.map(lambda array: array.fill(7), [name for name in call.arrays if name not in later])
+    assert_same(plan(*(call.arrays[name] for name in later)), y)
+
+
 @pytest.mark.parametrize("name", calls.OPERATORS)
 def test_a_plan_of_many_threads(name):
     """One plan, called at the same time from several threads."""

@@ -211,6 +211,22 @@ def test_sixteen_bits_are_computed_in_32(name, dtype):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_sixteen_bit_number(dtype, layout):
+    """All of them are read right, and products are rounded to nearest, ties to even."""
+    dtype = calls.DTYPES[dtype]
+    x = np.arange(2**16, dtype=np.uint16).view(dtype)
+    with np.errstate(invalid="ignore"):  # signalling NaNs are among them
+        x = x[np.isfinite(x)]
+    weight = np.array([1, 1.5, -1.25, 0.5, 2.0**-10, 2.0**-14, 1.0 + dtype.type(2**-7)], dtype)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = (weight.astype(np.float32)[:, None] * x.astype(np.float32)).astype(dtype)
+    image = x[:, None] if layout == "channels_last" else x[None]
+    y = pyconv.conv(image, weight.reshape(-1, 1, 1), layout=layout)
+    np.testing.assert_array_equal(y.T if layout == "channels_last" else y, exact)
+
+
 def test_results_beyond_the_range_of_float16_are_infinite():
     x = np.array([[[300.0, -300.0, 255.875]]], np.float16)
     weight = np.array([[[256.0]]], np.float16)
