@@ -11,8 +11,9 @@ gradients of the weights are summed box by box, and the boxes follow from shapes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from pyconv import engine
 from pyconv._kernels._tensor import padding_sources
+from pyconv.checks import WorkspaceError
 from pyconv.engine import Array, Axes, Box, Run
 from pyconv.geometry import Axis
 
@@ -57,31 +59,52 @@ class Chain:
 
     # ---- regions -----------------------------------------------------------------------------
 
-    def _source(self, axis: Axis, lo: int, hi: int) -> tuple[int, int]:
-        """The elements that outputs ``lo .. hi-1`` read, as one range."""
-        first, last = engine.reads(axis, lo, hi)
-        if self.mode != "zeros" and (first < 0 or last > axis.size):
-            sources = padding_sources(first, last, axis.size, self.mode)
-            return int(sources.min()), int(sources.max()) + 1
-        first, last = max(first, 0), min(last, axis.size)
-        return (first, last) if first < last else (0, 0)
+    def _source(self, axis: Axis, lo: int, hi: int) -> list[tuple[int, int, int, int]]:
+        """The parts of what outputs ``lo .. hi-1`` read: padded positions, elements (as a range).
 
-    def _regions(self, level: int, box: Box) -> Iterator[tuple[int, Box]]:
-        """Levels whose images are held to compute `box` of `level`, and the parts of them."""
-        while level > 0:
-            yield level, box
-            level -= 1
-            box = tuple(
-                self._source(a, lo, hi)
-                for a, (lo, hi) in zip(self.stages[level].axes, box, strict=True)
-            )
+        With zeros it is the one range inside the array; otherwise what stands before the array and
+        after it comes from somewhere else, which may be far away.
+        """
+        first, last = engine.reads(axis, lo, hi)
+        inside = max(first, 0), min(last, axis.size)
+        if self.mode == "zeros" or (first >= 0 and last <= axis.size):
+            if inside[0] >= inside[1]:
+                inside = 0, 0
+            return [(*inside, *inside)]
+        parts = [(*inside, *inside)] if inside[0] < inside[1] else []
+        for start, stop in ((first, min(last, 0)), (max(first, axis.size), last)):
+            if start < stop:
+                # a period has all elements there are
+                sources = padding_sources(
+                    start, min(stop, start + 2 * axis.size), axis.size, self.mode
+                )
+                parts.append((start, stop, int(sources.min()), int(sources.max()) + 1))
+        return parts
+
+    def _sources(self, level: int, box: Box) -> list[list[tuple[int, int, int, int]]]:
+        """`_source` along each axis, for a box of `level`."""
+        axes = self.stages[level - 1].axes
+        return [self._source(a, *side) for a, side in zip(axes, box, strict=True)]
+
+    def _held(self, level: int, box: Box) -> int:
+        """Elements, per sample, of images that are held to compute `box` of a level."""
+        if level <= 1:
+            return 0
+        below, parts = level - 1, self._sources(level, box)
+        elements = 0
+        for choice in product(*parts):
+            region = tuple((lo, hi) for _, _, lo, hi in choice)
+            each = self.channels[below] * prod(hi - lo for lo, hi in region)
+            elements = max(elements, each + self._held(below, region))
+        if any(part[0][:2] != part[0][2:] or len(part) > 1 for part in parts):
+            # the parts are put together, by way of an index that copies
+            reach = [max(p[1] for p in part) - min(p[0] for p in part) for part in parts]
+            elements = 2 * elements + self.channels[below] * prod(reach)
+        return elements
 
     def _forward_bytes(self, level: int, box: Box, n: int) -> int:
-        elements = sum(
-            self.channels[at] * prod(hi - lo for lo, hi in part)
-            for at, part in self._regions(level, box)
-        )
-        return n * elements * self.run.dtype.itemsize * (1 if self.mode == "zeros" else 2)
+        """Bytes of images that are held to compute `box` of a level, the box itself aside."""
+        return n * self._held(level, box) * self.run.dtype.itemsize
 
     def _backward_bytes(self, level: int, box: Box, n: int) -> int:
         elements = 0
@@ -95,6 +118,8 @@ class Chain:
 
     def _batches(self, each: int) -> Iterator[slice]:
         """Ranges of samples that fit together, given the bytes that one takes."""
+        if self.mode != "zeros":
+            each = max(each, 3 * engine.fold_bytes(self.half))
         count = max(1, min(self.x.shape[0], self.limit // max(1, each)))
         for first in range(0, self.x.shape[0], count):
             yield slice(first, min(first + count, self.x.shape[0]))
@@ -104,30 +129,26 @@ class Chain:
     def forward(self, bias: Array | None, out: Array) -> int:
         """Write the last stage's image plus `bias` into `out`; return the bytes of workspace."""
         last = len(self.stages)
-        whole = tuple((0, e) for e in self.extents[last])
-        pieces = []
-        for samples in self._batches(self._forward_bytes(last - 1, self._before(last, whole), 1)):
-            n = samples.stop - samples.start
-            fits = lambda box, n=n: self._held(last, box, n) <= self.limit  # noqa: E731
-            pieces += [(samples, box) for box in engine.boxes(self.extents[last], fits)]
+
+        def each(box: Box, n: int) -> int:
+            return self._forward_bytes(last, box, n)
+
+        pieces = self._pieces(self.extents[last], each)
+        held = max(each(box, s.stop - s.start) for s, box in pieces)
         # A workspace too small is found out before anything is written. Where it is ample, the
         # first box tells; where it is not, boxes of slightly different sizes may differ.
         measuring = Chain(replace(self.run, measure=True), self.x, self.stages, self.mode)
         for samples, box in pieces if self.run.budget < engine.AMPLE else pieces[:1]:
             measuring._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
-        held = max(self._held(last, box, s.stop - s.start) for s, box in pieces)
         if not self.run.measure:
             for samples, box in pieces:
                 self._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
         return held + measuring.used
 
-    def _before(self, level: int, box: Box) -> Box:
-        axes = self.stages[level - 1].axes
-        return tuple(self._source(a, *side) for a, side in zip(axes, box, strict=True))
-
-    def _held(self, level: int, box: Box, n: int) -> int:
-        """Bytes of intermediate images for a box of the last level, which is not one of them."""
-        return self._forward_bytes(level - 1, self._before(level, box), n)
+    def _check(self, held: int) -> None:
+        """Refuse to hold more than half of the workspace."""
+        if held > self.half.budget:
+            raise WorkspaceError(self.run.operator, 2 * held, self.run.budget)
 
     def value(self, level: int, box: Box, samples: slice) -> Array:
         """The image of a level on a box."""
@@ -156,21 +177,30 @@ class Chain:
 
     def _input(self, level: int, box: Box, samples: slice) -> tuple[Array, list[Axis]]:
         """What stage `level` reads for a box, padding filled in, and its axes there."""
-        stage = self.stages[level]
-        region = self._before(level + 1, box)
-        source = self.value(level, region, samples)
-        axes = []
-        for i, (axis, (lo, hi), (start, stop)) in enumerate(
-            zip(stage.axes, box, region, strict=True)
-        ):
-            before = axis.before - lo * axis.stride + start
-            first, last = engine.reads(axis, lo, hi)
-            if self.mode != "zeros" and (first < 0 or last > axis.size):
-                rows = padding_sources(first, last, axis.size, self.mode) - start
-                source = np.take(source, rows, axis=2 + i)
-                before, start, stop = 0, first, last
-            axes.append(replace(axis, size=stop - start, before=before, out=hi - lo))
-        return source, axes
+        stage, parts = self.stages[level], self._sources(level + 1, box)
+        starts = [min(part[0] for part in along) for along in parts]
+        stops = [max(part[1] for part in along) for along in parts]
+        axes = [
+            replace(a, size=stop - start, before=a.before - lo * a.stride + start, out=hi - lo)
+            for a, (lo, hi), start, stop in zip(stage.axes, box, starts, stops, strict=True)
+        ]
+        if all(len(along) == 1 and along[0][:2] == along[0][2:] for along in parts):
+            return self.value(level, tuple(zip(starts, stops, strict=True)), samples), axes
+        n = len(range(*samples.indices(self.x.shape[0])))
+        sides = [stop - start for start, stop in zip(starts, stops, strict=True)]
+        whole = np.empty((n, self.channels[level], *sides), self.run.dtype)
+        for choice in product(*parts):
+            value = self.value(level, tuple((lo, hi) for _, _, lo, hi in choice), samples)
+            place = []
+            for i, (axis, start, (first, stop, lo, hi)) in enumerate(
+                zip(stage.axes, starts, choice, strict=True)
+            ):
+                place.append(slice(first - start, stop - start))
+                if (first, stop) != (lo, hi):
+                    rows = padding_sources(first, stop, axis.size, self.mode) - lo
+                    value = np.take(value, rows, axis=2 + i)
+            whole[slice(None), slice(None), place[0], place[1], place[2]] = value
+        return whole, axes
 
     # ---- backward ----------------------------------------------------------------------------
 
@@ -194,43 +224,76 @@ class Chain:
 
         if self.mode == "zeros":
             return adjoint(box)
-        return engine.fold(stage.axes, box, self.mode, adjoint, shape, self.run.dtype)
+        return engine.fold(self.half, stage.axes, box, self.mode, adjoint, shape)
 
     def input_gradient(self, grad: Array, out: Array) -> None:
         """Gradient of the input into `out`."""
-        whole = tuple((0, e) for e in self.extents[0])
-        for samples in self._batches(self._backward_bytes(0, whole, 1)):
+        for samples, box in self._pieces(
+            self.extents[0], lambda b, n: self._backward_bytes(0, b, n)
+        ):
+            part = self.gradient(0, box, samples, grad)
+            with engine.rounding():
+                out[engine.region(box, samples)] = part
+
+    def _pieces(
+        self, extent: tuple[int, ...], each: Callable[[Box, int], int]
+    ) -> list[tuple[slice, Box]]:
+        """Samples and boxes for which no more is held than there is room for."""
+        pieces: list[tuple[slice, Box]] = []
+        for samples in self._batches(each(tuple((0, e) for e in extent), 1)):
             n = samples.stop - samples.start
-            fits = lambda box, n=n: self._backward_bytes(0, box, n) <= self.limit  # noqa: E731
-            for box in engine.boxes(self.extents[0], fits):
-                part = self.gradient(0, box, samples, grad)
-                with engine.rounding():
-                    out[engine.region(box, samples)] = part
+            fits = lambda box, n=n: each(box, n) <= self.limit  # noqa: E731
+            pieces += [(samples, box) for box in engine.boxes(extent, fits)]
+        self._check(max((each(box, s.stop - s.start) for s, box in pieces), default=0))
+        return pieces
 
     def weight_gradient(self, level: int, grad: Array, out: Array) -> None:
         """Gradient of the weight of stage `level` into `out` (G, M, C, T0, T1, T2)."""
+        groups, rows = out.shape[:2]
+        row = prod(out.shape[2:]) * self.run.dtype.itemsize  # bytes, in the compute type
+        most = max(1, self.half.budget // 8 // max(1, row))
+        if out.dtype == self.run.dtype:
+            self._sum_weight(level, grad, out, out, slice(0, groups), slice(0, rows), most)
+            return
+        # A 16-bit gradient is summed in the compute type, as many rows at a time as there is room.
+        for g, m in engine.blocks(groups, rows, most):
+            part = out[g, m]
+            total = np.empty(part.shape, self.run.dtype)
+            self._sum_weight(level, grad, part, total, g, m, most)
+            with engine.rounding():
+                part[...] = total
+
+    def _sum_weight(
+        self, level: int, grad: Array, out: Array, total: Array, g: slice, m: slice, most: int
+    ) -> None:
+        """Sum the rows `m` of groups `g` of a weight's gradient over all boxes, into `total`.
+
+        What one box adds is made for at most `most` rows at a time.
+        """
         stage = self.stages[level]
-        total = np.zeros(out.shape, self.run.dtype)
-        part = np.empty(out.shape, self.run.dtype)
+        channels = stage.weight.shape[2]
 
         def each(box: Box, n: int) -> int:
-            return self._backward_bytes(level + 1, box, n) + self._held(level + 1, box, n)
+            held = self._forward_bytes(level + 1, box, n)
+            return held + self._backward_bytes(level + 1, box, n)
 
-        whole = tuple((0, e) for e in self.extents[level + 1])
-        for samples in self._batches(each(whole, 1)):
-            n = samples.stop - samples.start
-            fits = lambda box, n=n: each(box, n) <= self.limit  # noqa: E731
-            for box in engine.boxes(self.extents[level + 1], fits):
-                dy = self.gradient(level + 1, box, samples, grad)
-                if level == 0:
-                    axes = [
-                        engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)
-                    ]
-                    source, mode = self.x[samples], self.mode
-                else:
-                    source, axes = self._input(level, box, samples)
-                    mode = "zeros"
-                engine.weight_gradient(self.half, source, dy, part, engine.three(axes), mode)
-                total += part
-        with engine.rounding():
-            out[...] = total
+        total[...] = 0
+        for samples, box in self._pieces(self.extents[level + 1], each):
+            dy = self.gradient(level + 1, box, samples, grad)
+            if level == 0:  # the input is there as a whole
+                source, mode = self.x[samples], self.mode
+                axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
+            else:
+                (source, axes), mode = self._input(level, box, samples), "zeros"
+            for h, r in engine.blocks(g.stop - g.start, m.stop - m.start, most):
+                first, last = g.start + h.start, g.start + h.stop - 1  # groups
+                rows = slice(
+                    first * stage.weight.shape[1] + m.start + r.start,
+                    last * stage.weight.shape[1] + m.start + r.stop,
+                )
+                part = np.empty(total[h, r].shape, self.run.dtype)
+                engine.weight_gradient(
+                    self.half, source[:, first * channels : (last + 1) * channels], dy[:, rows],
+                    part, engine.three(axes), mode,
+                )  # fmt: skip
+                total[h, r] += part

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,13 @@ Box = tuple[tuple[int, int], ...]  # (first, past the last) along each spatial a
 # Workspace with which no step of a call fails that comes after a first one has succeeded.
 AMPLE = 8 * 2**20
 
-# Padded positions that the gradient of a padded input folds at a time, along one axis.
-MOST_RUN = 4096
+# What the gradient of a padded input folds at a time, per sample, if a box is smaller than that;
+# and the longest run along one axis.
+FOLD_BYTES = 2**18
+LONGEST_RUN = 2**16
+
+# Pixels that a box should have room for, before its channels are split.
+LEAST_PIXELS = 256
 
 
 def untouched(size: int) -> Axis:
@@ -214,7 +220,7 @@ def adjoint(
     """
     most = 0
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
-    covered = sum(int(np.prod([p.count for p in phase])) for phase in phases)
+    covered = sum(prod(p.count for p in phase) for phase in phases)
     if run.budget < AMPLE and not run.measure:
         # A workspace too small is found out before anything is written.
         adjoint(replace(run, measure=True), grad, weight, bias, out, axes, packed)
@@ -318,66 +324,72 @@ def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
         stack.append((*box[:i], (lo, middle), *box[i + 1 :]))
 
 
+def blocks(groups: int, rows: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Split ``groups`` times ``rows`` channels into ranges of at most `most`: of groups, of rows.
+
+    Either all rows of some groups or some rows of one group: channels next to each other.
+    """
+    if rows <= most:
+        step = max(1, most // max(1, rows))
+        for g in range(0, groups, step):
+            yield slice(g, min(g + step, groups)), slice(0, rows)
+        return
+    for g, m in product(range(groups), range(0, rows, most)):
+        yield slice(g, g + 1), slice(m, min(m + most, rows))
+
+
+def fold_bytes(run: Run) -> int:
+    """`FOLD_BYTES`, or less where the workspace is small."""
+    return min(FOLD_BYTES, run.budget // 6)
+
+
 def fold(
+    run: Run,
     axes: Axes,
     box: Box,
     mode: str,
     padded: Callable[[Box], Array],
     shape: tuple[int, int],
-    dtype: np.dtype[Any],
 ) -> Array:
     """Gradient at the input positions of `box`, given that at positions of the padded input.
 
     ``padded(box)`` returns the gradient for a box of padded positions, in the compute type; every
-    padded position's share is added to the element it was a copy of. `shape` is ``(N, C)``.
+    padded position's share is added to the element it was a copy of, in an order that does not
+    depend on the batch. `shape` is ``(N, C)``.
     """
-    total: Array | None = None
-    runs = [list(_runs_into(a, lo, hi, mode)) for a, (lo, hi) in zip(axes, box, strict=True)]
+    sides = [hi - lo for lo, hi in box]
+    around = [a.before > 0 or a.after > 0 for a in axes]
+    # How much longer than the box's sides a run of padded positions may be.
+    room = max(1.0, fold_bytes(run) / max(1, shape[1] * run.dtype.itemsize * prod(sides)))
+    room **= 1 / max(1, sum(around))
+    runs = [
+        list(_runs_into(a, lo, hi, mode, min(max(1, int((hi - lo) * room)), LONGEST_RUN)))
+        for a, (lo, hi) in zip(axes, box, strict=True)
+    ]
+    if all(run == [side] for run, side in zip(runs, box, strict=True)):
+        return padded(box)
+    total = np.zeros(shape + tuple(sides), run.dtype)
     for choice in product(*runs):
-        part = padded(tuple((v, v + len(to)) for v, to in choice))
-        for i, (_, to) in enumerate(choice):
-            part = _gather_axis(part, 2 + i, to, box[i][1] - box[i][0])
-        total = part if total is None else total + part
-    if total is None:  # cropped away on some axis
-        return np.zeros(shape + tuple(hi - lo for lo, hi in box), dtype)
+        _col2im.add_padded(
+            padded(choice), total, [lo for lo, _ in choice], [a.size for a in axes],
+            [lo for lo, _ in box], mode, run.compute, run.threads,
+        )  # fmt: skip
     return total
 
 
-def _runs_into(axis: Axis, lo: int, hi: int, mode: str) -> Iterator[tuple[int, Array]]:
-    """Runs of padded positions that copy elements ``lo .. hi-1``: first position, elements.
-
-    A run is no longer than the elements, or `MOST_RUN`, so that no padding is ever whole in memory.
-    """
+def _runs_into(axis: Axis, lo: int, hi: int, mode: str, longest: int) -> Iterator[tuple[int, int]]:
+    """Runs of padded positions among which are all copies of the elements ``lo .. hi-1``."""
     first, last = -axis.before, (axis.out - 1) * axis.stride + axis.reach - axis.before
-    longest = max(hi - lo, MOST_RUN)
     # the elements themselves, then what stands before and after the array
     inner = max(lo, first), min(hi, last)
     if inner[0] < inner[1]:
-        yield inner[0], np.arange(inner[0] - lo, inner[1] - lo)
+        yield inner
     for start, stop in ((first, min(0, last)), (max(axis.size, first), last)):
         for v in range(start, stop, longest):
             sources = padding_sources(v, min(v + longest, stop), axis.size, mode)
             inside = np.flatnonzero((sources >= lo) & (sources < hi))
             if inside.size:
-                for piece in np.split(inside, np.flatnonzero(np.diff(inside) != 1) + 1):
-                    yield v + int(piece[0]), sources[piece] - lo
-
-
-def _gather_axis(part: Array, axis: int, to: Array, extent: int) -> Array:
-    """Add slice j of `part` to slice ``to[j]`` of the result, along one axis."""
-    if len(to) == extent and np.array_equal(to, np.arange(extent)):
-        return part
-    part = np.moveaxis(part, axis, 0)
-    result = np.zeros((extent, *part.shape[1:]), part.dtype)
-    breaks = np.flatnonzero(np.diff(np.diff(to, prepend=to[0] - 1)) != 0) + 1
-    for piece in np.split(np.arange(len(to)), breaks):
-        at = to[piece]
-        if len(set(at.tolist())) == len(at):
-            result[at] += part[piece]
-        else:  # copies of one element, in order
-            for j in piece:
-                result[to[j]] += part[j]
-    return np.moveaxis(result, 0, axis)
+                yield v + int(inside[0]), v + int(inside[-1]) + 1
 
 
 def input_gradient(
@@ -387,21 +399,41 @@ def input_gradient(
     if mode == "zeros" or all(a.before <= 0 and a.after <= 0 for a in axes):
         adjoint(run, grad, weight, None, out, axes)
         return
-    shape = (out.shape[0], out.shape[1])
-    size = shape[0] * shape[1] * run.dtype.itemsize
-    half = run.share(2)
+    half = run.share(2)  # for the kernels; the other half for sums and what is added to them
+    most = half.budget // (3 * run.dtype.itemsize)  # elements
+    rows = weight.shape[1]
+    for g, c in blocks(weight.shape[0], weight.shape[2], max(1, most // LEAST_PIXELS)):
+        channels = slice(
+            g.start * weight.shape[2] + c.start, (g.stop - 1) * weight.shape[2] + c.stop
+        )
+        part = grad[:, g.start * rows : g.stop * rows]
+        _folded_gradient(half, part, weight[g, :, c], out[:, channels], axes, mode, most)
 
-    def padded(box: Box) -> Array:
-        parts = [adjoint_on(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
-        after = grad[region([(first, last) for _, first, last in parts])]
-        result = np.empty(shape + tuple(hi - lo for lo, hi in box), run.dtype)
-        adjoint(half, after, weight, None, result, three([axis for axis, _, _ in parts]))
-        return result
 
-    def fits(box: Box) -> bool:
-        return size * int(np.prod([hi - lo for lo, hi in box])) * 3 <= half.budget
+def _folded_gradient(
+    run: Run, grad: Array, weight: Array, out: Array, axes: Axes, mode: str, most: int
+) -> None:
+    """`input_gradient` by boxes of at most `most` elements, or of the least that can be."""
+    samples, channels = out.shape[:2]
+    least = fold_bytes(run) // run.dtype.itemsize
 
-    for box in boxes(out.shape[2:], fits):
-        total = fold(axes, box, mode, padded, shape, run.dtype)
+    def elements(box: Box) -> int:
+        return max(least, channels * prod(hi - lo for lo, hi in box))
+
+    # One sample settles the boxes; where it is but one, several samples may go together.
+    pieces = list(boxes(out.shape[2:], lambda box: elements(box) <= most))
+    count = max(1, most // elements(pieces[0])) if len(pieces) == 1 else 1
+    for first, box in product(range(0, samples, count), pieces):
+        chosen = slice(first, min(first + count, samples))
+        shape = (chosen.stop - chosen.start, channels)
+
+        def padded(part: Box, chosen: slice = chosen, shape: tuple[int, int] = shape) -> Array:
+            on = [adjoint_on(a, lo, hi) for a, (lo, hi) in zip(axes, part, strict=True)]
+            after = grad[region([(start, stop) for _, start, stop in on], chosen)]
+            result = np.empty(shape + tuple(hi - lo for lo, hi in part), run.dtype)
+            adjoint(run, after, weight, None, result, three([axis for axis, _, _ in on]))
+            return result
+
+        total = fold(run, axes, box, mode, padded, shape)
         with rounding():
-            out[region(box)] = total
+            out[region(box, chosen)] = total

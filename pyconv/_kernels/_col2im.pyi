@@ -16,4 +16,14 @@ def fold(
     compute: int,
     threads: int,
 ) -> None: ...
+def add_padded(
+    part: Array,
+    total: Array,
+    first: Sequence[int],
+    size: Sequence[int],
+    lo: Sequence[int],
+    mode: str,
+    compute: int,
+    threads: int,
+) -> None: ...
 def sum_channels(x: Array, out: Array, compute: int, threads: int) -> None: ...

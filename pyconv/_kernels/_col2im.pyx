@@ -12,7 +12,9 @@ from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport leaf, leaf_table
 from pyconv._kernels._parallel cimport run, useful_threads
-from pyconv._kernels._tensor cimport describe, tensor
+from pyconv._kernels._tensor cimport describe, source_index, tensor
+
+from pyconv._kernels._tensor import PADDING_MODES
 
 cdef enum:
     SUM_BLOCK = 1024
@@ -27,7 +29,7 @@ cdef struct fold_job:
     Py_ssize_t taps[3]
     Py_ssize_t box[3]           # Q: extents of the columns
     Py_ssize_t stride[3]
-    Py_ssize_t dilation[3]
+    Py_ssize_t dilation[3]      # may be negative
     Py_ssize_t shift[3]         # output i gets column q with q*stride + t*dilation + shift = i
 
 
@@ -113,6 +115,67 @@ def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int thr
         job.shift[axis] = shift[axis]
     run(fold_task, &job, job.out.shape[0] * job.out.shape[1] * job.out.shape[2],
         useful_threads(threads, 2.0 * columns.size), job.out.shape[3] * job.leaf.esize)
+
+
+# ---- padded positions to the elements that they are copies of ----------------------------------
+
+cdef struct padding_job:
+    tensor part                 # (N, C, P0, P1, P2), contiguous, compute type
+    tensor total                # (N, C, I0, I1, I2), likewise
+    Py_ssize_t first[3]         # padded position of the part's first element
+    Py_ssize_t size[3]          # of the whole axis
+    Py_ssize_t lo[3]            # element of the axis that the total begins with
+    int mode
+    bint single
+
+
+cdef void padding_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are images, (n, c) flattened: every element gets its copies in ascending order."""
+    cdef const padding_job* job = <const padding_job*>ctx
+    cdef const tensor* part = &job.part
+    cdef const tensor* total = &job.total
+    cdef Py_ssize_t plane = part.shape[2] * part.shape[3] * part.shape[4]
+    cdef Py_ssize_t sums = total.shape[2] * total.shape[3] * total.shape[4]
+    cdef Py_ssize_t task, p0, p1, p2, i0, i1, i2, src, dst
+    for task in range(first, last):
+        for p0 in range(part.shape[2]):
+            i0 = source_index(job.first[0] + p0, job.size[0], job.mode) - job.lo[0]
+            if not 0 <= i0 < total.shape[2]:
+                continue
+            for p1 in range(part.shape[3]):
+                i1 = source_index(job.first[1] + p1, job.size[1], job.mode) - job.lo[1]
+                if not 0 <= i1 < total.shape[3]:
+                    continue
+                src = task * plane + (p0 * part.shape[3] + p1) * part.shape[4]
+                dst = task * sums + (i0 * total.shape[3] + i1) * total.shape[4]
+                for p2 in range(part.shape[4]):
+                    i2 = source_index(job.first[2] + p2, job.size[2], job.mode) - job.lo[2]
+                    if not 0 <= i2 < total.shape[4]:
+                        continue
+                    if job.single:
+                        (<float*>total.data)[dst + i2] += (<const float*>part.data)[src + p2]
+                    else:
+                        (<double*>total.data)[dst + i2] += (<const double*>part.data)[src + p2]
+
+
+def add_padded(part, total, first, size, lo, str mode, int compute, int threads):
+    """Add `part` (N, C, P0, P1, P2), at padded positions, to the elements that they copy.
+
+    `total` (N, C, I0, I1, I2) are the elements from `lo` of axes of extents `size`; both arrays are
+    contiguous and of the compute type.  Copies of other elements are left out.
+    """
+    cdef padding_job job
+    cdef int axis
+    describe(part, 5, compute, &job.part)
+    describe(total, 5, compute, &job.total)
+    job.mode = PADDING_MODES[mode]
+    job.single = leaf(compute).esize == 4
+    for axis in range(3):
+        job.first[axis], job.size[axis], job.lo[axis] = first[axis], size[axis], lo[axis]
+    run(padding_task, &job, job.part.shape[0] * job.part.shape[1],
+        useful_threads(threads, 8.0 * part.size), 0)
 
 
 # ---- sums over everything but the channel: the gradient of a bias ------------------------------

@@ -63,5 +63,6 @@ def input_gradients(
     p: int,
     first: int,
     lo: int,
+    flipped: bool,
 ) -> None: ...
 def gradient_bytes(rank: int, compute: int, count: int) -> int: ...

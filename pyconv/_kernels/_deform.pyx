@@ -363,10 +363,15 @@ cdef struct gradient_job:
     const tensor* doffset       # (N, OG * rank * T, O0, O1, O2)
     const tensor* dmask         # (N, OG * T, O0, O1, O2)
     const char* columns         # [G][width][T][count], compute type
+    bint flipped                # taps of the columns in reverse order
     Py_ssize_t n, p, count
     Py_ssize_t groups
     Py_ssize_t first, width     # channels first .. first+width-1 of each group have columns
     Py_ssize_t lo, hi           # bytes of a channel of sums to touch
+
+
+cdef inline Py_ssize_t column_tap(const gradient_job* job, Py_ssize_t t) noexcept nogil:
+    return job.s.all_taps - 1 - t if job.flipped else t
 
 
 cdef void scatter_task(
@@ -387,7 +392,7 @@ cdef void scatter_task(
                 held = og
             s.leaf.scatter(
                 job.count, s.corners, at.ld, at.where, at.coef,
-                job.columns + (task * s.all_taps + t) * job.count * es,
+                job.columns + (task * s.all_taps + column_tap(job, t)) * job.count * es,
                 job.sums + task // job.width * job.group_pitch
                 + task % job.width * job.channel_pitch,
                 job.lo, job.hi)
@@ -434,7 +439,8 @@ cdef void slope_task(
                     table.sample_dot[s.x.storage](
                         count, sets, s.corners, ld, at.where, at.coef,
                         s.x.data + job.n * s.x.stride[0] + c * s.x.stride[1],
-                        job.columns + ((c * s.all_taps + t) * job.count + p) * es, sums)
+                        job.columns
+                        + ((c * s.all_taps + column_tap(job, t)) * job.count + p) * es, sums)
                 if job.dmask != NULL:
                     store_pixels(
                         table, job.dmask, job.dmask.data + job.n * job.dmask.stride[0]
@@ -450,15 +456,15 @@ cdef void slope_task(
 def input_gradients(
     columns, x, offset, mask, dx, window, doffset, dmask, Py_ssize_t groups, int rank, taps, out,
     stride, dilation, origin, int compute, int threads, Py_ssize_t n, Py_ssize_t p,
-    Py_ssize_t first, Py_ssize_t lo
+    Py_ssize_t first, Py_ssize_t lo, bint flipped
 ):
     """Add what the pixels of `columns` contribute to the gradients of sample n.
 
     columns: (groups, width, T, count), contiguous, compute type: channels first .. of each group,
-    pixels p .. p+count-1.  The gradient of x is added to `dx` (N, C, S0, S1, S2) in the compute
-    type, or to `window` (groups, width, elements), contiguous: elements lo .. of those channels,
-    spatial axes flattened.  `doffset` and `dmask` are overwritten, and need all channels.  Each
-    may be None.
+    pixels p .. p+count-1, the taps in reverse order if `flipped`.  The gradient of x is added to
+    `dx` (N, C, S0, S1, S2) in the compute type, or to `window` (groups, width, elements),
+    contiguous: elements lo .. of those channels, spatial axes flattened.  `doffset` and `dmask`
+    are overwritten, and need all channels.  Each may be None.
     """
     cdef sampler s
     cdef gradient_job job
@@ -471,6 +477,7 @@ def input_gradients(
     describe(columns, 4, compute, &t_columns)
     job.s = &s
     job.columns = t_columns.data
+    job.flipped = flipped
     job.n, job.p, job.count = n, p, t_columns.shape[3]
     job.groups, job.first, job.width = groups, first, t_columns.shape[1]
     job.dx, job.doffset, job.dmask = NULL, NULL, NULL

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -26,6 +27,9 @@ from pyconv.operators._convolution import (
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
+
+# Elements of a 16-bit gradient that are rounded at a time.
+MOST_INDICES = 2**16
 
 # Columns of the gradients that are made at a time: they stay in cache.
 COLUMN_BYTES = 2 * 2**20
@@ -240,7 +244,6 @@ class Deformable(Operator):
     ) -> None:
         view, axes, rank = problem.image.view, engine.three(problem.axes), len(problem.axes)
         views, dy = self._views(problem, arrays), view(grad)
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         results: dict[str, Array] = {n: view(out[n]) for n in ("x", "offset", "mask") if n in out}
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
@@ -255,7 +258,9 @@ class Deformable(Operator):
                 run.compute, run.threads, run.budget,
             )  # fmt: skip
         if results:
-            _input_gradients(run, views, weight, dy, results, axes, rank)
+            # as it lies in memory: the columns' taps are turned round instead
+            weight = engine.grouped_weight(arrays["weight"], problem.groups)
+            _input_gradients(run, views, weight, dy, results, axes, rank, problem.flip)
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         plain = problem.image.plain
@@ -302,6 +307,7 @@ def _input_gradients(
     results: dict[str, Array],
     axes: Axes,
     rank: int,
+    flip: bool,
 ) -> None:
     """Gradients of x, offset and mask, those that are in `results`.
 
@@ -313,7 +319,7 @@ def _input_gradients(
     if direct is not None or len(results) > (dx is not None):
         if direct is not None:
             direct[...] = 0
-        _sweep(run, views, weight, grad, axes, rank, direct, results)
+        _sweep(run, views, weight, grad, axes, rank, flip, direct, results)
     if dx is None or direct is not None:
         return
     # A 16-bit gradient is summed in the compute type and rounded once: some channels at a time,
@@ -329,12 +335,14 @@ def _input_gradients(
         for first, lo in product(range(0, channels, block), range(0, plane, elements)):
             width, hi = min(block, channels - first), min(lo + elements, plane)
             window = np.zeros((groups, width, hi - lo), run.dtype)
-            _sweep(half, one, weight, grad[n : n + 1], axes, rank, None, {},
+            _sweep(half, one, weight, grad[n : n + 1], axes, rank, flip, None, {},
                    first=first, window=window, lo=lo)  # fmt: skip
-            at = np.unravel_index(np.arange(lo, hi), x.shape[2:])
-            with engine.rounding():
-                for g, c in product(range(groups), range(width)):
-                    dx[n, g * channels + first + c][at] = window[g, c]
+            for start in range(lo, hi, MOST_INDICES):
+                stop = min(start + MOST_INDICES, hi)
+                at = np.unravel_index(np.arange(start, stop), x.shape[2:])
+                with engine.rounding():
+                    for g, c in product(range(groups), range(width)):
+                        dx[n, g * channels + first + c][at] = window[g, c, start - lo : stop - lo]
 
 
 def _sweep(
@@ -344,6 +352,7 @@ def _sweep(
     grad: Array,
     axes: Axes,
     rank: int,
+    flip: bool,
     dx: Array | None,
     results: dict[str, Array],
     *,
@@ -359,25 +368,45 @@ def _sweep(
     # The tile orders the sums, so it may depend on the workspace but not on the threads: where
     # their scratch does not fit, there are fewer of them.
     most = run.budget // 4 // max(column, _deform.gradient_bytes(rank, run.compute, 1))
-    tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // column)))
+    widest = max(column, groups * rows * run.dtype.itemsize)  # `_pixels` may have to copy
+    tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // widest)))
     scratch = _deform.gradient_bytes(rank, run.compute, tile)
     threads = max(1, min(run.threads, run.budget // 4 // scratch))
     half = run.share(2)
-    part = weight[:, :, first : first + width].reshape(groups, rows, width * depth)
-    kernel = engine.matrix(part.swapaxes(1, 2))
+    blocks = list(_matrices(weight[:, :, first : first + width], run.budget // 8))
     store = np.empty(groups * width * depth * tile, run.dtype)
     for n, p in product(range(grad.shape[0]), range(0, pixels, tile)):
         count = min(tile, pixels - p)
-        columns = store[: groups * width * depth * count]
-        engine.product_with(
-            half, kernel, _pixels(grad[n], p, count),
-            columns.reshape(1, groups * width * depth, 1, 1, count),
-        )  # fmt: skip
+        columns = store[: groups * width * depth * count].reshape(groups, width, depth, count)
+        source = _pixels(grad[n], p, count)
+        for part, g, c in blocks:
+            kernel = engine.matrix(part().swapaxes(1, 2))
+            made = columns[g, c].reshape(1, -1, 1, 1, count)
+            engine.product_with(half, kernel, source[:, g.start * rows : g.stop * rows], made)
         _deform.input_gradients(
-            columns.reshape(groups, width, depth, count), *views, dx, window,
-            results.get("offset"), results.get("mask"), groups, rank, taps, extent,
-            *engine.numbers(axes), run.compute, threads, n, p, first, lo,
+            columns, *views, dx, window, results.get("offset"), results.get("mask"), groups, rank,
+            taps, extent, *engine.numbers(axes), run.compute, threads, n, p, first, lo, flip,
         )  # fmt: skip
+
+
+def _matrices(weight: Array, most: int) -> Iterator[tuple[Callable[[], Array], slice, slice]]:
+    """Weights ``(G, M, C, T0, T1, T2)`` as matrices ``(G, M, C*T)``, with their ranges of G and C.
+
+    Where that takes a copy, it is made when it is called for, and has at most `most` bytes.
+    """
+    groups, rows, channels, *taps = weight.shape
+    size = prod(taps)
+    if weight[0, 0].flags.c_contiguous:
+        flat = np.lib.stride_tricks.as_strided(
+            weight, (groups, rows, channels * size), (*weight.strides[:2], weight.itemsize)
+        )
+        yield lambda: flat, slice(0, groups), slice(0, channels)
+        return
+    block = max(1, min(channels, most // max(1, rows * size * weight.itemsize)))
+    for g, c in product(range(groups), range(0, channels, block)):
+        end = min(c + block, channels)
+        part = weight[g : g + 1, :, c:end]
+        yield partial(np.reshape, part, (1, rows, -1)), slice(g, g + 1), slice(c, end)
 
 
 def _pixels(image: Array, p: int, count: int) -> Array:

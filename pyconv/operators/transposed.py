@@ -26,6 +26,9 @@ from pyconv.operators._convolution import (
 )
 from pyconv.operators._docs import shared
 
+# A row of the result that one thread gathers at a time.
+ROW_BYTES = 2**16
+
 
 @shared
 def transposed_conv(
@@ -79,8 +82,9 @@ def transposed_conv(
         Flip the kernel.
     algorithm : {"auto", "direct", "phase", "col2im"}
         ``"phase"`` (and ``"direct"`` and ``"auto"``): one dense convolution for each residue of
-        the result modulo the stride. ``"col2im"``: a matrix product, whose columns are then
-        gathered, a box of the result at a time.
+        the result modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes
+        NaNs of these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a
+        box of the result at a time; each weight reaches only the outputs that `x` reaches by it.
     %(run)s
 
     Returns
@@ -161,11 +165,13 @@ class Transposed(Operator):
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         axes = engine.three(problem.axes)
         if problem.algorithm == "col2im":
-            return _apply_col2im(run, x, weight, arrays["bias"], y, axes)
+            # as it lies in memory: the columns are gathered the other way round instead
+            weight = engine.grouped_weight(arrays["weight"], problem.groups)
+            return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
+        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         return engine.adjoint(run, x, weight, arrays["bias"], y, axes, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
@@ -219,19 +225,20 @@ OPERATOR = Transposed()
 
 
 def _apply_col2im(
-    run: Run, x: Array, weight: Array, bias: Array | None, out: Array, axes: Axes
+    run: Run, x: Array, weight: Array, bias: Array | None, out: Array, axes: Axes, flip: bool
 ) -> int:
     """The adjoint as a matrix product and a gather of its columns, box by box.
 
     Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
     that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
-    to take half of the workspace at most.
+    to take half of the workspace at most. A flipped kernel is one whose taps step backwards.
     """
     groups, channels, rows = weight.shape[:3]
     taps = weight.shape[3:]
     depth, es = prod(taps), run.dtype.itemsize
     most = run.budget // 2
-    kernel = engine.matrix(weight.reshape(groups, channels, rows * depth).swapaxes(1, 2))
+    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
+    steps = [-a.dilation if flip else a.dilation for a in axes]
 
     def sources(box: Box) -> list[tuple[int, int]]:
         return [engine.read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
@@ -239,7 +246,11 @@ def _apply_col2im(
     def columns_bytes(box: Box) -> int:
         return depth * es * prod(last - first for first, last in sources(box))
 
-    pieces = list(engine.boxes(out.shape[2:], lambda b: columns_bytes(b) <= most))
+    def fits(box: Box) -> bool:
+        lo, hi = box[2]
+        return columns_bytes(box) <= most and hi - lo <= max(1, row)
+
+    pieces = list(engine.boxes(out.shape[2:], fits))
     largest = max(pieces, key=columns_bytes)
     if columns_bytes(largest) > most:
         checks.fail(
@@ -248,7 +259,8 @@ def _apply_col2im(
             f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
             "col2im",
         )  # fmt: skip
-    blocks = [max(1, min(rows, most // max(1, columns_bytes(b)))) for b in pieces]
+    widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
+    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
     sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
     store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
     gemm = run.less(store.nbytes)
@@ -258,14 +270,15 @@ def _apply_col2im(
         extent = [last - first for first, last in source]
         piece, place = x[engine.region(source)], out[engine.region(box)]
         shift = [
-            first * a.stride - a.before - lo
+            first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
             for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
         ]
         for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
             count = min(block, rows - m)
             columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
+            part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
             need = engine.product_with(
-                gemm, kernel[g : g + 1, m * depth : (m + count) * depth],
+                gemm, engine.matrix(part.swapaxes(1, 2)),
                 piece[n : n + 1, g * channels : (g + 1) * channels], columns,
             )  # fmt: skip
             used = max(used, store.nbytes + need)
@@ -274,7 +287,7 @@ def _apply_col2im(
             at = slice(g * rows + m, g * rows + m + count)
             _col2im.fold(
                 columns.reshape(count, depth, *extent), None if bias is None else bias[at],
-                place[n, at], taps, [a.stride for a in axes], [a.dilation for a in axes], shift,
+                place[n, at], taps, [a.stride for a in axes], steps, shift,
                 run.compute, run.threads,
             )  # fmt: skip
     return used
