@@ -146,7 +146,7 @@ class Operator:
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
     ) -> None:
         """Write the gradient of each argument named in `out` into the array there."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name}: has no gradients")
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         """Return the result by definition, see `pyconv.reference`."""
