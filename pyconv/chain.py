@@ -28,6 +28,13 @@ from pyconv.geometry import Axis
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
 
+Part = tuple[int, int, int, int]  # padded positions, and the elements they are copies of
+
+
+def _is_box(parts: Sequence[Sequence[Part]]) -> bool:
+    """Whether parts along the axes are a box of the image itself, nothing to be put together."""
+    return all(len(along) == 1 and along[0][:2] == along[0][2:] for along in parts)
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -59,7 +66,7 @@ class Chain:
 
     # ---- regions -----------------------------------------------------------------------------
 
-    def _source(self, axis: Axis, lo: int, hi: int) -> list[tuple[int, int, int, int]]:
+    def _source(self, axis: Axis, lo: int, hi: int) -> list[Part]:
         """The parts of what outputs ``lo .. hi-1`` read: padded positions, elements (as a range).
 
         With zeros it is the one range inside the array; otherwise what stands before the array and
@@ -81,7 +88,7 @@ class Chain:
                 parts.append((start, stop, int(sources.min()), int(sources.max()) + 1))
         return parts
 
-    def _sources(self, level: int, box: Box) -> list[list[tuple[int, int, int, int]]]:
+    def _sources(self, level: int, box: Box) -> list[list[Part]]:
         """`_source` along each axis, for a box of `level`."""
         axes = self.stages[level - 1].axes
         return [self._source(a, *side) for a, side in zip(axes, box, strict=True)]
@@ -96,7 +103,7 @@ class Chain:
             region = tuple((lo, hi) for _, _, lo, hi in choice)
             each = self.channels[below] * prod(hi - lo for lo, hi in region)
             elements = max(elements, each + self._held(below, region))
-        if any(part[0][:2] != part[0][2:] or len(part) > 1 for part in parts):
+        if not _is_box(parts):
             # the parts are put together, by way of an index that copies
             reach = [max(p[1] for p in part) - min(p[0] for p in part) for part in parts]
             elements = 2 * elements + self.channels[below] * prod(reach)
@@ -133,8 +140,7 @@ class Chain:
         def each(box: Box, n: int) -> int:
             return self._forward_bytes(last, box, n)
 
-        pieces = self._pieces(self.extents[last], each)
-        held = max(each(box, s.stop - s.start) for s, box in pieces)
+        pieces, held = self._pieces(self.extents[last], each)
         # A workspace too small is found out before anything is written. Where it is ample, the
         # first box tells; where it is not, boxes of slightly different sizes may differ.
         measuring = Chain(replace(self.run, measure=True), self.x, self.stages, self.mode)
@@ -144,11 +150,6 @@ class Chain:
             for samples, box in pieces:
                 self._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
         return held + measuring.used
-
-    def _check(self, held: int) -> None:
-        """Refuse to hold more than half of the workspace."""
-        if held > self.half.budget:
-            raise WorkspaceError(self.run.operator, 2 * held, self.run.budget)
 
     def value(self, level: int, box: Box, samples: slice) -> Array:
         """The image of a level on a box."""
@@ -184,7 +185,7 @@ class Chain:
             replace(a, size=stop - start, before=a.before - lo * a.stride + start, out=hi - lo)
             for a, (lo, hi), start, stop in zip(stage.axes, box, starts, stops, strict=True)
         ]
-        if all(len(along) == 1 and along[0][:2] == along[0][2:] for along in parts):
+        if _is_box(parts):
             return self.value(level, tuple(zip(starts, stops, strict=True)), samples), axes
         n = len(range(*samples.indices(self.x.shape[0])))
         sides = [stop - start for start, stop in zip(starts, stops, strict=True)]
@@ -228,72 +229,69 @@ class Chain:
 
     def input_gradient(self, grad: Array, out: Array) -> None:
         """Gradient of the input into `out`."""
-        for samples, box in self._pieces(
-            self.extents[0], lambda b, n: self._backward_bytes(0, b, n)
-        ):
+        pieces, _ = self._pieces(self.extents[0], lambda b, n: self._backward_bytes(0, b, n))
+        for samples, box in pieces:
             part = self.gradient(0, box, samples, grad)
             with engine.rounding():
                 out[engine.region(box, samples)] = part
 
     def _pieces(
         self, extent: tuple[int, ...], each: Callable[[Box, int], int]
-    ) -> list[tuple[slice, Box]]:
-        """Samples and boxes for which no more is held than there is room for."""
+    ) -> tuple[list[tuple[slice, Box]], int]:
+        """Samples and boxes for which no more is held than there is room for; bytes held."""
         pieces: list[tuple[slice, Box]] = []
         for samples in self._batches(each(tuple((0, e) for e in extent), 1)):
             n = samples.stop - samples.start
             fits = lambda box, n=n: each(box, n) <= self.limit  # noqa: E731
             pieces += [(samples, box) for box in engine.boxes(extent, fits)]
-        self._check(max((each(box, s.stop - s.start) for s, box in pieces), default=0))
-        return pieces
+        held = max((each(box, s.stop - s.start) for s, box in pieces), default=0)
+        if held > self.half.budget:
+            raise WorkspaceError(self.run.operator, 2 * held, self.run.budget)
+        return pieces, held
 
     def weight_gradient(self, level: int, grad: Array, out: Array) -> None:
         """Gradient of the weight of stage `level` into `out` (G, M, C, T0, T1, T2)."""
         groups, rows = out.shape[:2]
         row = prod(out.shape[2:]) * self.run.dtype.itemsize  # bytes, in the compute type
         most = max(1, self.half.budget // 8 // max(1, row))
+        parts = [(g, m, out[g, m]) for g, m in engine.blocks(groups, rows, most)]
         if out.dtype == self.run.dtype:
-            self._sum_weight(level, grad, out, out, slice(0, groups), slice(0, rows), most)
+            out[...] = 0
+            self._sum_weight(level, grad, parts)
             return
         # A 16-bit gradient is summed in the compute type, as many rows at a time as there is room.
-        for g, m in engine.blocks(groups, rows, most):
-            part = out[g, m]
-            total = np.empty(part.shape, self.run.dtype)
-            self._sum_weight(level, grad, part, total, g, m, most)
+        for g, m, part in parts:
+            total = np.zeros(part.shape, self.run.dtype)
+            self._sum_weight(level, grad, [(g, m, total)])
             with engine.rounding():
                 part[...] = total
 
     def _sum_weight(
-        self, level: int, grad: Array, out: Array, total: Array, g: slice, m: slice, most: int
+        self, level: int, grad: Array, sums: Sequence[tuple[slice, slice, Array]]
     ) -> None:
-        """Sum the rows `m` of groups `g` of a weight's gradient over all boxes, into `total`.
+        """Add what every box contributes to a weight's gradient.
 
-        What one box adds is made for at most `most` rows at a time.
+        `sums` are ranges of groups and of their rows, and the sums for these.
         """
         stage = self.stages[level]
-        channels = stage.weight.shape[2]
+        _, rows, channels = stage.weight.shape[:3]
 
         def each(box: Box, n: int) -> int:
             held = self._forward_bytes(level + 1, box, n)
             return held + self._backward_bytes(level + 1, box, n)
 
-        total[...] = 0
-        for samples, box in self._pieces(self.extents[level + 1], each):
+        pieces, _ = self._pieces(self.extents[level + 1], each)
+        for samples, box in pieces:
             dy = self.gradient(level + 1, box, samples, grad)
             if level == 0:  # the input is there as a whole
                 source, mode = self.x[samples], self.mode
                 axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
             else:
                 (source, axes), mode = self._input(level, box, samples), "zeros"
-            for h, r in engine.blocks(g.stop - g.start, m.stop - m.start, most):
-                first, last = g.start + h.start, g.start + h.stop - 1  # groups
-                rows = slice(
-                    first * stage.weight.shape[1] + m.start + r.start,
-                    last * stage.weight.shape[1] + m.start + r.stop,
-                )
-                part = np.empty(total[h, r].shape, self.run.dtype)
+            for g, m, total in sums:
+                part = np.empty(total.shape, self.run.dtype)
                 engine.weight_gradient(
-                    self.half, source[:, first * channels : (last + 1) * channels], dy[:, rows],
-                    part, engine.three(axes), mode,
+                    self.half, source[:, engine.channel_range(g, slice(0, channels), channels)],
+                    dy[:, engine.channel_range(g, m, rows)], part, engine.three(axes), mode,
                 )  # fmt: skip
-                total[h, r] += part
+                total += part

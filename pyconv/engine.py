@@ -338,6 +338,11 @@ def blocks(groups: int, rows: int, most: int) -> Iterator[tuple[slice, slice]]:
         yield slice(g, g + 1), slice(m, min(m + most, rows))
 
 
+def channel_range(groups: slice, rows: slice, each: int) -> slice:
+    """Channels of an image that `blocks` means, of groups that have `each`."""
+    return slice(groups.start * each + rows.start, (groups.stop - 1) * each + rows.stop)
+
+
 def fold_bytes(run: Run) -> int:
     """`FOLD_BYTES`, or less where the workspace is small."""
     return min(FOLD_BYTES, run.budget // 6)
@@ -403,11 +408,9 @@ def input_gradient(
     most = half.budget // (3 * run.dtype.itemsize)  # elements
     rows = weight.shape[1]
     for g, c in blocks(weight.shape[0], weight.shape[2], max(1, most // LEAST_PIXELS)):
-        channels = slice(
-            g.start * weight.shape[2] + c.start, (g.stop - 1) * weight.shape[2] + c.stop
-        )
-        part = grad[:, g.start * rows : g.stop * rows]
-        _folded_gradient(half, part, weight[g, :, c], out[:, channels], axes, mode, most)
+        part = grad[:, channel_range(g, slice(0, rows), rows)]
+        place = out[:, channel_range(g, c, weight.shape[2])]
+        _folded_gradient(half, part, weight[g, :, c], place, axes, mode, most)
 
 
 def _folded_gradient(

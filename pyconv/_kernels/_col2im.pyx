@@ -1,4 +1,5 @@
-"""col2im by gathering: columns of a transposed convolution to its output, and sums of planes.
+"""col2im by gathering: columns of a transposed convolution to its output; and two other sums,
+of padded positions into the elements they copy, and of planes.
 
 ::
 

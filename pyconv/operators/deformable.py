@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise, product
 from math import prod
 from typing import Any
@@ -368,45 +367,29 @@ def _sweep(
     # The tile orders the sums, so it may depend on the workspace but not on the threads: where
     # their scratch does not fit, there are fewer of them.
     most = run.budget // 4 // max(column, _deform.gradient_bytes(rank, run.compute, 1))
-    widest = max(column, groups * rows * run.dtype.itemsize)  # `_pixels` may have to copy
-    tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // widest)))
+    pixel = max(column, groups * rows * run.dtype.itemsize)  # `_pixels` may have to copy
+    tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // pixel)))
     scratch = _deform.gradient_bytes(rank, run.compute, tile)
     threads = max(1, min(run.threads, run.budget // 4 // scratch))
     half = run.share(2)
-    blocks = list(_matrices(weight[:, :, first : first + width], run.budget // 8))
+    part = weight[:, :, first : first + width]
+    widest = groups * width  # channels whose weights make one matrix as they lie in memory, or
+    if not part[0, 0].flags.c_contiguous:  # by a copy of an eighth of the workspace at most
+        widest = max(1, run.budget // 8 // (rows * depth * part.itemsize))
     store = np.empty(groups * width * depth * tile, run.dtype)
     for n, p in product(range(grad.shape[0]), range(0, pixels, tile)):
         count = min(tile, pixels - p)
         columns = store[: groups * width * depth * count].reshape(groups, width, depth, count)
         source = _pixels(grad[n], p, count)
-        for part, g, c in blocks:
-            kernel = engine.matrix(part().swapaxes(1, 2))
+        for g, c in engine.blocks(groups, width, widest):
+            kernel = part[g, :, c].reshape(g.stop - g.start, rows, -1).swapaxes(1, 2)
             made = columns[g, c].reshape(1, -1, 1, 1, count)
-            engine.product_with(half, kernel, source[:, g.start * rows : g.stop * rows], made)
+            given = source[:, g.start * rows : g.stop * rows]
+            engine.product_with(half, engine.matrix(kernel), given, made)
         _deform.input_gradients(
             columns, *views, dx, window, results.get("offset"), results.get("mask"), groups, rank,
             taps, extent, *engine.numbers(axes), run.compute, threads, n, p, first, lo, flip,
         )  # fmt: skip
-
-
-def _matrices(weight: Array, most: int) -> Iterator[tuple[Callable[[], Array], slice, slice]]:
-    """Weights ``(G, M, C, T0, T1, T2)`` as matrices ``(G, M, C*T)``, with their ranges of G and C.
-
-    Where that takes a copy, it is made when it is called for, and has at most `most` bytes.
-    """
-    groups, rows, channels, *taps = weight.shape
-    size = prod(taps)
-    if weight[0, 0].flags.c_contiguous:
-        flat = np.lib.stride_tricks.as_strided(
-            weight, (groups, rows, channels * size), (*weight.strides[:2], weight.itemsize)
-        )
-        yield lambda: flat, slice(0, groups), slice(0, channels)
-        return
-    block = max(1, min(channels, most // max(1, rows * size * weight.itemsize)))
-    for g, c in product(range(groups), range(0, channels, block)):
-        end = min(c + block, channels)
-        part = weight[g : g + 1, :, c:end]
-        yield partial(np.reshape, part, (1, rows, -1)), slice(g, g + 1), slice(c, end)
 
 
 def _pixels(image: Array, p: int, count: int) -> Array:
