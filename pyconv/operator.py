@@ -113,7 +113,12 @@ class Operator:
     optional : tuple of str
         Arrays that may be None.
     per_call : tuple of str
-        Arrays that a plan takes at each call; it fixes the others.
+        Arrays that a plan takes at each call. It fixes the others, and has their dtype: there must
+        be one.
+    array_names : tuple of str
+        Names of the arrays in call order, as `function` has them.
+    signature : inspect.Signature
+        That of `function`.
     """
 
     name: str = ""
@@ -185,7 +190,6 @@ class Operator:
         names = [*self._positional]
         if self._variadic is not None:
             names.append(self._variadic)
-        #: Names of the array arguments, in call order.
         self.array_names: tuple[str, ...] = (*names, *self._keyword_arrays)
         self._problems: dict[Any, Problem] = {}
 
@@ -255,7 +259,10 @@ class Operator:
                 self.name, "grad", f"have the result's shape {problem.output_shape}",
                 Verbatim(str(grad_array.shape)),
             )  # fmt: skip
-        out = {name: _empty_like(arrays[name], dtype) for name in self._needed(needs, arrays)}
+        out = {
+            name: _each(arrays[name], lambda a: _memory(self.name, a.shape, dtype, np.empty))
+            for name in self._needed(needs, arrays)
+        }
         run = self._run(dtype, runtime)
         try:
             self.gradients(problem, grad_array, arrays, out, run)
@@ -472,7 +479,11 @@ class Plan:
         if kwargs.get("out") is not None:
             operator._usage("a plan takes out at each call, not when it is made")
         given, params, runtime = operator._bind(args, kwargs, later=operator.per_call)
-        arrays, dtype = operator._take(given)
+        arrays = operator._arrays(given)
+        if all(array is None for array in _flat(arrays).values()):
+            rule = "have an array to fix, whose dtype it takes"
+            checks.fail_type(operator.name, "a plan", rule, Verbatim("none"))
+        dtype = dtypes.common_dtype(operator.name, _flat(arrays))
         # Copies: what happens to the caller's arrays afterwards is no business of the plan.
         arrays = {n: _each(a, lambda v: np.array(v, dtype)) for n, a in arrays.items()}
         problem = operator._problem({**_shapes(arrays), "x": shape}, params)
@@ -631,12 +642,6 @@ def _shapes(arrays: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _empty_like(value: Any, dtype: np.dtype[Any]) -> Any:
-    if isinstance(value, tuple):
-        return tuple(np.empty(a.shape, dtype) for a in value)
-    return np.empty(value.shape, dtype)
-
-
 def _shape(operator: str, argument: str, value: Any) -> Shape:
     if isinstance(value, str):
         checks.fail_type(operator, argument, "be a shape", value)
@@ -686,7 +691,8 @@ def _pretend(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
 def _memory(operator: str, shape: Shape, dtype: np.dtype[Any], make: Callable[..., Array]) -> Array:
     try:
         return make(shape, dtype)
-    except (ValueError, OverflowError):  # NumPy, where the size does not even fit an integer
+    # The last two are NumPy's, where the size does not even fit an integer.
+    except (MemoryError, ValueError, OverflowError):
         raise MemoryError(
             f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
         ) from None

@@ -607,6 +607,7 @@ def test_plan(name):
     refused(lambda: plan(*later, x=later[0]), name, "x", kinds=TypeError)
     refused(lambda: plan(*later, stride=1), name, "stride", kinds=TypeError)
     refused(lambda: op.plan(x_shape, *args, **kwargs, **params, x=later[0]), name, "x")
+    refused(lambda: op.plan(x_shape, **params), name, "given", "fix", kinds=TypeError)
     assert (out == SENTINEL).all()
     with pytest.raises(AttributeError):
         plan.workspace_bytes = 1
@@ -691,9 +692,7 @@ def test_results_too_large_for_an_index(name):
     for way, function in huge.items():
         try:
             function()
-        except MemoryError:
-            pass
-        except ValueError as error:
+        except (MemoryError, ValueError) as error:
             if not str(error).startswith(f"{name}: "):
                 problems.append(f"{way}: {error}")
         else:

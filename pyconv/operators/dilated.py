@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -116,7 +117,7 @@ class Dilated(Convolution):
         if problem.algorithm == "zero_insertion":
             return self._zero_insertion(problem, arrays, out, run)
         if problem.algorithm == "subsample":
-            return self._subsample(problem, arrays, out, run)
+            return self._subsample(run, problem, arrays, out)
         return super().compute(problem, arrays, out, run, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
@@ -150,8 +151,11 @@ class Dilated(Convolution):
         )  # fmt: skip
         return used + need
 
-    def _subsample(self, problem: ConvProblem, arrays: dict[str, Any], out: Array, run: Run) -> int:
+    def _subsample(self, run: Run, problem: ConvProblem, arrays: dict[str, Any], out: Array) -> int:
         """A dense convolution of every ``dilation``-th element, for each residue."""
+        if run.budget < engine.AMPLE and not run.measure:
+            # A workspace too small for any residue is found out before anything is written.
+            self._subsample(replace(run, measure=True), problem, arrays, out)
         weight = self.weight_view(problem, arrays["weight"])
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         axes = engine.three(problem.axes)
@@ -165,11 +169,10 @@ class Dilated(Convolution):
             for axis, p in zip(axes, phase, strict=True):
                 size = len(range(p.residue, axis.size, axis.dilation))
                 dense.append(Axis(size, axis.kernel, p.stride, 1, -p.offset, 0, p.count))
-            used = engine.correlate(
+            phase_used = engine.correlate(
                 run, x[part], weight, arrays["bias"], y[place], engine.three(dense)
             )
-            if run.measure:
-                break  # the first phase is the largest
+            used = max(used, phase_used)
         return used
 
     def cases(self) -> Iterator[Case]:
