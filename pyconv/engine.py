@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from pyconv import dtypes, geometry
-from pyconv._kernels import _col2im, _conv, _depthwise
+from pyconv._kernels import _col2im, _conv, _depthwise, _winograd
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import Axis
 
@@ -202,6 +202,31 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
     stride, dilation, _ = numbers(axes)
     return None if _is_direct(weight, stride, dilation) else pack_rows(run, weight)
+
+
+def winograd(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    mode: str = "zeros",
+    packed: Any = None,
+) -> int:
+    """`correlate` by Winograd's F(4x4, 3x3), for axes that `algorithms.winograd_takes`."""
+    how: tuple[int, int, int] = (run.compute, run.threads, run.budget)
+    return int(
+        _winograd.correlate(
+            run.operator, x, weight, bias, out, *numbers(axes), mode, *how,
+            packed=packed, measure=run.measure,
+        )
+    )  # fmt: skip
+
+
+def pack_winograd(run: Run, weight: Array) -> Any:
+    """Weights transformed for `winograd`."""
+    return None if weight.size == 0 else _winograd.pack_weights(weight, run.compute, run.threads)
 
 
 def adjoint(

@@ -144,6 +144,17 @@ class Call:
         return self.map(lambda array: np.abs(array.astype(np.float64)), keys).expected("scipy")
 
     @property
+    def algorithms(self):
+        """The algorithms that take the call: Winograd's is for 3x3 taps at stride 1."""
+        known = self.operator.algorithms
+        if "winograd" in known:
+            kernel = self.arrays["weight"].shape[2:]
+            strides = oracles.per_axis(self.explicit.get("stride", 1), len(kernel))
+            if kernel[-2:] != (3, 3) or strides[-2:] != (1, 1):
+                known = tuple(name for name in known if name != "winograd")
+        return known
+
+    @property
     def terms(self):
         """Number of rounded products in a chain, one per stage of a composition."""
         arrays = self.arrays
@@ -336,12 +347,14 @@ def _common(draw, dtypes, ranks=(1, 2, 3)):
     )
 
 
-def _conv_geometry(draw, rank, *, kernels=None, dilations=(1, 3), modes=oracles.PADDING_MODES):
+def _conv_geometry(
+    draw, rank, *, kernels=None, strides=(1, 3), dilations=(1, 3), modes=oracles.PADDING_MODES
+):
     """Kernel, size, and the parameters as pyconv and as the oracles take them."""
     if kernels is None:
         kernels = (1, 5 - rank)
     kernel = draw(st.tuples(*[st.integers(*kernels)] * rank))
-    stride = _per_axis(draw, rank, 1, 3)
+    stride = _per_axis(draw, rank, *strides)
     dilation = _per_axis(draw, rank, *dilations)
     rules = ["explicit"] * 3 + ["valid", "same", "same_lower", "full"] + ["causal"] * (rank == 1)
     rule = draw(st.sampled_from(rules))
@@ -369,18 +382,22 @@ def _both(params, explicit, **more):
 def conv_calls(draw, name, dtypes=tuple(DTYPES)):
     """Calls of the operators that are a convolution with one weight."""
     d = _common(draw, dtypes)
-    kernels = (1, 1) if name == "pointwise" else None
+    algorithms = pyconv.get(name).algorithms
+    if d.rank == 1:
+        algorithms = [algorithm for algorithm in algorithms if algorithm != "winograd"]
+    algorithm = draw(st.sampled_from(algorithms))
+    if d.integral and algorithm in ("auto", "winograd"):
+        algorithm = "direct"
+    kernels = (1, 1) if name == "pointwise" else (3, 3) if algorithm == "winograd" else None
+    strides = (1, 1) if algorithm == "winograd" else (1, 3)
     dilations = (1, 1) if name == "pointwise" else (1, 4) if name == "dilated" else (1, 3)
     kernel, size, params, explicit = _conv_geometry(
-        draw, d.rank, kernels=kernels, dilations=dilations
+        draw, d.rank, kernels=kernels, strides=strides, dilations=dilations
     )
     if name == "pointwise":
         del params["dilation"], explicit["dilation"]
-    algorithm = draw(st.sampled_from(pyconv.get(name).algorithms))
     if algorithm == "subsample":  # refuses other padding modes
         params["padding_mode"] = explicit["padding_mode"] = "zeros"
-    if d.integral and algorithm == "auto":
-        algorithm = "direct"
     flip = draw(st.booleans())
     params, explicit = _both(params, explicit, flip=flip)
     params["algorithm"] = algorithm

@@ -66,7 +66,7 @@ LARGE = {
 }  # fmt: skip
 
 #: (case, algorithm), for all algorithms.
-RUNS = [(key, name) for key, call in LARGE.items() for name in call.operator.algorithms]
+RUNS = [(key, name) for key, call in LARGE.items() for name in call.algorithms]
 
 
 def grad_for(call, result=None):

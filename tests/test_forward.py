@@ -105,7 +105,7 @@ def test_large(key):
     """All algorithms, both layouts, float32 and float64, and little workspace."""
     call = LARGE[key]
     values, magnitude = expected(key)
-    for algorithm in call.operator.algorithms:
+    for algorithm in call.algorithms:
         y = call.run(algorithm=algorithm)
         elementwise = algorithm in ELEMENTWISE
         calls.assert_promise(y, values, magnitude, call.terms, elementwise=elementwise)
@@ -292,11 +292,9 @@ def test_without_inputs(name, missing, layout, dtype):
         if name == "depthwise_separable":
             weights[1] = (weights[1][0], 0)
     params = {"padding": 0 if name == "transposed" else 3, "layout": layout}
-    for algorithm in pyconv.get(name).algorithms:
-        call = fixed(
-            name, x, *weights, **REQUIRED.get(name, {}), **params,
-            algorithm=algorithm, dtype=dtype,
-        )  # fmt: skip
+    call = fixed(name, x, *weights, **REQUIRED.get(name, {}), **params, dtype=dtype)
+    for algorithm in call.algorithms:
+        call = call.with_params(algorithm=algorithm)
         y, bias = call.run(), call.arrays["bias"]
         plain = np.moveaxis(y, -1, 1) if layout == "channels_last" else y
         np.testing.assert_array_equal(plain, np.broadcast_to(bias[:, None, None], plain.shape))

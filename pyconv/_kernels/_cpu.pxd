@@ -21,11 +21,20 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t nr
         void (*gemm)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
-            Py_ssize_t a_ks, const void* b, void* c, Py_ssize_t c_rs, Py_ssize_t c_cs,
-            const void* bias, int add) noexcept nogil
+            Py_ssize_t a_ks, const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs,
+            Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
         void (*taps)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* w,
             const void* bias, void* dst) noexcept nogil
+        void (*winograd_input)(
+            Py_ssize_t tiles, const void* src, Py_ssize_t rs, void* dst, Py_ssize_t fs,
+            void* own) noexcept nogil
+        void (*winograd_output)(
+            Py_ssize_t tiles, const void* src, Py_ssize_t fs, const void* bias, void* dst,
+            Py_ssize_t rs) noexcept nogil
+        void (*winograd_weights)(
+            Py_ssize_t n, const void* src, Py_ssize_t ld, void* dst,
+            Py_ssize_t fs) noexcept nogil
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
             void* acc) noexcept nogil

@@ -43,6 +43,8 @@ cdef class PackedWeights:
     cdef operand shape
 
 
+cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil
+cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)
 

@@ -30,13 +30,13 @@ cdef enum:
     TILE_BYTES = 192 * 1024         # B tile: stays in L2 beside the A block
     BLOCK_BYTES = 192 * 1024        # A block
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
-    DEPTH_BLOCK = 64                # KC, about: the longest chain of roundings
+    DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
 
 
-cdef inline Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
+cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
     """KC: of K alone, about equal blocks."""
-    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 2:
+    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 3:
         return depth if depth > 0 else 1
     return round_up(ceil_div(depth, ceil_div(depth, DEPTH_BLOCK)), 8)
 
@@ -264,7 +264,7 @@ cdef void gemm_block(
             i = block * mr
             leaf.gemm(
                 min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
-                b + j * depth * es, c + (i * c_rs + j) * es, c_rs, 1,
+                b + j * depth * es, nr, c + (i * c_rs + j) * es, c_rs, 1,
                 bias + i * es if bias != NULL else NULL, add)
 
 
@@ -537,7 +537,7 @@ cdef void weight_task(
                     i = row * mr
                     leaf.gemm(
                         min(mr, depth - i), nr, count, b + i * PIXEL_TILE * es, PIXEL_TILE, 1,
-                        gp + j * count * es, c + (i * ld + j) * es, ld, 1, NULL, 1)
+                        gp + j * count * es, nr, c + (i * ld + j) * es, ld, 1, NULL, 1)
         for i in range(depth):
             if job.chunks == 1:
                 store_depth(job, g, m, k + i, c + i * ld * es, rows)

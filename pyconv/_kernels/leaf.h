@@ -40,17 +40,35 @@ typedef struct leaf_table {
     ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
 
     /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m <= mr, j < n <= nr
-     * The micro-kernel.  a: element strides (a_rs, a_ks); b: packed panel [k][nr], its columns
-     * n..nr-1 readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over
+     * The micro-kernel.  a: element strides (a_rs, a_ks); b: rows of nr columns, b_ks elements
+     * apart, columns n..nr-1 readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over
      * k in order; then it is added to bias[i] (or 0) when `add` is 0, else to c[i, j]. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                 ptrdiff_t a_ks, const void *b, void *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
-                 const void *bias, int add);
+                 ptrdiff_t a_ks, const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs,
+                 ptrdiff_t c_cs, const void *bias, int add);
 
     /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias.
      * Works in whole vectors: up to 64 bytes past the end are read and written. */
     void (*taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w,
                  const void *bias, void *dst);
+
+    /* Winograd's F(4x4, 3x3) with the points 0, +-1/sqrt(2), +-sqrt(2) and infinity: a tile is
+     * 4x4 outputs of 6x6 inputs, and 36 products for each pair of channels.
+     *
+     * dst[f * fs + t] = (Bt d_t B)[f]: d_t is the block of 6 rows (rs elements apart) and 6
+     * columns from column 4t of src.  Up to 64 bytes past the last column are read and past the
+     * tiles are written.  `own` is room for 32 * (tiles + 32) elements. */
+    void (*winograd_input)(ptrdiff_t tiles, const void *src, ptrdiff_t rs, void *dst, ptrdiff_t fs,
+                           void *own);
+
+    /* dst[i * rs + 4 * t + j] = bias + (At m_t A)[i][j]: m_t is src[f * fs + t].  Works in whole
+     * vectors of tiles: up to 64 bytes past the last are read, and their outputs written. */
+    void (*winograd_output)(ptrdiff_t tiles, const void *src, ptrdiff_t fs, const void *bias,
+                            void *dst, ptrdiff_t rs);
+
+    /* dst[f * fs + j] = (G w_j Gt)[f] for j < n, in double, rounded once: tap t of kernel j is
+     * src[t * ld + j]; up to 3 kernels past the last are read. */
+    void (*winograd_weights)(ptrdiff_t n, const void *src, ptrdiff_t ld, void *dst, ptrdiff_t fs);
 
     /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
     void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);

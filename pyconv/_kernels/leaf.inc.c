@@ -21,8 +21,8 @@
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
 INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs,
-                            ptrdiff_t a_ks, const T *b, T *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
-                            const T *bias, int add) {
+                            ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks, T *c, ptrdiff_t c_rs,
+                            ptrdiff_t c_cs, const T *bias, int add) {
     VEC acc[MR][NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VZERO();
 
@@ -34,7 +34,7 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
             UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VFMA(av, bv[v], acc[i][v]);
         }
         a += a_ks;
-        b += NR;
+        b += b_ks;
     }
 
     if (n == NR && c_cs == 1) {
@@ -62,14 +62,14 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
 #define GEMM_CASE(rows)                                                                          \
     case rows:                                                                                   \
         if (a_rs == 1 && a_ks == MR)                                                             \
-            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, c, c_rs, c_cs, bias, add);                  \
+            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, b_ks, c, c_rs, c_cs, bias, add);            \
         else                                                                                     \
-            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, c, c_rs, c_cs, bias, add);             \
+            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, b_ks, c, c_rs, c_cs, bias, add);       \
         return;
 
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
-                       ptrdiff_t a_ks, const void *b_, void *c_, ptrdiff_t c_rs, ptrdiff_t c_cs,
-                       const void *bias_, int add) {
+                       ptrdiff_t a_ks, const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs,
+                       ptrdiff_t c_cs, const void *bias_, int add) {
     const T *a = a_, *b = b_, *bias = bias_;
     T *c = c_;
     switch (m) {
@@ -95,6 +95,139 @@ static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, pt
     }
 }
 #undef GEMM_CASE
+
+/* ---- Winograd F(4x4, 3x3) --------------------------------------------------------------------
+ *        1   0  -5/2   0   1  0          1  1  1  1  1  0         1     0     0
+ *        0 -2a   -2    a   1  0          0  a -a  b -b  0       -2/3 -2a/3  -1/3
+ *  Bt =  0  2a   -2   -a   1  0    At =  0 1/2 1/2 2 2  0   G = -2/3  2a/3  -1/3
+ *        0 -b/2 -1/2   b   1  0          0 a/2 -a/2 2b -2b 1     1/6   b/6   1/3
+ *        0  b/2 -1/2  -b   1  0                                  1/6  -b/6   1/3
+ *        0   1    0  -5/2  0  1          a = 1/sqrt(2), b = sqrt(2)  0  0     1
+ */
+#define WINOGRAD_A 0.70710678118654752440
+#define WINOGRAD_B 1.41421356237309504880
+
+/* y = Bt x, for each lane */
+INLINE void NAME(winograd_b)(const VEC x[6], VEC y[6]) {
+    VEC even = VFMA(VSET1((T)-2), x[2], x[4]), odd = VFMA(VSET1((T)-2), x[1], x[3]);
+    y[0] = VFMA(VSET1((T)-2.5), x[2], VADD(x[0], x[4]));
+    y[1] = VFMA(VSET1((T)WINOGRAD_A), odd, even);
+    y[2] = VFMA(VSET1((T)-WINOGRAD_A), odd, even);
+    even = VFMA(VSET1((T)-0.5), x[2], x[4]);
+    odd = VFMA(VSET1((T)-0.5), x[1], x[3]);
+    y[3] = VFMA(VSET1((T)WINOGRAD_B), odd, even);
+    y[4] = VFMA(VSET1((T)-WINOGRAD_B), odd, even);
+    y[5] = VFMA(VSET1((T)-2.5), x[3], VADD(x[1], x[5]));
+}
+
+/* y = At x, for each lane */
+INLINE void NAME(winograd_a)(const VEC x[6], VEC y[4]) {
+    VEC s1 = VADD(x[1], x[2]), s2 = VADD(x[3], x[4]);
+    VEC d1 = VFMA(VSET1((T)-1), x[2], x[1]), d2 = VFMA(VSET1((T)-1), x[4], x[3]);
+    y[0] = VADD(VADD(x[0], s1), s2);
+    y[1] = VFMA(VSET1((T)WINOGRAD_B), d2, VFMA(VSET1((T)WINOGRAD_A), d1, VZERO()));
+    y[2] = VFMA(VSET1((T)2), s2, VFMA(VSET1((T)0.5), s1, VZERO()));
+    y[3] = VFMA(VSET1((T)(2 * WINOGRAD_B)), d2, VFMA(VSET1((T)(WINOGRAD_A / 2)), d1, x[5]));
+}
+
+/* Every fourth element, from src[0] and from src[1]; and if x2 is not NULL from src[2], src[3]. */
+INLINE void NAME(every_fourth)(const T *src, VEC *x0, VEC *x1, VEC *x2, VEC *x3) {
+    VEC a = VLOAD(src), b = VLOAD(src + VL), c = VLOAD(src + 2 * VL), d = VLOAD(src + 3 * VL);
+    VEC even_ab = VEVEN(a, b), odd_ab = VODD(a, b), even_cd = VEVEN(c, d), odd_cd = VODD(c, d);
+    *x0 = VEVEN(even_ab, even_cd);
+    *x1 = VEVEN(odd_ab, odd_cd);
+    if (x2) *x2 = VODD(even_ab, even_cd);
+    if (x3) *x3 = VODD(odd_ab, odd_cd);
+}
+
+static void NAME(winograd_input)(ptrdiff_t tiles, const void *src_, ptrdiff_t rs, void *dst_,
+                                 ptrdiff_t fs, void *own) {
+    const T *src = src_;
+    T *dst = dst_, *columns = own;
+    const ptrdiff_t width = 4 * tiles + 4 * VL + 4;
+    for (ptrdiff_t j = 0; j < 4 * tiles + 2; j += VL) {
+        VEC x[6], y[6];
+        UNROLL for (int i = 0; i < 6; ++i) x[i] = VLOAD(src + i * rs + j);
+        NAME(winograd_b)(x, y);
+        UNROLL for (int i = 0; i < 6; ++i) VSTORE(columns + i * width + j, y[i]);
+    }
+    for (int i = 0; i < 6; ++i)
+        for (ptrdiff_t t = 0; t < tiles; t += VL) {
+            const T *row = columns + i * width + 4 * t;
+            VEC x[6], y[6];
+            NAME(every_fourth)(row, &x[0], &x[1], &x[2], &x[3]);
+            NAME(every_fourth)(row + 4, &x[4], &x[5], NULL, NULL);
+            NAME(winograd_b)(x, y);
+            UNROLL for (int j = 0; j < 6; ++j) VSTORE(dst + (6 * i + j) * fs + t, y[j]);
+        }
+}
+
+static void NAME(winograd_output)(ptrdiff_t tiles, const void *src_, ptrdiff_t fs,
+                                  const void *bias_, void *dst_, ptrdiff_t rs) {
+    const T *src = src_;
+    const VEC bias = VSET1(*(const T *)bias_);
+    for (ptrdiff_t t = 0; t < tiles; t += VL) {
+        VEC rows[4][6];
+        UNROLL for (int j = 0; j < 6; ++j) {
+            VEC x[6], y[4];
+            UNROLL for (int i = 0; i < 6; ++i) x[i] = VLOAD(src + (6 * i + j) * fs + t);
+            NAME(winograd_a)(x, y);
+            UNROLL for (int i = 0; i < 4; ++i) rows[i][j] = y[i];
+        }
+        UNROLL for (int i = 0; i < 4; ++i) {
+            T *dst = (T *)dst_ + i * rs + 4 * t;
+            VEC y[4];
+            NAME(winograd_a)(rows[i], y);
+            UNROLL for (int j = 0; j < 4; ++j) y[j] = VADD(bias, y[j]);
+            VSTORE(dst, VLOW(VLOW(y[0], y[2]), VLOW(y[1], y[3])));
+            VSTORE(dst + VL, VHIGH(VLOW(y[0], y[2]), VLOW(y[1], y[3])));
+            VSTORE(dst + 2 * VL, VLOW(VHIGH(y[0], y[2]), VHIGH(y[1], y[3])));
+            VSTORE(dst + 3 * VL, VHIGH(VHIGH(y[0], y[2]), VHIGH(y[1], y[3])));
+        }
+    }
+}
+
+/* Four kernels at a time, in double. */
+typedef double NAME(four) __attribute__((vector_size(32)));
+typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+
+INLINE void NAME(winograd_g)(const NAME(four) w[3], NAME(four) y[6]) {
+    NAME(four) outer = -1.0 / 3 * (2 * w[0] + w[2]), inner = -2.0 / 3 * WINOGRAD_A * w[1];
+    y[0] = w[0];
+    y[1] = outer + inner;
+    y[2] = outer - inner;
+    outer = 1.0 / 6 * (w[0] + 2 * w[2]);
+    inner = WINOGRAD_B / 6 * w[1];
+    y[3] = outer + inner;
+    y[4] = outer - inner;
+    y[5] = w[2];
+}
+
+static void NAME(winograd_weights)(ptrdiff_t n, const void *src_, ptrdiff_t ld, void *dst_,
+                                   ptrdiff_t fs) {
+    for (ptrdiff_t j = 0; j < n; j += 4) {
+        NAME(four) rows[3][6];
+        UNROLL for (int i = 0; i < 3; ++i) {
+            NAME(four) w[3];
+            UNROLL for (int t = 0; t < 3; ++t)
+                w[t] = __builtin_convertvector(
+                    *(const NAME(quad) *)((const T *)src_ + (3 * i + t) * ld + j), NAME(four));
+            NAME(winograd_g)(w, rows[i]);
+        }
+        UNROLL for (int c = 0; c < 6; ++c) {
+            NAME(four) w[3] = {rows[0][c], rows[1][c], rows[2][c]}, y[6];
+            NAME(winograd_g)(w, y);
+            UNROLL for (int i = 0; i < 6; ++i) {
+                NAME(quad) rounded = __builtin_convertvector(y[i], NAME(quad));
+                T *to = (T *)dst_ + (6 * i + c) * fs + j;
+                if (j + 4 <= n)
+                    *(NAME(quad) *)to = rounded;
+                else
+                    for (ptrdiff_t v = 0; v < n - j; ++v) to[v] = rounded[v];
+            }
+        }
+    }
+}
 
 /* ---- taps: several vectors of output at a time, each a chain over the taps ------------------ */
 INLINE void NAME(taps_block)(const int vecs, ptrdiff_t j, ptrdiff_t taps, const void *const *src,
@@ -308,6 +441,9 @@ const leaf_table NAME(leaf_table) = {
     .mr = MR,
     .nr = NR,
     .gemm = NAME(gemm),
+    .winograd_input = NAME(winograd_input),
+    .winograd_output = NAME(winograd_output),
+    .winograd_weights = NAME(winograd_weights),
     .taps = NAME(taps),
     .dots = NAME(dots),
     .load = ALL_READS(load),
@@ -324,6 +460,8 @@ const leaf_table NAME(leaf_table) = {
     .sum = NAME(sum),
 };
 
+#undef WINOGRAD_A
+#undef WINOGRAD_B
 #undef ALL_READS
 #undef BOTH
 #undef DEFINE_READS

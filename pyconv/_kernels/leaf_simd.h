@@ -4,6 +4,8 @@
  *   T, VEC, VL          element, vector, elements per vector
  *   MR, NV              micro-tile: rows, vectors per row
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
+ *   VEVEN VODD          every second element of two vectors
+ *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
 #undef T
@@ -18,6 +20,11 @@
 #undef VADD
 #undef VFMA
 #undef SFMA
+#undef VSHUFFLE
+#undef VEVEN
+#undef VODD
+#undef VLOW
+#undef VHIGH
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -130,4 +137,36 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #define VFMA(a, b, c) ((a) * (b) + (c))
 #define SFMA(a, b, c) ((a) * (b) + (c))
 
+#endif
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define VSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#elif defined(LEAF_DOUBLE)
+#define VSHUFFLE(a, b, ...)                                                                      \
+    __builtin_shuffle(a, b, (long long __attribute__((vector_size(8 * VL)))){__VA_ARGS__})
+#else
+#define VSHUFFLE(a, b, ...)                                                                      \
+    __builtin_shuffle(a, b, (int __attribute__((vector_size(4 * VL)))){__VA_ARGS__})
+#endif
+
+#if VL == 2
+#define VEVEN(a, b) VSHUFFLE(a, b, 0, 2)
+#define VODD(a, b) VSHUFFLE(a, b, 1, 3)
+#define VLOW(a, b) VSHUFFLE(a, b, 0, 2)
+#define VHIGH(a, b) VSHUFFLE(a, b, 1, 3)
+#elif VL == 4
+#define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6)
+#define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7)
+#define VLOW(a, b) VSHUFFLE(a, b, 0, 4, 1, 5)
+#define VHIGH(a, b) VSHUFFLE(a, b, 2, 6, 3, 7)
+#elif VL == 8
+#define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
+#define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define VLOW(a, b) VSHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define VHIGH(a, b) VSHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#else
+#define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
+#define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define VLOW(a, b) VSHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define VHIGH(a, b) VSHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #endif

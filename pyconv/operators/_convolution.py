@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyconv import checks, engine, geometry, reference
+from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv.checks import Verbatim
 from pyconv.engine import Array, Run
 from pyconv.geometry import Axis
@@ -162,7 +162,8 @@ class Convolution(Operator):
             check_groups(name, "weight", weight, image.channels, groups, shapes["x"])
         check_bias(name, shapes["bias"], weight[0])
         axes = geometry.conv_axes(name, image.spatial, weight[2:], stride, padding, dilation, mode)
-        algorithm, reason = pick_algorithm(self, params["algorithm"], *self.choose(axes))
+        chosen = self.choose(axes, weight[0] // groups if groups else 0, weight[1])
+        algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         if mode != "zeros":
@@ -192,12 +193,27 @@ class Convolution(Operator):
             )  # fmt: skip
         return channels
 
-    def choose(self, axes: tuple[Axis, ...]) -> tuple[str, str]:
-        """What ``algorithm="auto"`` means for these axes, and why."""
-        return "direct", "implicit GEMM, or shifted rows where a group is small"
+    #: Why ``algorithm="auto"`` is ``"direct"`` where that is the best.
+    direct: ClassVar[str] = "implicit GEMM, or shifted rows where a group is small"
+
+    def choose(self, axes: tuple[Axis, ...], rows: int, channels: int) -> tuple[str, str]:
+        """What ``algorithm="auto"`` means for groups of so many outputs and inputs, and why."""
+        if "winograd" in self.algorithms:
+            gain = algorithms.winograd_gain(axes, rows, channels)
+            if gain >= algorithms.WORTH_IT:
+                return "winograd", f"F(4x4, 3x3), expected to take 1/{gain:.1f} of direct's time"
+        return "direct", self.direct
 
     def check_algorithm(self, problem: ConvProblem) -> None:
         """Refuse an algorithm that is not for this shape."""
+        if problem.algorithm == "winograd" and not algorithms.winograd_takes(problem.axes):
+            kernel = tuple(a.kernel for a in problem.axes)
+            stride = tuple(a.stride for a in problem.axes)
+            checks.fail(
+                self.name, "algorithm",
+                f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes "
+                "must have 3 taps and stride 1", "winograd",
+            )  # fmt: skip
 
     def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
         """The weight as the engine takes it."""
@@ -211,12 +227,15 @@ class Convolution(Operator):
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         weight = self.weight_view(problem, arrays["weight"])
         axes = engine.three(problem.axes)
-        return engine.correlate(
-            run, x, weight, arrays["bias"], y, axes, problem.padding_mode, prepared
-        )
+        # Without input channels there is nothing to transform: the result is the bias.
+        by_tiles = problem.algorithm == "winograd" and weight.size
+        convolve = engine.winograd if by_tiles else engine.correlate
+        return convolve(run, x, weight, arrays["bias"], y, axes, problem.padding_mode, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight = self.weight_view(problem, arrays["weight"])
+        if problem.algorithm == "winograd":
+            return engine.pack_winograd(run, weight)
         return engine.pack(run, weight, engine.three(problem.axes))
 
     def gradients(

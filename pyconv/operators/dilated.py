@@ -54,11 +54,13 @@ def dilated_conv(
     %(padding_mode)s
     %(layout)s
     %(flip)s
-    algorithm : {"auto", "direct", "zero_insertion", "subsample"}
-        ``"direct"`` (and ``"auto"``) reads the taps where they are. The other two are the
-        textbook constructions, for comparison: ``"zero_insertion"`` convolves with the kernel
-        spread out by zeros, which must fit the workspace; ``"subsample"`` convolves every
-        ``dilation``-th element with the dense kernel, for each residue, and needs zero padding.
+    algorithm : {"auto", "direct", "winograd", "zero_insertion", "subsample"}
+        ``"direct"`` reads the taps where they are; ``"winograd"`` is F(4x4, 3x3) on each residue
+        class of the outputs, for kernels of 3x3 taps at stride 1; ``"auto"`` takes what is expected
+        to be the faster of the two, see :doc:`/algorithms`. The others are the textbook
+        constructions, for comparison: ``"zero_insertion"`` convolves with the kernel spread out by
+        zeros, which must fit the workspace; ``"subsample"`` convolves every ``dilation``-th element
+        with the dense kernel, for each residue, and needs zero padding.
     %(run)s
 
     Returns
@@ -96,13 +98,13 @@ class Dilated(Convolution):
     aliases = ("atrous",)
     summary = "Taps at a distance: a wide view with few weights"
     url = "https://arxiv.org/abs/1511.07122"
-    algorithms = ("auto", "direct", "zero_insertion", "subsample")
+    algorithms = ("auto", "direct", "winograd", "zero_insertion", "subsample")
     function = staticmethod(dilated_conv)
 
-    def choose(self, axes: tuple[Axis, ...]) -> tuple[str, str]:
-        return "direct", "a dilation is a stride of the packing, at no cost"
+    direct = "a dilation is a stride of the packing, at no cost"
 
     def check_algorithm(self, problem: ConvProblem) -> None:
+        super().check_algorithm(problem)
         padded = any(a.before > 0 or a.after > 0 for a in problem.axes)
         if problem.algorithm == "subsample" and problem.padding_mode != "zeros" and padded:
             checks.fail(
@@ -121,7 +123,7 @@ class Dilated(Convolution):
         return super().compute(problem, arrays, out, run, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        if problem.algorithm != "direct":
+        if problem.algorithm in ("zero_insertion", "subsample"):
             return None
         return super().prepare(problem, arrays, run)
 
@@ -183,6 +185,10 @@ class Dilated(Convolution):
             padding=((2, 3), (1, 0)),
         )  # fmt: skip
         yield conv_case("3-D", (1, 2, 7, 9, 8), (3, 2, 3, 2, 3), dilation=(1, 3, 2), padding=1)
+        yield conv_case(
+            "winograd", (2, 18, 13, 19), (9, 18, 3, 3), dilation=(2, 3), padding=2,
+            algorithm="winograd",
+        )  # fmt: skip
         for algorithm in ("zero_insertion", "subsample"):
             yield conv_case(
                 algorithm, (2, 3, 14, 11), (4, 3, 3, 2), dilation=(3, 2), stride=(2, 1),

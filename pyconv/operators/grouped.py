@@ -46,7 +46,7 @@ def grouped_conv(
     %(padding_mode)s
     %(layout)s
     %(flip)s
-    %(algorithm)s
+    %(winograd)s
     %(run)s
 
     Returns
@@ -88,12 +88,16 @@ class Grouped(Convolution):
     name = "grouped"
     summary = "Blocks of channels that do not see each other"
     url = "https://arxiv.org/abs/1611.05431"
+    algorithms = ("auto", "direct", "winograd")
     function = staticmethod(grouped_conv)
 
     def cases(self) -> Iterator[Case]:
         yield conv_case("2-D", (2, 6, 9, 7), (8, 3, 3, 2), groups=2, padding=1)
         yield conv_case("1-D strided", (1, 8, 23), (12, 2, 5), groups=4, stride=3, padding="same")
         yield conv_case("3-D", (1, 6, 4, 5, 6), (3, 2, 2, 2, 3), groups=3, dilation=(1, 2, 1))
+        yield conv_case(
+            "winograd", (2, 16, 9, 14), (18, 8, 3, 3), groups=2, padding=1, algorithm="winograd"
+        )
         yield conv_case("channels last", (6, 9, 4), (4, 2, 3, 3), groups=2, layout="channels_last")
 
 

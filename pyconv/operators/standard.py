@@ -47,7 +47,7 @@ def conv(
     %(padding_mode)s
     %(layout)s
     %(flip)s
-    %(algorithm)s
+    %(winograd)s
     %(run)s
 
     Returns
@@ -88,6 +88,7 @@ class Standard(Convolution):
     aliases = ("conv",)
     summary = "Every output channel looks at every input channel of its group"
     url = "https://arxiv.org/abs/1603.07285"
+    algorithms = ("auto", "direct", "winograd")
     function = staticmethod(conv)
 
     def cases(self) -> Iterator[Case]:
@@ -96,6 +97,13 @@ class Standard(Convolution):
         yield conv_case("3-D", (1, 2, 5, 6, 7), (3, 2, 2, 3, 1), padding=1, stride=(1, 2, 1))
         pads = ((1, 0), (2, -1))
         yield conv_case("groups", (1, 6, 8, 7), (4, 3, 3, 3), groups=2, stride=(2, 1), padding=pads)
+        yield conv_case(
+            "winograd", (2, 17, 14, 19), (20, 17, 3, 3), padding=1, algorithm="winograd"
+        )
+        yield conv_case(
+            "winograd 3-D", (1, 9, 6, 9, 11), (8, 9, 2, 3, 3), stride=(2, 1, 1), padding=1,
+            algorithm="winograd",
+        )  # fmt: skip
         last: dict[str, Any] = {"layout": "channels_last", "padding_mode": "reflect"}
         yield conv_case("channels last", (2, 9, 8, 3), (4, 3, 3, 3), padding=1, **last)
 

@@ -1,0 +1,28 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+class TransformedWeights:
+    @property
+    def nbytes(self) -> int: ...
+
+def pack_weights(weight: Array, compute: int, threads: int) -> TransformedWeights: ...
+def correlate(
+    operator: str,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str,
+    compute: int,
+    threads: int,
+    budget: int,
+    packed: TransformedWeights | None = None,
+    measure: bool = False,
+) -> int: ...

@@ -1,0 +1,74 @@
+"""What an algorithm takes for a shape: the one place that ranks them.
+
+Costs are in multiply-adds at the full rate of the vector units, so that an algorithm's efficiency
+is part of its cost. The constants were fitted to measurements of float32 layers on AVX2 and are
+frozen: the choice depends on the shapes alone, never on the machine, the batch or the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from pyconv.geometry import Axis
+
+# An implicit GEMM reaches three quarters of the full rate, less where few rows use a packed panel.
+GEMM, PACKING = 1.3, 16.0
+PANEL = 16  # pixels or tiles of a panel, full or not
+
+# Winograd's F(4x4, 3x3): its products; per channel, the transforms of inputs (for a line of tiles,
+# and for each tile, in vectors of 8) and of outputs; per transformed weight, its way from memory.
+PRODUCTS, PLACES = 1.12, 36
+LINE, INPUT, OUTPUT, WEIGHT = 10000.0, 600.0, 480.0, 8.0
+VECTOR = 8
+
+#: How much faster than "direct" Winograd has to be before "auto" takes it: it rounds more coarsely,
+#: and a plan keeps four times the weights.
+WORTH_IT = 1.3
+
+#: Fewer channels than this, on either side, leave little but transforms.
+LEAST_CHANNELS = 8
+
+
+def winograd_takes(axes: Sequence[Axis]) -> bool:
+    """Whether F(4x4, 3x3) is for these axes: the last two have 3 taps and stride 1."""
+    return len(axes) > 1 and all(a.kernel == 3 and a.stride == 1 for a in axes[-2:])
+
+
+def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """Cost of a sample and group as an implicit GEMM."""
+    pixels = _round_up(prod(a.out for a in axes), PANEL)
+    depth = channels * prod(a.kernel for a in axes)
+    return pixels * depth * rows * (GEMM + PACKING / max(rows, 1))
+
+
+def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """Cost of a sample and group by F(4x4, 3x3), the weights being transformed already."""
+    down, along = axes[-2:]
+    leading = axes[:-2]
+    depth = channels * prod(a.kernel for a in leading)
+    # a tile has outputs of one residue class modulo the dilations
+    lines = min(down.dilation, down.out) * min(along.dilation, along.out)
+    lines *= _ceil_div(_ceil_div(down.out, down.dilation), 4) * prod(a.out for a in leading)
+    across = _ceil_div(_ceil_div(along.out, along.dilation), 4)
+    tiles = lines * across
+    products = PRODUCTS * PLACES * _round_up(tiles, PANEL) * depth * rows
+    inputs = lines * depth * (LINE + INPUT * _round_up(across, VECTOR))
+    return products + inputs + OUTPUT * tiles * rows + WEIGHT * PLACES * depth * rows
+
+
+def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """How many times faster than ``"direct"`` F(4x4, 3x3) is; 0 where it is not for the shape."""
+    if not winograd_takes(axes) or min(rows, channels) < LEAST_CHANNELS:
+        return 0.0
+    if any(a.out <= 0 for a in axes):
+        return 0.0
+    return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _round_up(a: int, b: int) -> int:
+    return _ceil_div(a, b) * b

@@ -1,0 +1,154 @@
+"""Winograd's F(4x4, 3x3): next to the definition, its accuracy, and when it is chosen."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import pyconv
+from pyconv import algorithms
+from pyconv.geometry import conv_axes
+
+from . import calls
+from .calls import fixed
+
+#: Tiles that are cut off, panels that are not full, channels that are no multiple of a row block,
+#: lines of tiles longer than a block of them.
+SHAPES = {
+    "one tile": ((1, 3, 4, 4), (5, 3, 3, 3), {"padding": 1}),
+    "part of a tile": ((2, 9, 3, 5), (8, 9, 3, 3), {}),
+    "17 tiles in a line": ((1, 8, 3, 66), (7, 8, 3, 3), {"padding": (1, 2)}),
+    "a long line": ((1, 2, 5, 1301), (3, 2, 3, 3), {"padding": 1, "padding_mode": "circular"}),
+    "a high image": ((1, 2, 1301, 3), (3, 2, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
+    "many channels": ((1, 515, 9, 8), (101, 515, 3, 3), {"padding": 2}),
+    "many rows": ((1, 5, 11, 9), (301, 5, 3, 3), {"padding": -1}),
+    "groups": ((3, 21, 13, 10), (33, 7, 3, 3), {"groups": 3, "padding": "full"}),
+    "3-D": ((2, 4, 7, 9, 10), (6, 4, 3, 3, 3), {"padding": "same", "stride": (2, 1, 1)}),
+    "3-D, dilated": ((1, 4, 9, 11, 10), (6, 4, 2, 3, 3), {"padding": 2, "dilation": (2, 3, 2)}),
+    "dilations beyond the result": ((1, 3, 9, 40), (4, 3, 3, 3), {"dilation": (4, 19)}),
+}
+
+
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+@pytest.mark.parametrize("dtype", calls.DTYPES)
+@pytest.mark.parametrize("key", SHAPES)
+def test_next_to_scipy(key, dtype, layout):
+    x, weight, params = SHAPES[key]
+    call = fixed("standard", x, weight, dtype=dtype, layout=layout, flip=True, **params)
+    y = call.run(algorithm="winograd")
+    expected, magnitude = call.expected("scipy"), call.magnitude()
+    calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+    assert calls.same_bits(call.run_plan(algorithm="winograd"), y)
+    assert calls.same_bits(call.run(algorithm="winograd", threads=3), y)
+    assert calls.same_bits(call.run(algorithm="winograd", max_workspace=2**24, threads=2), y)
+
+
+def test_little_workspace():
+    """The weights are transformed in parts, with the same bits; too little is refused unwritten."""
+    x, weight, params = SHAPES["many channels"]
+    call = fixed("standard", x, weight, algorithm="winograd", **params)
+    y = call.run()
+    refused = 0
+    for budget in (2**exponent for exponent in range(12, 26)):
+        out = np.full_like(y, 7)
+        try:
+            call.run(max_workspace=budget, threads=2, out=out)
+        except ValueError as error:
+            assert "max_workspace must be larger" in str(error)
+            assert (out == 7).all()
+            refused += 1
+        else:
+            assert calls.same_bits(out, y)
+    assert 0 < refused < 12
+
+
+# --- accuracy -------------------------------------------------------------------------------------
+
+
+def roundoffs(x, weight, algorithm):
+    """The largest error in roundoffs of the largest sum of magnitudes: at most 32 are promised."""
+    wide = [array.astype(np.float64) for array in (x, weight)]
+    exact = pyconv.conv(*wide, padding=1, algorithm="direct")
+    magnitude = pyconv.conv(*map(np.abs, wide), padding=1, algorithm="direct").max()
+    y = pyconv.conv(x, weight, padding=1, algorithm=algorithm)
+    return np.abs(y - exact).max() / magnitude / calls.ROUNDOFF["float32"]
+
+
+def test_error_of_random_values():
+    rng = np.random.default_rng(0)
+    for channels in (8, 64, 300):
+        x = rng.standard_normal((1, channels, 25, 30), dtype=np.float32)
+        weight = rng.standard_normal((9, channels, 3, 3), dtype=np.float32)
+        assert roundoffs(x, weight, "winograd") < 8
+
+
+@pytest.mark.parametrize("channels", [8, 64, 1000])
+@pytest.mark.parametrize(
+    "values", ["flat", "offset", "mixed", "one large", "alternating", "smooth"]
+)
+def test_error_of_adverse_values(values, channels):
+    """Large offsets, mixed magnitudes, cancellation: within the promise for every output."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((1, channels, 17, 18))
+    weight = rng.standard_normal((5, channels, 3, 3))
+    if values == "flat":
+        x, weight = np.full_like(x, 1.1), np.full_like(weight, 0.7)
+    elif values == "offset":
+        x, weight = x + 1e4, weight + 30
+    elif values == "mixed":
+        x *= 10.0 ** rng.integers(-6, 7, x.shape)
+        weight *= 10.0 ** rng.integers(-3, 4, weight.shape)
+    elif values == "one large":
+        x[0, 0, 8, 8] = 1e8
+    elif values == "alternating":
+        signs = (-1.0) ** np.add.outer(np.arange(17), np.arange(18))
+        x = np.abs(x) * signs
+    else:
+        x = x.cumsum(2).cumsum(3)
+    x, weight = x.astype(np.float32), weight.astype(np.float32)
+    assert roundoffs(x, weight, "winograd") <= 32
+
+
+def test_a_nan_stays_within_its_tiles():
+    x = np.zeros((1, 8, 16, 16), np.float32)
+    weight = np.ones((8, 8, 3, 3), np.float32)
+    x[0, 0, 9, 9] = np.nan
+    lost = np.isnan(pyconv.conv(x, weight, padding=1, algorithm="winograd"))
+    assert lost[:, :, 8:11, 8:11].all()
+    assert not lost[:, :, :8].any()
+    assert not lost[:, :, 12:].any()
+    assert np.isnan(pyconv.conv(x, weight, padding=1, algorithm="direct")).sum() == 8 * 9
+
+
+# --- the choice -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride"), [((3,), 1), ((3, 1), 1), ((5, 5), 1), ((3, 3), 2), ((3, 3), (1, 2)),
+                           ((3, 3, 1), 1)]
+)  # fmt: skip
+def test_refused_where_it_does_not_apply(kernel, stride):
+    x = np.ones((1, 8) + (9,) * len(kernel), np.float32)
+    weight = np.ones((8, 8, *kernel), np.float32)
+    with pytest.raises(ValueError, match=r"^standard: algorithm must not be 'winograd' for kernel"):
+        pyconv.conv(x, weight, stride=stride, algorithm="winograd")
+
+
+def test_chosen_where_it_pays():
+    def chosen(x, weight, **params):
+        return pyconv.get("standard").plan(x, np.ones(weight, np.float32), **params).algorithm
+
+    assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1) == "winograd"
+    assert chosen((1, 256, 14, 14), (256, 256, 3, 3), padding=1) == "winograd"
+    assert chosen((1, 3, 224, 224), (64, 3, 3, 3), padding=1) == "direct"
+    assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "direct"
+    assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1, stride=2) == "direct"
+    assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "direct"
+
+
+def test_the_expected_gain_grows_with_the_channels():
+    for size, dilation in itertools.product((14, 56, 120), (1, 2)):
+        axes = conv_axes("standard", (size,) * 2, (3, 3), (1, 1), "same", (dilation,) * 2, "zeros")
+        gains = [algorithms.winograd_gain(axes, n, n) for n in (8, 16, 32, 64, 128)]
+        assert all(before <= after for before, after in itertools.pairwise(gains))
+        assert gains[-1] > (2 if size > 14 else 1.3)
