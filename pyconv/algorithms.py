@@ -12,22 +12,24 @@ from math import prod
 
 from pyconv.geometry import Axis
 
-# An implicit GEMM reaches three quarters of the full rate, less where few rows use a packed panel.
-GEMM, PACKING = 1.3, 16.0
+# A direct convolution reaches three quarters of the full rate, less where few rows use what has been
+# loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
+GEMM, FEW_ROWS = 1.3, 44.0
 PANEL = 16  # pixels or tiles of a panel, full or not
 
 # Winograd's F(4x4, 3x3): its products; per channel, the transforms of inputs (for a line of tiles,
-# and for each tile, in vectors of 8) and of outputs; per transformed weight, its way from memory.
+# twice as much where its inputs lie apart, and for each tile, in vectors of 8) and of outputs; per
+# transformed weight, its way from memory.
 PRODUCTS, PLACES = 1.12, 36
-LINE, INPUT, OUTPUT, WEIGHT = 10000.0, 600.0, 480.0, 8.0
+LINE, INPUT, OUTPUT, WEIGHT = 5000.0, 600.0, 480.0, 8.0
 VECTOR = 8
 
 #: How much faster than "direct" Winograd has to be before "auto" takes it: it rounds more coarsely,
 #: and a plan keeps four times the weights.
 WORTH_IT = 1.3
 
-#: Fewer channels than this, on either side, leave little but transforms.
-LEAST_CHANNELS = 8
+#: Inputs a single output has to have: with fewer, the direct kernel for few channels is the best.
+LEAST_INPUTS = 5
 
 
 def winograd_takes(axes: Sequence[Axis]) -> bool:
@@ -36,10 +38,10 @@ def winograd_takes(axes: Sequence[Axis]) -> bool:
 
 
 def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
-    """Cost of a sample and group as an implicit GEMM."""
+    """Cost of a sample and group where the taps are read as they are."""
     pixels = _round_up(prod(a.out for a in axes), PANEL)
     depth = channels * prod(a.kernel for a in axes)
-    return pixels * depth * rows * (GEMM + PACKING / max(rows, 1))
+    return pixels * depth * rows * (GEMM + FEW_ROWS / max(rows, 1) ** 1.3)
 
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
@@ -53,15 +55,14 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     across = _ceil_div(_ceil_div(along.out, along.dilation), 4)
     tiles = lines * across
     products = PRODUCTS * PLACES * _round_up(tiles, PANEL) * depth * rows
-    inputs = lines * depth * (LINE + INPUT * _round_up(across, VECTOR))
+    line = LINE if along.dilation == 1 else 2 * LINE
+    inputs = lines * depth * (line + INPUT * _round_up(across, VECTOR))
     return products + inputs + OUTPUT * tiles * rows + WEIGHT * PLACES * depth * rows
 
 
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster than ``"direct"`` F(4x4, 3x3) is; 0 where it is not for the shape."""
-    if not winograd_takes(axes) or min(rows, channels) < LEAST_CHANNELS:
-        return 0.0
-    if any(a.out <= 0 for a in axes):
+    if not winograd_takes(axes) or channels < (2 if rows > 1 else LEAST_INPUTS):
         return 0.0
     return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
 
