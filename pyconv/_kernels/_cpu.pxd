@@ -53,6 +53,9 @@ cdef extern from "leaf.h" nogil:
         void (*add_strided)(
             Py_ssize_t n, const void* src, void* dst, Py_ssize_t step) noexcept nogil
         double (*sum)(Py_ssize_t n, const void* src) noexcept nogil
+        double (*peak)(Py_ssize_t rounds, void* out) noexcept nogil
+        void (*triad)(
+            Py_ssize_t n, double scale, const void* a, const void* b, void* dst) noexcept nogil
 
     ctypedef struct leaf_isa:
         const char* name

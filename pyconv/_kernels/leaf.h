@@ -102,6 +102,14 @@ typedef struct leaf_table {
 
     /* sum of src[j], j < n: in lanes of 64 bytes, the lanes then added pairwise. */
     double (*sum)(ptrdiff_t n, const void *src);
+
+    /* How fast this machine multiplies and adds: `rounds` rounds of as many independent chains as
+     * fill the pipelines, in registers alone.  Writes something that depends on all of them to
+     * out[0]; returns the operations done, a multiply-add being two. */
+    double (*peak)(ptrdiff_t rounds, void *out);
+
+    /* dst[j] = a[j] + scale * b[j]   for j < n: the triad of the STREAM benchmark. */
+    void (*triad)(ptrdiff_t n, double scale, const void *a, const void *b, void *dst);
 } leaf_table;
 
 /* float and double tables of one instruction set. */

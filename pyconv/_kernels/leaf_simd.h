@@ -3,6 +3,7 @@
  * Included once per (instruction set, type) with LEAF_ISA_* and LEAF_DOUBLE set.  Defines
  *   T, VEC, VL          element, vector, elements per vector
  *   MR, NV              micro-tile: rows, vectors per row
+ *   CHAINS              multiply-adds in flight that hide their latency, two units or more
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
  *   VEVEN VODD          every second element of two vectors
  *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
@@ -13,6 +14,7 @@
 #undef VL
 #undef MR
 #undef NV
+#undef CHAINS
 #undef VLOAD
 #undef VSTORE
 #undef VSET1
@@ -36,6 +38,7 @@
 
 #define MR 14
 #define NV 2
+#define CHAINS 12
 #ifdef LEAF_DOUBLE
 #define VEC __m512d
 #define VL 8
@@ -62,6 +65,7 @@
 
 #define MR 6
 #define NV 2
+#define CHAINS 12
 #ifdef LEAF_DOUBLE
 #define VEC __m256d
 #define VL 4
@@ -88,6 +92,7 @@
 
 #define MR 6
 #define NV 4
+#define CHAINS 24
 #ifdef LEAF_DOUBLE
 #define VEC float64x2_t
 #define VL 2
@@ -114,6 +119,7 @@
 
 #define MR 4
 #define NV 2
+#define CHAINS 12
 #ifdef LEAF_DOUBLE
 typedef double leaf_vec_f64 __attribute__((vector_size(16)));
 typedef double leaf_uvec_f64 __attribute__((vector_size(16), aligned(8), may_alias));
