@@ -200,7 +200,7 @@ def test_help_and_version(capsys):
     assert run(capsys)[0] == 0
     status, out, _ = run(capsys, "--version")
     assert (status, out.split()[0]) == (0, "pyconv")
-    for command in ("list", "show", "run", "config", "demo"):
+    for command in ("list", "show", "run", "bench", "config", "demo"):
         status, out, _ = run(capsys, command, "--help")
         assert status == 0
         assert f"pyconv {command}" in out

@@ -1,4 +1,4 @@
-"""The command line: ``pyconv list``, ``show``, ``run``, ``config`` and ``demo``."""
+"""The command line: ``pyconv list``, ``show``, ``run``, ``bench``, ``config`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyconv
 from pyconv.cli.commands.run import split_parameters
 from pyconv.cli.output import CommandError, UsageError, one_line
 
-COMMANDS = ("list", "show", "run", "config", "demo")
+COMMANDS = ("list", "show", "run", "bench", "config", "demo")
 """The commands, in the order of the help text; each is a module of ``pyconv.cli.commands``."""
 
 EPILOG = """\
