@@ -12,8 +12,8 @@ from math import prod
 
 from pyconv.geometry import Axis
 
-# A direct convolution reaches three quarters of the full rate, less where few rows use what has been
-# loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
+# A direct convolution reaches three quarters of the full rate, less where few rows use what has
+# been loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
 GEMM, FEW_ROWS = 1.3, 44.0
 PANEL = 16  # pixels or tiles of a panel, full or not
 
