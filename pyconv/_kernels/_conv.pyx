@@ -20,8 +20,7 @@ from pyconv._kernels._gemm cimport (
     packer,
     weight_gemm,
 )
-from pyconv._kernels._grid cimport clear, fill_grid, grid, load_run, source_index
-from pyconv._kernels._integers cimport first_channel
+from pyconv._kernels._grid cimport fill_grid, grid, load_run, source_index
 from pyconv._kernels._tensor cimport describe, tensor
 
 
@@ -35,6 +34,8 @@ cdef void pack_segment(
     """
     cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2], es = q.leaf.esize
     cdef Py_ssize_t t0, t1, t2, t = -1, i0, i1, c, rows
+    # Depth k counts (channel, tap): the first and the last channel that a tap has in k0 .. k1-1.
+    cdef Py_ssize_t c0 = k0 // taps, r0 = k0 % taps, c1 = k1 // taps, r1 = k1 % taps
     cdef char* at
     for t0 in range(q.taps[0]):
         i0 = source_index(
@@ -44,13 +45,13 @@ cdef void pack_segment(
                 o1 * q.stride[1] + t1 * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
             for t2 in range(q.taps[2]):
                 t += 1
-                c = first_channel(k0, t, taps)
-                rows = min(q.channels, first_channel(k1, t, taps)) - c
+                c = c0 + (t < r0)
+                rows = c1 + (t < r1) - c
                 if rows <= 0:
                     continue
                 at = dst + (c * taps + t - k0) * width * es
                 if i0 < 0 or i1 < 0:
-                    clear(at, taps * width * es, rows, count * es)
+                    q.leaf.clear(at, taps * width, rows, count)
                     continue
                 load_run(
                     q, at, taps * width,

@@ -38,6 +38,8 @@ cdef extern from "leaf.h" nogil:
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
             void* acc) noexcept nogil
+        void (*clear)(
+            void* dst, Py_ssize_t dst_rs, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
         leaf_load load[8]
         leaf_store store[8]
         void (*sample[8])(

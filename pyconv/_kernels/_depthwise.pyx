@@ -32,7 +32,6 @@ from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf_table
 from pyconv._kernels._grid cimport (
     PAD_ZEROS,
-    clear,
     fill_grid,
     grid,
     inside,
@@ -158,7 +157,7 @@ cdef void load_lines(
                     dst = b.lines + (t0 * job.plane + (
                         (r1 * job.s2.residues + r2) * job.lines + line) * job.pitch) * es
                     if i0 < 0 or i1 < 0:
-                        clear(dst, channel_pitch * es, channels, job.pitch * es)
+                        q.leaf.clear(dst, channel_pitch, channels, job.pitch)
                     else:
                         load_run(
                             q, dst, channel_pitch,
@@ -300,9 +299,9 @@ cdef void gradient_task(
                 table.load[dy.storage](
                     b.result + o * job.pitch * es, tile, src, dy.stride[1], dy.stride[4],
                     count * job.multiplier, columns)
-                clear(
-                    b.result + (o * job.pitch + columns) * es, tile * es, count * job.multiplier,
-                    (job.pitch - columns) * es)
+                table.clear(
+                    b.result + (o * job.pitch + columns) * es, tile, count * job.multiplier,
+                    job.pitch - columns)
             for g in range(count):
                 point_taps(job, &b, g)
                 for m in range(job.multiplier):

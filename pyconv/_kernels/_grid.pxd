@@ -1,7 +1,5 @@
 # Reading the input on a regular grid: where an axis is inside the array, and what stands outside.
 
-from libc.string cimport memset
-
 from pyconv._kernels._cpu cimport leaf_table
 from pyconv._kernels._tensor cimport PAD_ZEROS, source_index, tensor
 
@@ -17,14 +15,6 @@ cdef struct grid:
     Py_ssize_t offset[3]
     int mode                    # PAD_*
     const leaf_table* leaf
-
-
-cdef inline void clear(
-    char* dst, Py_ssize_t row_bytes, Py_ssize_t rows, Py_ssize_t nbytes
-) noexcept nogil:
-    cdef Py_ssize_t r
-    for r in range(rows):
-        memset(dst + r * row_bytes, 0, nbytes)
 
 
 cdef inline void inside(
@@ -57,9 +47,9 @@ cdef inline void load_run(
             rows, hi - lo)
     if q.mode == PAD_ZEROS:
         if lo > 0:
-            clear(dst, dst_rs * es, rows, lo * es)
+            q.leaf.clear(dst, dst_rs, rows, lo)
         if hi < count:
-            clear(dst + hi * es, dst_rs * es, rows, (count - hi) * es)
+            q.leaf.clear(dst + hi * es, dst_rs, rows, count - hi)
         return
     for j in range(lo):
         at = source_index(i + j * step, size, q.mode)

@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 from pyconv import checks
 from pyconv._kernels._cpu cimport leaf, leaf_table
 from pyconv._kernels._gemm cimport depth_block, load_bias
-from pyconv._kernels._grid cimport clear, fill_grid, grid, load_run
+from pyconv._kernels._grid cimport fill_grid, grid, load_run
 from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe, source_index, tensor
@@ -121,7 +121,7 @@ cdef void transform_inputs(
                         r.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
                     line = lines + i * job.line * es
                     if i0 < 0 or i1 < 0:
-                        clear(line, 6 * job.line * es, count, wide * es)
+                        table.clear(line, 6 * job.line, count, wide)
                     else:
                         load_run(
                             q, line, 6 * job.line, plane + i1 * q.x.stride[3], count,

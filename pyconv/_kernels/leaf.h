@@ -73,6 +73,9 @@ typedef struct leaf_table {
     /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
     void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);
 
+    /* dst[r * dst_rs + j] = 0   for r < rows, j < cols. */
+    void (*clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t cols);
+
     /* dst[r * dst_rs + j] = src[r, j]: user array (byte strides) to workspace, converting. */
     void (*load[LEAF_STORAGES])(void *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src_rs,
                                 ptrdiff_t src_cs, ptrdiff_t rows, ptrdiff_t cols);

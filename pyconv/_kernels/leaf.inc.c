@@ -15,6 +15,9 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* Four elements, wherever they are aligned as one is. */
+typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+
 /* ---- gemm ------------------------------------------------------------------------------------
  *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
  *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers
@@ -189,7 +192,6 @@ static void NAME(winograd_output)(ptrdiff_t tiles, const void *src_, ptrdiff_t f
 
 /* Four kernels at a time, in double. */
 typedef double NAME(four) __attribute__((vector_size(32)));
-typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
 
 INLINE void NAME(winograd_g)(const NAME(four) w[3], NAME(four) y[6]) {
     NAME(four) outer = -1.0 / 3 * (2 * w[0] + w[2]), inner = -2.0 / 3 * WINOGRAD_A * w[1];
@@ -283,6 +285,52 @@ static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, cons
     for (; t < taps; ++t) NAME(dots_group)(1, n, src + t, g, acc + t * LANES);
 }
 
+/* ---- rows of the compute type as they are: most of what is packed ------------------------------
+ * The last vector of a row ends where the row does, and may overlap the one before it. */
+INLINE void NAME(copy_row)(T *dst, const T *src, ptrdiff_t n) {
+    ptrdiff_t j = 0;
+    if (n >= VL) {
+        for (; j + VL <= n; j += VL) VSTORE(dst + j, VLOAD(src + j));
+        if (j < n) VSTORE(dst + n - VL, VLOAD(src + n - VL));
+    } else if (n >= 4) {
+        for (; j + 4 <= n; j += 4) *(NAME(quad) *)(dst + j) = *(const NAME(quad) *)(src + j);
+        *(NAME(quad) *)(dst + n - 4) = *(const NAME(quad) *)(src + n - 4);
+    } else {
+        if (n > 0) dst[0] = src[0];
+        if (n > 1) dst[1] = src[1];
+        if (n > 2) dst[2] = src[2];
+    }
+}
+
+static void NAME(clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t cols) {
+    static const T zeros[256 / sizeof(T)];
+    const ptrdiff_t most = 256 / sizeof(T);
+    for (ptrdiff_t r = 0; r < rows; ++r)
+        for (ptrdiff_t j = 0; j < cols; j += most)
+            NAME(copy_row)((T *)dst + r * dst_rs + j, zeros, cols - j < most ? cols - j : most);
+}
+
+/* Every second element; nothing past the last one is read. */
+INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
+    ptrdiff_t j = 0;
+    for (; j + VL < n; j += VL)
+        VSTORE(dst + j, VEVEN(VLOAD(src + 2 * j), VLOAD(src + 2 * j + VL)));
+    for (; j < n; ++j) dst[j] = src[2 * j];
+}
+
+/* Whether the block could be copied; not if its elements are not at multiples of their size. */
+static int NAME(copied)(T *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src_rs,
+                        ptrdiff_t src_cs, ptrdiff_t rows, ptrdiff_t cols) {
+    const ptrdiff_t size = sizeof(T);
+    if ((src_cs != size && src_cs != 2 * size) || src_rs % size || (uintptr_t)src % size) return 0;
+    for (ptrdiff_t r = 0; r < rows; ++r)
+        if (src_cs == size)
+            NAME(copy_row)(dst + r * dst_rs, (const T *)(src + r * src_rs), cols);
+        else
+            NAME(copy_even)(dst + r * dst_rs, (const T *)(src + r * src_rs), cols);
+    return 1;
+}
+
 /* ---- load and store: a strided block, innermost along the smaller user stride --------------- */
 #define MAGNITUDE(x) ((x) < 0 ? -(x) : (x))
 
@@ -291,6 +339,9 @@ static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, cons
                                     ptrdiff_t src_rs, ptrdiff_t src_cs, ptrdiff_t rows,          \
                                     ptrdiff_t cols) {                                            \
         T *restrict dst = dst_;                                                                  \
+        if (LEAF_OWN_##kind && !swapped &&                                               \
+            NAME(copied)(dst, dst_rs, src, src_rs, src_cs, rows, cols))                          \
+            return;                                                                              \
         if (MAGNITUDE(src_rs) < MAGNITUDE(src_cs)) {                                             \
             for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
                 for (ptrdiff_t r = 0; r < rows; ++r)                                             \
@@ -369,6 +420,15 @@ static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, cons
         }                                                                                        \
     }
 
+#ifdef LEAF_DOUBLE
+#define LEAF_OWN_f32 0
+#define LEAF_OWN_f64 1
+#else
+#define LEAF_OWN_f32 1
+#define LEAF_OWN_f64 0
+#endif
+#define LEAF_OWN_f16 0
+#define LEAF_OWN_bf16 0
 #define LEAF_SIZE_f32 4
 #define LEAF_SIZE_f64 8
 #define LEAF_SIZE_f16 2
@@ -470,6 +530,7 @@ const leaf_table NAME(leaf_table) = {
     .winograd_weights = NAME(winograd_weights),
     .taps = NAME(taps),
     .dots = NAME(dots),
+    .clear = NAME(clear),
     .load = ALL_READS(load),
     .sample = ALL_READS(sample),
     .sample_dot = ALL_READS(sample_dot),
@@ -497,6 +558,10 @@ const leaf_table NAME(leaf_table) = {
 #undef DEFINE_SAMPLE
 #undef CORNER
 #undef MAGNITUDE
+#undef LEAF_OWN_f32
+#undef LEAF_OWN_f64
+#undef LEAF_OWN_f16
+#undef LEAF_OWN_bf16
 #undef LEAF_SIZE_f32
 #undef LEAF_SIZE_f64
 #undef LEAF_SIZE_f16
