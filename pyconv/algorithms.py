@@ -8,9 +8,11 @@ frozen: the choice depends on the shapes alone, never on the machine, the batch 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 from math import prod
 
-from pyconv.geometry import Axis
+from pyconv.geometry import Axis, tap_ranges
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
 # been loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
@@ -32,6 +34,43 @@ WORTH_IT = 1.3
 LEAST_INPUTS = 5
 
 
+#: Part of the multiply-adds that leaving out taps has to save to be worth the smaller pieces.
+WORTH_SKIPPING = 0.1
+MOST_TAPS = 64
+
+Region = tuple[tuple[int, int, int, int], ...]
+
+
+def skipping(axes: Sequence[Axis]) -> tuple[Region, ...]:
+    """Regions of the output of a zero-padded convolution, each with the taps it needs.
+
+    A region has a range of outputs and a range of taps ``(lo, hi, first, last)`` for each axis; the
+    taps beyond read nothing but padding. None at all where the whole may as well be one.
+    """
+    # At once for the many that have little padding next to their size.
+    if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
+        return ()
+    return _skipping(tuple(axes))
+
+
+@lru_cache(1024)
+def _skipping(axes: tuple[Axis, ...]) -> tuple[Region, ...]:
+    if prod(a.kernel for a in axes) > MOST_TAPS:
+        return ()
+    regions = tuple(product(*(tap_ranges(a) for a in axes)))
+    whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
+    return regions if _work(regions) <= (1 - WORTH_SKIPPING) * whole else ()
+
+
+def _work(regions: Sequence[Region]) -> int:
+    """Multiply-adds per pair of channels, in whole panels."""
+    return sum(
+        _round_up(prod(hi - lo for lo, hi, _, _ in region), PANEL)
+        * prod(last - first for _, _, first, last in region)
+        for region in regions
+    )
+
+
 def winograd_takes(axes: Sequence[Axis]) -> bool:
     """Whether F(4x4, 3x3) is for these axes: the last two have 3 taps and stride 1."""
     return len(axes) > 1 and all(a.kernel == 3 and a.stride == 1 for a in axes[-2:])
@@ -39,9 +78,10 @@ def winograd_takes(axes: Sequence[Axis]) -> bool:
 
 def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """Cost of a sample and group where the taps are read as they are."""
-    pixels = _round_up(prod(a.out for a in axes), PANEL)
-    depth = channels * prod(a.kernel for a in axes)
-    return pixels * depth * rows * (GEMM + FEW_ROWS / max(rows, 1) ** 1.3)
+    work = _work(skipping(axes)) or (
+        _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
+    )
+    return work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1) ** 1.3)
 
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from pyconv import dtypes, geometry
+from pyconv import algorithms, dtypes, geometry
 from pyconv._kernels import _col2im, _conv, _depthwise, _winograd
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import Axis
@@ -176,6 +176,56 @@ def correlate(
     return _correlate(run, x, weight, bias, out, stride, dilation, offset, mode, packed)
 
 
+def correlate_by_regions(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    mode: str = "zeros",
+    packed: Any = None,
+) -> int:
+    """`correlate` without the taps that read nothing but padding; `packed` is of `pack_regions`."""
+    regions = _regions(weight, axes, mode)
+    if not regions:
+        return correlate(run, x, weight, bias, out, axes, mode, packed)
+    if run.budget < AMPLE and not run.measure:
+        # A workspace too small is found out before anything is written.
+        correlate_by_regions(replace(run, measure=True), x, weight, bias, out, axes, mode, packed)
+    stride, dilation, offset = numbers(axes)
+    most = 0
+    for i, part in enumerate(regions):
+        place = out[region([(lo, hi) for lo, hi, _, _ in part])]
+        kernel = _tap_range(weight, part)
+        if kernel.size == 0:
+            if not run.measure:
+                _fill(place, bias)
+            continue
+        first = [
+            o + lo * s + t * d
+            for o, s, d, (lo, _, t, _) in zip(offset, stride, dilation, part, strict=True)
+        ]
+        hold = packed[i] if packed is not None else None
+        used = _correlate(run, x, kernel, bias, place, stride, dilation, first, mode, hold)
+        most = max(most, used)
+    return most
+
+
+def _regions(weight: Array, axes: Axes, mode: str) -> tuple[algorithms.Region, ...]:
+    """Parts of the output, where many taps of them read zeros alone; see `algorithms.skipping`."""
+    if mode != "zeros":
+        return ()
+    regions = algorithms.skipping(axes)
+    if regions and _is_direct(weight, *numbers(axes)[:2]):
+        return ()
+    return regions
+
+
+def _tap_range(weight: Array, region: algorithms.Region) -> Array:
+    return weight[(slice(None),) * 3 + tuple(slice(first, last) for _, _, first, last in region)]
+
+
 def numbers(axes: Axes) -> tuple[list[int], list[int], list[int]]:
     """Strides, dilations and the offset of the first tap, as the kernels take them."""
     return [a.stride for a in axes], [a.dilation for a in axes], [-a.before for a in axes]
@@ -202,6 +252,20 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
     stride, dilation, _ = numbers(axes)
     return None if _is_direct(weight, stride, dilation) else pack_rows(run, weight)
+
+
+def pack_regions(run: Run, weight: Array, axes: Axes, mode: str) -> Any:
+    """Weights in kernel order for `correlate_by_regions`."""
+    regions = _regions(weight, axes, mode)
+    if not regions:
+        return pack(run, weight, axes)
+    # Regions that differ in their outputs alone share the weights.
+    taps = [tuple(part[2:] for part in box) for box in regions]
+    packs = {
+        these: pack_rows(run, _tap_range(weight, box))
+        for these, box in dict(zip(taps, regions, strict=True)).items()
+    }
+    return [packs[these] for these in taps]
 
 
 def winograd(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import gcd
 from typing import NoReturn
 
@@ -317,6 +318,25 @@ def subsample_phases(axis: Axis) -> tuple[Subsample, ...]:
             )
         )
     return tuple(phases)
+
+
+def tap_ranges(axis: Axis) -> list[tuple[int, int, int, int]]:
+    """Split the outputs into ranges ``lo .. hi-1`` that read the same taps ``first .. last-1``.
+
+    The other taps lie in the padding; there may be none inside. The time taken grows with the
+    kernel, not with the extents.
+    """
+    inside = []
+    for t in range(axis.kernel):
+        at = t * axis.dilation - axis.before  # what output 0 reads
+        lo = min(max(_ceil_div(-at, axis.stride), 0), axis.out)
+        inside.append((lo, min(max(_ceil_div(axis.size - at, axis.stride), lo), axis.out)))
+    ends = sorted({0, axis.out, *(end for pair in inside for end in pair)})
+    ranges = []
+    for lo, hi in pairwise(ends):
+        taps = [t for t, (start, stop) in enumerate(inside) if start <= lo < stop]
+        ranges.append((lo, hi, taps[0], taps[-1] + 1) if taps else (lo, hi, 0, 0))
+    return ranges
 
 
 def valid_taps(axis: Axis) -> int:

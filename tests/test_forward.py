@@ -64,6 +64,13 @@ LARGE = {
     ),
     "long depthwise": fixed("depthwise", (1, 2, 100_003), (4, 1, 5), padding="same", dilation=2),
     "dilated": fixed("dilated", (1, 45, 37, 33), (7, 45, 3, 3), dilation=(3, 2), padding="same"),
+    "dilated beyond the image": fixed(
+        "dilated", (1, 17, 17, 23), (7, 17, 3, 3), dilation=(12, 30), padding=(20, 30)
+    ),
+    "dilated, strided": fixed(
+        "dilated", (2, 5, 9, 17, 13), (6, 5, 3, 3, 2), dilation=(3, 6, 11), stride=(1, 2, 3),
+        padding=(3, 7, 12),
+    ),
     "long dilated": fixed("dilated", (1, 2, 100_003), (3, 2, 3), dilation=64, padding="same"),
     "transposed": fixed("transposed", (1, 97, 19, 21), (97, 7, 4, 3), stride=2, padding=1),
     "long transposed": fixed("transposed", (1, 3, 50_001), (3, 4, 5), stride=2, padding="same"),

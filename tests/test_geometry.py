@@ -465,3 +465,14 @@ def test_valid_taps_takes_no_time():
     begin = time.perf_counter()
     assert geometry.valid_taps(axis) == axis.size * axis.kernel
     assert time.perf_counter() - begin < 1
+
+
+@given(any_axis())
+def test_tap_ranges_have_the_taps_that_read_inside(axis):
+    ranges = geometry.tap_ranges(axis)
+    assert [output for lo, hi, _, _ in ranges for output in range(lo, hi)] == [*range(axis.out)]
+    for lo, hi, first, last in ranges:
+        for output in range(lo, hi):
+            at = output * axis.stride - axis.before
+            inside = [t for t in range(axis.kernel) if 0 <= at + t * axis.dilation < axis.size]
+            assert inside == [*range(first, last)]

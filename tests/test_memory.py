@@ -178,6 +178,9 @@ SMALL = {
         {"padding": 2, "padding_mode": "circular"},
     ),
     "dilated": ([(2, 6, 40, 37), (8, 6, 3, 3), (8,)], {"dilation": (3, 2)}),
+    "dilated, without taps in the padding": (
+        [(2, 6, 40, 37), (8, 6, 3, 3), (8,)], {"dilation": 20, "padding": 20}
+    ),
     "dilated, subsampled": (
         [(2, 6, 40, 37), (8, 6, 3, 3), (8,)],
         {"dilation": (3, 2), "padding": 4, "algorithm": "subsample"},

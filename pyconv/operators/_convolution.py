@@ -229,14 +229,14 @@ class Convolution(Operator):
         axes = engine.three(problem.axes)
         # Without input channels there is nothing to transform: the result is the bias.
         by_tiles = problem.algorithm == "winograd" and weight.size
-        convolve = engine.winograd if by_tiles else engine.correlate
+        convolve = engine.winograd if by_tiles else engine.correlate_by_regions
         return convolve(run, x, weight, arrays["bias"], y, axes, problem.padding_mode, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight = self.weight_view(problem, arrays["weight"])
         if problem.algorithm == "winograd":
             return engine.pack_winograd(run, weight)
-        return engine.pack(run, weight, engine.three(problem.axes))
+        return engine.pack_regions(run, weight, engine.three(problem.axes), problem.padding_mode)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
