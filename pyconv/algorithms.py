@@ -26,8 +26,12 @@ PRODUCTS, PLACES = 1.12, 36
 LINE, INPUT, OUTPUT, WEIGHT = 5000.0, 600.0, 480.0, 8.0
 VECTOR = 8
 
-#: How much faster than "direct" Winograd has to be before "auto" takes it: it rounds more coarsely,
-#: and a plan keeps four times the weights.
+# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel, and for
+# each input pixel and row the way of its value to the results that it is part of.
+COLUMNS, GATHER = 2.0, 100.0
+
+#: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
+#: coarsely, and a plan of Winograd's keeps four times the weights.
 WORTH_IT = 1.3
 
 #: Inputs a single output has to have: with fewer, the direct kernel for few channels is the best.
@@ -105,6 +109,13 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     if not winograd_takes(axes) or channels < (2 if rows > 1 else LEAST_INPUTS):
         return 0.0
     return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
+
+
+def col2im_gain(rows: int, channels: int) -> float:
+    """How many times faster than ``"phase"`` col2im is, for groups of so many outputs and inputs."""
+    if channels < (2 if rows > 1 else LEAST_INPUTS):
+        return 0.0
+    return (GEMM + FEW_ROWS / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
 
 
 def _ceil_div(a: int, b: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pyconv import checks, engine, geometry, reference
+from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Box, Run
@@ -81,10 +81,11 @@ def transposed_conv(
     flip : bool
         Flip the kernel.
     algorithm : {"auto", "direct", "phase", "col2im"}
-        ``"phase"`` (and ``"direct"`` and ``"auto"``): one dense convolution for each residue of
-        the result modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes
-        NaNs of these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a
-        box of the result at a time; each weight reaches only the outputs that `x` reaches by it.
+        ``"phase"`` (and ``"direct"``): one dense convolution for each residue of the result
+        modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes NaNs of
+        these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a box of the
+        result at a time; each weight reaches only the outputs that `x` reaches by it. ``"auto"``
+        takes the latter where there are few output channels, see :doc:`/algorithms`.
     %(run)s
 
     Returns
@@ -149,9 +150,8 @@ class Transposed(Operator):
             name, image.spatial, weight[2:], stride, checks.padding(name, params["padding"], rank),
             dilation, params["output_padding"], params["output_size"],
         )  # fmt: skip
-        algorithm, reason = pick_algorithm(
-            self, params["algorithm"], "phase", "a dense convolution for each residue of the result"
-        )
+        chosen = _choose(weight[1], weight[0] // groups)
+        algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         output = image.like(outputs, [a.size for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
@@ -222,6 +222,13 @@ class Transposed(Operator):
 
 
 OPERATOR = Transposed()
+
+
+def _choose(rows: int, channels: int) -> tuple[str, str]:
+    gain = algorithms.col2im_gain(rows, channels)
+    if gain >= algorithms.WORTH_IT:
+        return "col2im", f"few outputs: expected to take 1/{gain:.1f} of the time of phases"
+    return "phase", "a dense convolution for each residue of the result"
 
 
 def _apply_col2im(
