@@ -112,7 +112,7 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
 
 
 def col2im_gain(rows: int, channels: int) -> float:
-    """How many times faster than ``"phase"`` col2im is, for groups of so many outputs and inputs."""
+    """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group."""
     if channels < (2 if rows > 1 else LEAST_INPUTS):
         return 0.0
     return (GEMM + FEW_ROWS / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
