@@ -183,16 +183,17 @@ def correlate_by_regions(
     bias: Array | None,
     out: Array,
     axes: Axes,
-    mode: str = "zeros",
+    regions: Sequence[algorithms.Region],
     packed: Any = None,
 ) -> int:
-    """`correlate` without the taps that read nothing but padding; `packed` is of `pack_regions`."""
-    regions = _regions(weight, axes, mode)
-    if not regions:
-        return correlate(run, x, weight, bias, out, axes, mode, packed)
+    """Zero-padded `correlate`, each of the `algorithms.skipping` regions with the taps it needs.
+
+    `packed` is of `pack_regions`.
+    """
     if run.budget < AMPLE and not run.measure:
         # A workspace too small is found out before anything is written.
-        correlate_by_regions(replace(run, measure=True), x, weight, bias, out, axes, mode, packed)
+        measuring = replace(run, measure=True)
+        correlate_by_regions(measuring, x, weight, bias, out, axes, regions, packed)
     stride, dilation, offset = numbers(axes)
     most = 0
     for i, part in enumerate(regions):
@@ -207,19 +208,16 @@ def correlate_by_regions(
             for o, s, d, (lo, _, t, _) in zip(offset, stride, dilation, part, strict=True)
         ]
         hold = packed[i] if packed is not None else None
-        used = _correlate(run, x, kernel, bias, place, stride, dilation, first, mode, hold)
+        used = _correlate(run, x, kernel, bias, place, stride, dilation, first, "zeros", hold)
         most = max(most, used)
     return most
 
 
-def _regions(weight: Array, axes: Axes, mode: str) -> tuple[algorithms.Region, ...]:
-    """Parts of the output, where many taps of them read zeros alone; see `algorithms.skipping`."""
-    if mode != "zeros":
-        return ()
+def regions_of(kernels: tuple[int, int, int], axes: Axes) -> tuple[algorithms.Region, ...]:
+    """`algorithms.skipping` for weights of ``(G, M, C)`` kernels; none for the depthwise kernel."""
     regions = algorithms.skipping(axes)
-    if regions and _is_direct(weight, *numbers(axes)[:2]):
-        return ()
-    return regions
+    shape = (*kernels, *(a.kernel for a in axes))
+    return () if regions and _depthwise.suits(shape, *numbers(axes)[:2]) else regions
 
 
 def _tap_range(weight: Array, region: algorithms.Region) -> Array:
@@ -254,11 +252,8 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     return None if _is_direct(weight, stride, dilation) else pack_rows(run, weight)
 
 
-def pack_regions(run: Run, weight: Array, axes: Axes, mode: str) -> Any:
+def pack_regions(run: Run, weight: Array, regions: Sequence[algorithms.Region]) -> list[Any]:
     """Weights in kernel order for `correlate_by_regions`."""
-    regions = _regions(weight, axes, mode)
-    if not regions:
-        return pack(run, weight, axes)
     # Regions that differ in their outputs alone share the weights.
     taps = [tuple(part[2:] for part in box) for box in regions]
     packs = {

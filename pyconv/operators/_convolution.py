@@ -133,6 +133,7 @@ class ConvProblem(Problem):
     groups: int = 1
     padding_mode: str = "zeros"
     flip: bool = False
+    regions: tuple[algorithms.Region, ...] = ()  # of the output, where taps are left out
 
 
 class Convolution(Operator):
@@ -162,8 +163,12 @@ class Convolution(Operator):
             check_groups(name, "weight", weight, image.channels, groups, shapes["x"])
         check_bias(name, shapes["bias"], weight[0])
         axes = geometry.conv_axes(name, image.spatial, weight[2:], stride, padding, dilation, mode)
-        chosen = self.choose(axes, weight[0] // groups if groups else 0, weight[1])
+        rows = weight[0] // groups if groups else 0
+        chosen = self.choose(axes, rows, weight[1])
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
+        regions: tuple[algorithms.Region, ...] = ()
+        if algorithm == "direct" and mode == "zeros":
+            regions = engine.regions_of((groups, rows, weight[1]), engine.three(axes))
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         if mode != "zeros":
@@ -174,7 +179,7 @@ class Convolution(Operator):
         )  # fmt: skip
         problem = ConvProblem(
             output, algorithm, reason, cost, axes,
-            image=image, groups=groups, padding_mode=mode, flip=flip,
+            image=image, groups=groups, padding_mode=mode, flip=flip, regions=regions,
         )  # fmt: skip
         self.check_algorithm(problem)
         return problem
@@ -227,16 +232,22 @@ class Convolution(Operator):
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         weight = self.weight_view(problem, arrays["weight"])
         axes = engine.three(problem.axes)
+        bias, mode = arrays["bias"], problem.padding_mode
+        if problem.regions:
+            regions = problem.regions
+            return engine.correlate_by_regions(run, x, weight, bias, y, axes, regions, prepared)
         # Without input channels there is nothing to transform: the result is the bias.
         by_tiles = problem.algorithm == "winograd" and weight.size
-        convolve = engine.winograd if by_tiles else engine.correlate_by_regions
-        return convolve(run, x, weight, arrays["bias"], y, axes, problem.padding_mode, prepared)
+        convolve = engine.winograd if by_tiles else engine.correlate
+        return convolve(run, x, weight, bias, y, axes, mode, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight = self.weight_view(problem, arrays["weight"])
         if problem.algorithm == "winograd":
             return engine.pack_winograd(run, weight)
-        return engine.pack_regions(run, weight, engine.three(problem.axes), problem.padding_mode)
+        if problem.regions:
+            return engine.pack_regions(run, weight, problem.regions)
+        return engine.pack(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
