@@ -260,6 +260,48 @@ def test_little_workspace(key):
             assert_same(own, {name: gradients[name][n : n + 1] for name in images})
 
 
+#: Calls with enough channels side by side to sample them as vectors, and odd numbers of them.
+SAMPLED = {
+    "1-D": fixed("deformable", (3, 24, 650), (5, 24, 5), padding=2),
+    "2-D": fixed("deformable", (3, 38, 23, 21), (6, 19, 3, 3), padding=1, offset_groups=2),
+    "3-D": fixed("deformable", (3, 17, 11, 8, 13), (4, 17, 2, 2, 2), padding=1, mask=False),
+    "long": fixed("deformable", (2, 301, 8, 9), (4, 301, 3, 2), padding=1),
+    "float64": fixed("deformable", (3, 21, 29, 27), (7, 21, 3, 3), padding=1, dtype="float64"),
+    "float16": fixed("deformable", (3, 21, 29, 27), (7, 21, 3, 3), padding=1, dtype="float16"),
+}
+
+
+@pytest.mark.parametrize("key", SAMPLED)
+def test_deformable_samples_any_way(key):
+    """By channels as they lie, by channels in workspace, by single channels: the same bits."""
+    call = SAMPLED[key].map(np.copy, calls.IMAGES)
+    x, offset, mask = (call.arrays[name] for name in calls.IMAGES)
+    for every, value in ((97, np.nan), (89, np.inf), (83, -np.inf), (79, 6e4)):
+        offset.flat[::every] = value
+    x.flat[:: x.size // 5] = np.inf  # a corner outside must not make it a NaN
+    if mask is not None:
+        mask.flat[::101] = np.nan
+    with np.errstate(invalid="ignore"):
+        y = call.run()
+        assert np.isfinite(y).any()
+        size = x[:1].size * max(4, x.itemsize)
+        ways = [call.put("x", x.astype(x.dtype.newbyteorder())), call.put("x", spread(x))]
+        ways += [call.put("x", np.moveaxis(np.moveaxis(x, 1, -1).copy(), -1, 1))]
+        for way in (call, *ways):
+            assert_same(way.run(), y)
+            assert_same(way.run(threads=3), y)
+            accepted = []
+            for quarters in (3, 4, 5, 6, 7, 8, 9, 12, 16, 36):
+                budget = size * quarters // 4
+                try:
+                    assert_same(way.run(max_workspace=budget, threads=1 + quarters % 2), y)
+                except ValueError as error:
+                    assert "max_workspace" in str(error), error
+                    continue
+                accepted.append(budget)
+            assert min(accepted) < 2 * size, "never too small for an image in another order"
+
+
 # --- strides ------------------------------------------------------------------------------------
 
 

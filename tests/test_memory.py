@@ -194,6 +194,9 @@ SMALL = {
     ),
     "transposed, holes": ([(2, 6, 20, 17), (6, 8, 2, 3), (8,)], {"stride": (3, 5)}),
     "deformable": ([(2, 6, 20, 17), (2, 18, 20, 17), (8, 6, 3, 3), (8,)], {"padding": 1}),
+    "deformable, many channels": (
+        [(5, 20, 20, 17), (5, 18, 20, 17), (8, 20, 3, 3), (8,)], {"padding": 1}
+    ),
 }  # fmt: skip
 
 

@@ -110,6 +110,7 @@ cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
 cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
+    pk.prepare, pk.sample_bytes = NULL, 0
     pk.pack = pack_grid
     pk.scratch = 0
     pk.scratch_per_pixel = 0

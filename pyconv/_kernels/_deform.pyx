@@ -12,6 +12,11 @@ so NaN and infinite coordinates sample zero by the same comparison.
 
 Positions are computed in double precision, once per (tap, pixel), and shared by all channels of
 the offset group: an offset in bytes and a coefficient for each of the surrounding elements.
+
+The depths are k = (tap, channel), channels innermost: where the channels of an element lie next to
+each other, a pixel's are sampled as vectors, into [pixel][channel], and transposed into the panel.
+Other images are brought into that order, and the compute type, before, where the workspace allows;
+if it does not, one channel is sampled at a time.  Both ways give the same bits.
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
@@ -21,18 +26,23 @@ from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
+    evenly_spaced,
     implicit_gemm,
     operand,
     packer,
     weight_gemm,
 )
-from pyconv._kernels._integers cimport ceil_div, first_channel
+from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 
 cdef enum:
     MOST_CORNERS = 8
     GRADIENT_TILE = 64          # pixels whose coordinate gradients are summed together
+    TILE_PIXELS = 16            # sampled together, ...
+    TILE_CHANNELS = 128         # ... a tile that stays in L1
+    MOST_TILE = TILE_PIXELS * TILE_CHANNELS
+    FEW_CHANNELS = 8            # fewer next to each other are not worth a vector each
 
 
 cdef struct sampler:
@@ -50,6 +60,8 @@ cdef struct sampler:
     Py_ssize_t dilation[3]
     Py_ssize_t origin[3]        # minus the padding
     Py_ssize_t out[3]
+    tensor last                 # x with channels next to each other in the compute type ...
+    Py_ssize_t first            # ... from this sample; data is NULL where there is no such image
     const leaf_table* leaf
     const leaf_table* wide      # the double table: coordinates are read through it
 
@@ -166,6 +178,35 @@ cdef inline void combine(
                 q += 1
 
 
+cdef inline bint combine_plane(
+    const sampler* s, const tensor* target, positions* at, Py_ssize_t j, double v1, double v2,
+    double m
+) noexcept nogil:
+    """What `surround` and `combine` do for most samples in 2-D, if pixel j is one.
+
+    Its four corners are inside; places and coefficients are the same to the bit.
+    """
+    cdef Py_ssize_t low1, low2, place, ld = at.ld
+    cdef Py_ssize_t step1 = target.stride[3], step2 = target.stride[4]
+    cdef bint single = s.leaf.esize == 4
+    cdef double above, below
+    if not (v1 >= 0 and v2 >= 0 and v1 < target.shape[3] - 1 and v2 < target.shape[4] - 1):
+        return False
+    low1, low2 = <Py_ssize_t>v1, <Py_ssize_t>v2
+    v1, v2 = v1 - low1, v2 - low2
+    above, below = m * (1 - v1), m * v1
+    place = low1 * step1 + low2 * step2
+    at.where[j] = place
+    at.where[ld + j] = place + step2
+    at.where[2 * ld + j] = place + step1
+    at.where[3 * ld + j] = place + step1 + step2
+    put(at.coef, j, above * (1 - v2), single)
+    put(at.coef, ld + j, above * v2, single)
+    put(at.coef, 2 * ld + j, below * (1 - v2), single)
+    put(at.coef, 3 * ld + j, below * v2, single)
+    return True
+
+
 cdef inline void drop_corner(
     const sampler* s, positions* at, Py_ssize_t j, Py_ssize_t q, double m, int kind
 ) noexcept nogil:
@@ -212,18 +253,22 @@ cdef void locate(
             s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
             p, count, <char*>at.m)
     for j in range(count):
-        found = True
-        for axis in range(first, 3):
-            found = found and surround(
-                (o[axis] * s.stride[axis] + base[axis]) + at.v[axis * ld + j],
-                target.shape[2 + axis], target.stride[2 + axis], kind, around + axis)
         if s.has_mask:
             m = at.m[j]
-        if found:
-            combine(s, around, at, j, m, kind)
-        else:
-            for q in range(s.corners):
-                drop_corner(s, at, j, q, m, kind)
+        if not (kind == SAMPLE and s.rank == 2 and combine_plane(
+            s, target, at, j, o[1] * s.stride[1] + base[1] + at.v[ld + j],
+            o[2] * s.stride[2] + base[2] + at.v[2 * ld + j], m)
+        ):
+            found = True
+            for axis in range(first, 3):
+                found = found and surround(
+                    (o[axis] * s.stride[axis] + base[axis]) + at.v[axis * ld + j],
+                    target.shape[2 + axis], target.stride[2 + axis], kind, around + axis)
+            if found:
+                combine(s, around, at, j, m, kind)
+            else:
+                for q in range(s.corners):
+                    drop_corner(s, at, j, q, m, kind)
         o[2] += 1
         if o[2] == s.out[2]:
             o[2] = 0
@@ -240,34 +285,136 @@ cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexce
         (<double*>dst)[at] = value
 
 
+# What a tile's scratch begins with: whose positions follow, so that they are found once.
+cdef struct located:
+    Py_ssize_t og, t
+
+
+cdef void begin_samples(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count
+) noexcept nogil:
+    (<located*>scratch).t = -1
+
+
 cdef void pack_samples(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
 ) noexcept nogil:
     cdef const sampler* s = <const sampler*>ctx
-    cdef Py_ssize_t es = s.leaf.esize, t, c, c_end, stop, og, j
-    cdef positions at = carve(s, scratch, count)
+    cdef Py_ssize_t es = s.leaf.esize, k = k0, t, c, og, length, j, i
+    cdef located* held = <located*>scratch
+    cdef char* tile = scratch + 64
+    cdef positions at = carve(s, tile + tile_bytes(s), count)
+    cdef const tensor* source = &s.x if s.last.data == NULL else &s.last
     cdef const char* src
     cdef char* dst
-    for t in range(s.all_taps):
-        # channels c of this group with k0 <= c*taps + t < k1
-        c = first_channel(k0, t, s.all_taps)
-        c_end = min(s.channels, first_channel(k1, t, s.all_taps))
-        while c < c_end:
-            og = (g * s.channels + c) // s.shared
-            stop = min(c_end, (og + 1) * s.shared - g * s.channels)
-            locate(s, &s.x, &at, n, og, t, p, count, SAMPLE)
-            while c < stop:
-                src = s.x.data + n * s.x.stride[0] + (g * s.channels + c) * s.x.stride[1]
-                dst = panel + (c * s.all_taps + t - k0) * width * es
-                j = 0
-                while j < count:
+    while k < k1:       # channels of one tap and one offset group at a time
+        t, c = k // s.channels, k % s.channels
+        og = (g * s.channels + c) // s.shared
+        length = min(min(s.channels, (og + 1) * s.shared - g * s.channels) - c, k1 - k)
+        if held.t != t or held.og != og:
+            locate(s, source, &at, n, og, t, p, count, SAMPLE)
+            held.t, held.og = t, og
+        c += g * s.channels
+        j = 0
+        while j < count:
+            dst = panel + (j * (k1 - k0) + (k - k0) * width) * es
+            if s.last.data != NULL:
+                src = s.last.data + (n - s.first) * s.last.stride[0] + c * es
+                sample_panel(s, &at, j, min(width, count - j), src, length, tile, dst, width)
+            else:
+                src = s.x.data + n * s.x.stride[0] + c * s.x.stride[1]
+                for i in range(length):
                     s.leaf.sample[s.x.storage](
                         min(width, count - j), s.corners, at.ld, at.where + j, at.coef + j * es,
-                        src, dst)
-                    dst += (k1 - k0) * width * es
-                    j += width
-                c += 1
+                        src + i * s.x.stride[1], dst + i * width * es)
+            j += width
+        k += length
+
+
+cdef void sample_panel(
+    const sampler* s, const positions* at, Py_ssize_t p, Py_ssize_t count, const char* src,
+    Py_ssize_t channels, char* tile, char* dst, Py_ssize_t width
+) noexcept nogil:
+    """Channels of pixels p .. p+count-1 of the positions as [channel][width]."""
+    cdef Py_ssize_t es = s.leaf.esize, c = 0, j, rows, cols
+    while c < channels:
+        cols = min(<Py_ssize_t>TILE_CHANNELS, channels - c)
+        j = 0
+        while j < count:
+            rows = min(<Py_ssize_t>TILE_PIXELS, count - j)
+            s.leaf.sample_channels(
+                rows, cols, s.corners, at.ld, at.where + p + j, at.coef + (p + j) * es,
+                src + c * es, tile, TILE_CHANNELS)
+            s.leaf.transpose(
+                rows, cols, tile, TILE_CHANNELS, dst + (c * width + j) * es, width)
+            j += TILE_PIXELS
+        c += TILE_CHANNELS
+
+
+# ---- images with channels last -----------------------------------------------------------------
+
+cdef struct turn_job:
+    const sampler* s
+    Py_ssize_t n                # of the first sample
+    Py_ssize_t length           # elements of a row, evenly spaced by ...
+    Py_ssize_t step             # ... this many bytes
+    Py_ssize_t rows, pieces     # rows of a sample, pieces of TILE_CHANNELS elements of a row
+
+
+cdef void turn_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are pieces of rows of samples; all channels of each."""
+    cdef const turn_job* job = <const turn_job*>ctx
+    cdef const sampler* s = job.s
+    cdef const tensor* x = &s.x
+    cdef Py_ssize_t es = s.leaf.esize, task, n, row, j, c, count, channels
+    cdef const char* src
+    cdef char* dst
+    for task in range(first, last):
+        j = task % job.pieces * TILE_CHANNELS
+        row = task // job.pieces % job.rows
+        n = task // job.pieces // job.rows
+        count = min(<Py_ssize_t>TILE_CHANNELS, job.length - j)
+        src = x.data + (job.n + n) * x.stride[0] + j * job.step
+        if job.rows > 1:
+            src += row // x.shape[3] * x.stride[2] + row % x.shape[3] * x.stride[3]
+        dst = s.last.data + n * s.last.stride[0] + (row * job.length + j) * s.last.stride[4]
+        c = 0
+        while c < x.shape[1]:
+            channels = min(<Py_ssize_t>TILE_PIXELS, x.shape[1] - c)
+            s.leaf.load[x.storage](
+                scratch, TILE_CHANNELS, src + c * x.stride[1], x.stride[1], job.step, channels,
+                count)
+            s.leaf.transpose(
+                channels, count, scratch, TILE_CHANNELS, dst + c * es, x.shape[1])
+            c += TILE_PIXELS
+
+
+cdef int turn_samples(
+    void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads
+) except -1:
+    """Samples n .. n+count-1 of x as (count, S0, S1, S2, C) in the compute type."""
+    cdef sampler* s = <sampler*>ctx
+    cdef turn_job job
+    cdef int axis
+    s.first = n
+    s.last = s.x
+    s.last.data = store
+    s.last.stride[1] = s.leaf.esize
+    s.last.stride[4] = s.x.shape[1] * s.leaf.esize
+    for axis in (3, 2):
+        s.last.stride[axis] = s.last.shape[axis + 1] * s.last.stride[axis + 1]
+    s.last.stride[0] = s.last.shape[2] * s.last.stride[2]
+    job.s, job.n = s, n
+    job.rows, job.length = 1, s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
+    if not evenly_spaced(&s.x, &job.step):
+        job.rows, job.length = s.x.shape[2] * s.x.shape[3], s.x.shape[4]
+        job.step = s.x.stride[4]
+    job.pieces = ceil_div(job.length, TILE_CHANNELS)
+    return run(turn_task, &job, count * job.rows * job.pieces, threads,
+               MOST_TILE * s.leaf.esize)
 
 
 cdef int fill_sampler(
@@ -294,15 +441,32 @@ cdef int fill_sampler(
     s.shared = s.x.shape[1] // max(<Py_ssize_t>1, s.offset.shape[1] // (rank * s.all_taps))
     s.leaf = leaf(compute)
     s.wide = leaf(1)
+    s.first = 0
+    s.last = s.x
+    if not (s.x.in_place and s.x.stride[1] == s.leaf.esize and wide_enough(s)):
+        s.last.data = NULL
     return 0
+
+
+cdef inline bint wide_enough(const sampler* s) noexcept nogil:
+    return min(s.channels, s.shared) >= FEW_CHANNELS
+
+
+cdef inline Py_ssize_t tile_bytes(const sampler* s) noexcept nogil:
+    return MOST_TILE * s.leaf.esize if wide_enough(s) else 0
 
 
 cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
     pk.ctx = s
-    pk.begin = NULL
+    pk.begin = begin_samples
     pk.pack = pack_samples
-    pk.scratch = 64
+    pk.scratch = 128 + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)
+    pk.prepare, pk.sample_bytes = NULL, 0
+    if s.last.data == NULL and wide_enough(s):
+        pk.prepare = turn_samples
+        pk.sample_bytes = (
+            s.x.shape[1] * s.x.shape[2] * s.x.shape[3] * s.x.shape[4] * s.leaf.esize)
 
 
 def correlate(
@@ -312,7 +476,7 @@ def correlate(
     """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
-    None; weight: (G, M, C, T0, T1, T2); bias: (G*M,) or None.  `origin` is minus the padding.
+    None; weight: (G, M, T0, T1, T2, C); bias: (G*M,) or None.  `origin` is minus the padding.
     """
     cdef sampler s
     cdef packer pk
@@ -321,7 +485,7 @@ def correlate(
     describe_operand(weight, compute, &a)
     describe(out, 5, compute, &result)
     fill_sampler(
-        x, offset, mask, a.groups, rank, weight.shape[3:], out.shape[2:], stride, dilation,
+        x, offset, mask, a.groups, rank, weight.shape[2:5], out.shape[2:], stride, dilation,
         origin, compute, &s)
     if packed is not None:
         a.packed = packed.shape.packed
@@ -334,14 +498,14 @@ def weight_gradient(
     str operator, x, offset, mask, grad, out, int rank, stride, dilation, origin, int compute,
     int threads, Py_ssize_t budget, bint measure=False
 ):
-    """Gradient of the weights into `out` (G, M, C, T0, T1, T2).  Returns bytes of workspace."""
+    """Gradient of the weights into `out` (G, M, T0, T1, T2, C).  Returns bytes of workspace."""
     cdef sampler s
     cdef packer pk
     cdef tensor result, dy
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
     fill_sampler(
-        x, offset, mask, result.shape[0], rank, out.shape[3:], grad.shape[2:], stride, dilation,
+        x, offset, mask, result.shape[0], rank, out.shape[2:5], grad.shape[2:], stride, dilation,
         origin, compute, &s)
     use_sampler(&pk, &s)
     return weight_gemm(operator, &pk, &dy, &result, s.leaf, threads, budget, measure)

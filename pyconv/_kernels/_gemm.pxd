@@ -16,12 +16,18 @@ ctypedef void (*pack_fn)(
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width,
     char* panel) noexcept nogil
 
+# Put `count` samples, from n, into a form that `pack` is faster with, in `store`.
+ctypedef int (*prepare_fn)(
+    void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads) except -1
+
 cdef struct packer:
-    const void* ctx
+    void* ctx
     begin_fn begin                  # or NULL
     pack_fn pack
     Py_ssize_t scratch              # bytes it wants for a tile ...
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
+    prepare_fn prepare              # forward only; not called where the workspace is too small
+    Py_ssize_t sample_bytes         # what it stores of a sample; 0: nothing to prepare
 
 
 # The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last
@@ -43,6 +49,7 @@ cdef class PackedWeights:
     cdef operand shape
 
 
+cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1

@@ -10,7 +10,7 @@ whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panel
     for each tile of NC pixels                  (threads share out the tiles, or the rows)
         for each KC depths
             pack B                              L2
-            for each MC rows of A               L2
+            for each MC rows of A               L1
                 for each panel of nr pixels     L1
                     for each mr rows            registers: the micro-kernel
 
@@ -30,6 +30,7 @@ cdef enum:
     TILE_BYTES = 192 * 1024         # B tile: stays in L2 beside the A block
     BLOCK_BYTES = 192 * 1024        # A block
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
+    PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
 
@@ -155,6 +156,7 @@ cdef struct gemm_job:
     const char* bias
     Py_ssize_t groups, rows, depth, pixels
     Py_ssize_t panels           # per sample and group
+    Py_ssize_t first            # sample of the first panel
     Py_ssize_t all_panels
     Py_ssize_t kc, nc, mc, tile_rows
     Py_ssize_t row_splits, pixel_splits
@@ -350,7 +352,7 @@ cdef void gemm_task(
             panel = at % job.panels
             count = min(job.nc // nr, min(job.panels - panel, end - at))
             gemm_tile(
-                job, scratch, plane // job.groups, plane % job.groups, panel * nr,
+                job, scratch, job.first + plane // job.groups, plane % job.groups, panel * nr,
                 min(count * nr, job.pixels - panel * nr), m_lo, m_hi)
             at += count
 
@@ -391,14 +393,16 @@ cdef Py_ssize_t implicit_gemm(
     cdef operand repacked
     cdef PackedWeights held_weights
     cdef Workspace held_bias = None
-    cdef Py_ssize_t fixed = 0, shortfall
+    cdef Workspace prepared = None
+    cdef Py_ssize_t fixed = 0, held = 0, samples = out.shape[0], shortfall
     cdef size_t scratch
-    cdef int compute = 1 if leaf.esize == 8 else 0
+    cdef int nt, compute = 1 if leaf.esize == 8 else 0
     job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
     job.groups, job.rows, job.depth = a.groups, a.rows, a.depth
     job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
     job.panels = ceil_div(job.pixels, leaf.nr)
-    job.all_panels = out.shape[0] * a.groups * job.panels
+    job.first = 0
+    job.all_panels = samples * a.groups * job.panels
     if job.all_panels == 0 or a.rows == 0:
         return 0
     job.kc = depth_block(a.depth)
@@ -420,10 +424,20 @@ cdef Py_ssize_t implicit_gemm(
         else:
             repacked.packed = a.t.data      # any address: sizes are all that is asked for
         job.a = &repacked
-    scratch = fit_blocks(&job, &threads, budget - fixed)
-    split_threads(&job, threads)
-    threads = <int>(job.pixel_splits * job.row_splits)
-    shortfall = fixed + threads * (aligned(scratch) + 128) - budget
+    if pk.sample_bytes > 0 and pk.sample_bytes <= budget // 2:
+        held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
+        samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
+        held = samples * pk.sample_bytes + 64
+    while True:
+        nt = threads
+        job.all_panels = samples * a.groups * job.panels
+        scratch = fit_blocks(&job, &nt, budget - fixed - held)
+        split_threads(&job, nt)
+        nt = <int>(job.pixel_splits * job.row_splits)
+        shortfall = fixed + held + nt * (aligned(scratch) + 128) - budget
+        if shortfall <= 0 or held == 0:
+            break
+        held, samples = 0, out.shape[0]     # no room for prepared samples
     if shortfall > 0:
         raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
@@ -431,7 +445,17 @@ cdef Py_ssize_t implicit_gemm(
     if bias is not None:
         held_bias = load_bias(bias, leaf, compute)
         job.bias = held_bias.data
-    run(gemm_task, &job, threads, threads, scratch)
+    if held > 0:
+        prepared = Workspace(held - 64)
+    while job.first < out.shape[0]:
+        samples = min(samples, out.shape[0] - job.first)
+        job.all_panels = samples * a.groups * job.panels
+        split_threads(&job, nt)
+        nt = <int>(job.pixel_splits * job.row_splits)
+        if held > 0:
+            pk.prepare(pk.ctx, prepared.data, job.first, samples, nt)
+        run(gemm_task, &job, nt, nt, scratch)
+        job.first += samples
     return budget + shortfall
 
 

@@ -89,6 +89,17 @@ typedef struct leaf_table {
                                   const ptrdiff_t *offset, const void *coef, const char *src,
                                   void *dst);
 
+    /* The same where channels lie next to each other in the compute type:
+     * dst[j * dst_rs + c] = sum_q coef[q * ld + j] * (src + offset[q * ld + j])[c]
+     * for j < n, c < channels; corners is 2, 4 or 8. */
+    void (*sample_channels)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t ld,
+                            const ptrdiff_t *offset, const void *coef, const char *src, void *dst,
+                            ptrdiff_t dst_rs);
+
+    /* dst[j * dst_rs + r] = src[r * src_rs + j]   for r < rows, j < cols. */
+    void (*transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src, ptrdiff_t src_rs, void *dst,
+                      ptrdiff_t dst_rs);
+
     /* acc[s * ld + j] += g[j] * sum_q coef[(s * corners + q) * ld + j] * src[offset[q * ld + j]]
      * for s < sets, j < n: what the gradients of coordinates and mask are made of. */
     void (*sample_dot[LEAF_STORAGES])(ptrdiff_t n, ptrdiff_t sets, ptrdiff_t corners,

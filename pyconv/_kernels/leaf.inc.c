@@ -28,6 +28,11 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
                             ptrdiff_t c_cs, const T *bias, int add) {
     VEC acc[MR][NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VZERO();
+    if (add) /* c is on its way while the sums are made */
+        UNROLL for (int i = 0; i < rows; ++i) {
+            __builtin_prefetch(c + i * c_rs, 1);
+            __builtin_prefetch(c + i * c_rs + NR - 1, 1);
+        }
 
     for (; k > 0; --k) {
         VEC bv[NV];
@@ -455,6 +460,92 @@ DEFINE_WRITES(f16)
 DEFINE_WRITES(bf16)
 #endif
 
+/* One pixel: each vector of channels a chain over the corners; a NULL corner is outside. */
+INLINE void NAME(sample_pixel)(const int corners, const int inside, ptrdiff_t channels,
+                               const T *const *src, const T *coef, T *dst) {
+    VEC w[8];
+    UNROLL for (int q = 0; q < corners; ++q) w[q] = VSET1(coef[q]);
+    for (ptrdiff_t c = 0; channels >= VL;) {
+        VEC value = VZERO();
+        UNROLL for (int q = 0; q < corners; ++q)
+            value = VFMA(w[q], inside || src[q] ? VLOAD(src[q] + c) : VZERO(), value);
+        VSTORE(dst + c, value);
+        c += VL;
+        if (c == channels) return;
+        if (c + VL > channels) c = channels - VL; /* some channels once more */
+    }
+    for (ptrdiff_t c = 0; c < channels; ++c) {
+        T value = 0;
+        UNROLL for (int q = 0; q < corners; ++q)
+            value = SFMA(coef[q], inside || src[q] ? src[q][c] : (T)0, value);
+        dst[c] = value;
+    }
+}
+
+INLINE void NAME(sample_pixels)(const int corners, ptrdiff_t n, ptrdiff_t channels, ptrdiff_t ld,
+                                const ptrdiff_t *offset, const T *coef, const char *src, T *dst,
+                                ptrdiff_t dst_rs) {
+    for (ptrdiff_t j = 0; j < n; ++j) {
+        const T *at[8];
+        T w[8];
+        int inside = 1;
+        UNROLL for (int q = 0; q < corners; ++q) {
+            ptrdiff_t o = offset[q * ld + j];
+            inside &= o != LEAF_OUTSIDE;
+            at[q] = o == LEAF_OUTSIDE ? NULL : (const T *)(src + o);
+            w[q] = coef[q * ld + j];
+        }
+        if (inside)
+            NAME(sample_pixel)(corners, 1, channels, at, w, dst + j * dst_rs);
+        else
+            NAME(sample_pixel)(corners, 0, channels, at, w, dst + j * dst_rs);
+    }
+}
+
+static void NAME(sample_channels)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t ld,
+                                  const ptrdiff_t *offset, const void *coef, const char *src,
+                                  void *dst, ptrdiff_t dst_rs) {
+    if (corners == 2)
+        NAME(sample_pixels)(2, n, channels, ld, offset, coef, src, dst, dst_rs);
+    else if (corners == 4)
+        NAME(sample_pixels)(4, n, channels, ld, offset, coef, src, dst, dst_rs);
+    else
+        NAME(sample_pixels)(8, n, channels, ld, offset, coef, src, dst, dst_rs);
+}
+
+/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other. */
+static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
+                            void *dst_, ptrdiff_t dst_rs) {
+    enum { LANE = 16 / sizeof(T) };
+    const T *src = src_;
+    T *dst = dst_;
+    ptrdiff_t r = 0;
+    for (; r + VL <= rows; r += VL) {
+        ptrdiff_t j = 0;
+        for (; j + LANE <= cols; j += LANE) {
+            const T *from = src + r * src_rs + j;
+            T *to = dst + j * dst_rs + r;
+            VEC x[LANE];
+            UNROLL for (int i = 0; i < LANE; ++i) x[i] = VLANES(from + i * src_rs, LANE * src_rs);
+#ifdef LEAF_DOUBLE
+            VSTORE(to, VLANELOW(x[0], x[1]));
+            VSTORE(to + dst_rs, VLANEHIGH(x[0], x[1]));
+#else
+            VEC a = VLANELOW(x[0], x[2]), b = VLANELOW(x[1], x[3]);
+            VEC c = VLANEHIGH(x[0], x[2]), d = VLANEHIGH(x[1], x[3]);
+            VSTORE(to, VLANELOW(a, b));
+            VSTORE(to + dst_rs, VLANEHIGH(a, b));
+            VSTORE(to + 2 * dst_rs, VLANELOW(c, d));
+            VSTORE(to + 3 * dst_rs, VLANEHIGH(c, d));
+#endif
+        }
+        for (; j < cols; ++j)
+            for (ptrdiff_t i = r; i < r + VL; ++i) dst[j * dst_rs + i] = src[i * src_rs + j];
+    }
+    for (; r < rows; ++r)
+        for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
+}
+
 static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
                           const void *coef_, const void *g_, char *dst, ptrdiff_t lo,
                           ptrdiff_t hi) {
@@ -533,6 +624,8 @@ const leaf_table NAME(leaf_table) = {
     .clear = NAME(clear),
     .load = ALL_READS(load),
     .sample = ALL_READS(sample),
+    .sample_channels = NAME(sample_channels),
+    .transpose = NAME(transpose),
     .sample_dot = ALL_READS(sample_dot),
     /* results are stored in the compute type, or rounded from float to a 16-bit one */
 #ifdef LEAF_DOUBLE

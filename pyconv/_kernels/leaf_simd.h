@@ -7,6 +7,8 @@
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
  *   VEVEN VODD          every second element of two vectors
  *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
+ *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
+ *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
 #undef T
@@ -27,6 +29,9 @@
 #undef VODD
 #undef VLOW
 #undef VHIGH
+#undef VLANELOW
+#undef VLANEHIGH
+#undef VLANES
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -48,6 +53,14 @@
 #define VZERO() _mm512_setzero_pd()
 #define VADD(a, b) _mm512_add_pd(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define VLANELOW(a, b) _mm512_unpacklo_pd(a, b)
+#define VLANEHIGH(a, b) _mm512_unpackhi_pd(a, b)
+#define VLANES(p, step)                                                                          \
+    _mm512_insertf64x4(                                                                          \
+        _mm512_castpd256_pd512(_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)),     \
+                                                    _mm_loadu_pd((p) + (step)), 1)),             \
+        _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd((p) + 2 * (step))),             \
+                             _mm_loadu_pd((p) + 3 * (step)), 1), 1)
 #define SFMA(a, b, c) __builtin_fma(a, b, c)
 #else
 #define VEC __m512
@@ -58,6 +71,15 @@
 #define VZERO() _mm512_setzero_ps()
 #define VADD(a, b) _mm512_add_ps(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define VLANELOW(a, b) _mm512_unpacklo_ps(a, b)
+#define VLANEHIGH(a, b) _mm512_unpackhi_ps(a, b)
+#define VLANES(p, step)                                                                          \
+    _mm512_castpd_ps(_mm512_insertf64x4(                                                         \
+        _mm512_castps_pd(_mm512_castps256_ps512(_mm256_insertf128_ps(                            \
+            _mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (step)), 1))),           \
+        _mm256_castps_pd(_mm256_insertf128_ps(                                                   \
+            _mm256_castps128_ps256(_mm_loadu_ps((p) + 2 * (step))),                              \
+            _mm_loadu_ps((p) + 3 * (step)), 1)), 1))
 #define SFMA(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 
@@ -75,6 +97,10 @@
 #define VZERO() _mm256_setzero_pd()
 #define VADD(a, b) _mm256_add_pd(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
+#define VLANELOW(a, b) _mm256_unpacklo_pd(a, b)
+#define VLANEHIGH(a, b) _mm256_unpackhi_pd(a, b)
+#define VLANES(p, step)                                                                          \
+    _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (step)), 1)
 #define SFMA(a, b, c) __builtin_fma(a, b, c)
 #else
 #define VEC __m256
@@ -85,6 +111,10 @@
 #define VZERO() _mm256_setzero_ps()
 #define VADD(a, b) _mm256_add_ps(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define VLANELOW(a, b) _mm256_unpacklo_ps(a, b)
+#define VLANEHIGH(a, b) _mm256_unpackhi_ps(a, b)
+#define VLANES(p, step)                                                                          \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (step)), 1)
 #define SFMA(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 
@@ -175,4 +205,11 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define VHIGH(a, b) VSHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#endif
+
+/* where a vector is one lane */
+#ifndef VLANES
+#define VLANELOW(a, b) VLOW(a, b)
+#define VLANEHIGH(a, b) VHIGH(a, b)
+#define VLANES(p, step) VLOAD(p)
 #endif

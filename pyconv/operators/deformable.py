@@ -217,7 +217,7 @@ class Deformable(Operator):
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        weight = _channels_last(problem, arrays["weight"])
         y = problem.image.view(out)
         if arrays["x"].size == 0:  # nothing to sample, and maybe no channel to find a group of
             if run.measure:
@@ -235,7 +235,7 @@ class Deformable(Operator):
         )  # fmt: skip
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        weight = _channels_last(problem, arrays["weight"])
         return engine.pack_rows(run, weight)
 
     def gradients(
@@ -251,7 +251,7 @@ class Deformable(Operator):
                 result[...] = 0
             return
         if "weight" in out:
-            dw = engine.grouped_weight(out["weight"], problem.groups, problem.flip)
+            dw = _channels_last(problem, out["weight"])
             _deform.weight_gradient(
                 run.operator, *views, dy, dw, rank, *engine.numbers(axes),
                 run.compute, run.threads, run.budget,
@@ -296,6 +296,11 @@ def _case(
 
 
 OPERATOR = Deformable()
+
+
+def _channels_last(problem: Any, weight: Array) -> Array:
+    """View weights as ``(groups, M, T0, T1, T2, C)``: channels are sampled together."""
+    return np.moveaxis(engine.grouped_weight(weight, problem.groups, problem.flip), 2, 5)
 
 
 def _input_gradients(
