@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
-from pyconv.geometry import Axis, tap_ranges
+from pyconv.geometry import Axis, ceil_div, tap_ranges
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
 # been loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
@@ -36,7 +36,6 @@ WORTH_IT = 1.3
 
 #: Inputs a single output has to have: with fewer, the direct kernel for few channels is the best.
 LEAST_INPUTS = 5
-
 
 #: Part of the multiply-adds that leaving out taps has to save to be worth the smaller pieces.
 WORTH_SKIPPING = 0.1
@@ -85,7 +84,7 @@ def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     work = _work(skipping(axes)) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )
-    return work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1) ** 1.3)
+    return work * channels * rows * _direct_rate(rows)
 
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
@@ -95,8 +94,8 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     depth = channels * prod(a.kernel for a in leading)
     # a tile has outputs of one residue class modulo the dilations
     lines = min(down.dilation, down.out) * min(along.dilation, along.out)
-    lines *= _ceil_div(_ceil_div(down.out, down.dilation), 4) * prod(a.out for a in leading)
-    across = _ceil_div(_ceil_div(along.out, along.dilation), 4)
+    lines *= ceil_div(ceil_div(down.out, down.dilation), 4) * prod(a.out for a in leading)
+    across = ceil_div(ceil_div(along.out, along.dilation), 4)
     tiles = lines * across
     products = PRODUCTS * PLACES * _round_up(tiles, PANEL) * depth * rows
     line = LINE if along.dilation == 1 else 2 * LINE
@@ -106,21 +105,27 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
 
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster than ``"direct"`` F(4x4, 3x3) is; 0 where it is not for the shape."""
-    if not winograd_takes(axes) or channels < (2 if rows > 1 else LEAST_INPUTS):
+    if not winograd_takes(axes) or _few_channels(rows, channels):
         return 0.0
     return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
 
 
 def col2im_gain(rows: int, channels: int) -> float:
     """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group."""
-    if channels < (2 if rows > 1 else LEAST_INPUTS):
+    if _few_channels(rows, channels):
         return 0.0
-    return (GEMM + FEW_ROWS / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
+    return _direct_rate(rows) / (COLUMNS + GATHER / channels)
 
 
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+def _direct_rate(rows: int) -> float:
+    """Cost of a multiply-add of a direct convolution with so many rows."""
+    return GEMM + FEW_ROWS / max(rows, 1) ** 1.3
+
+
+def _few_channels(rows: int, channels: int) -> bool:
+    """Whether a group has so few channels that nothing beats the direct kernel for them."""
+    return channels < (2 if rows > 1 else LEAST_INPUTS)
 
 
 def _round_up(a: int, b: int) -> int:
-    return _ceil_div(a, b) * b
+    return ceil_div(a, b) * b

@@ -143,7 +143,7 @@ class Chain:
         pieces, held = self._pieces(self.extents[last], each)
         # A workspace too small is found out before anything is written. Where it is ample, the
         # first box tells; where it is not, boxes of slightly different sizes may differ.
-        measuring = Chain(replace(self.run, measure=True), self.x, self.stages, self.mode)
+        measuring = Chain(self.run.measuring(), self.x, self.stages, self.mode)
         for samples, box in pieces if self.run.budget < engine.AMPLE else pieces[:1]:
             measuring._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
         if not self.run.measure:

@@ -70,6 +70,18 @@ class Run:
         """The compute type."""
         return dtypes.COMPUTE[self.compute]
 
+    @property
+    def tight(self) -> bool:
+        """Whether a later step of a call may fail for want of workspace, unlike the first.
+
+        Then all are measured before anything is written.
+        """
+        return self.budget < AMPLE and not self.measure
+
+    def measuring(self) -> Run:
+        """The same, to report the workspace alone."""
+        return replace(self, measure=True)
+
     def share(self, part: int) -> Run:
         """The same with ``1 / part`` of the workspace."""
         return replace(self, budget=max(1, self.budget // part))
@@ -190,10 +202,8 @@ def correlate_by_regions(
 
     `packed` is of `pack_regions`.
     """
-    if run.budget < AMPLE and not run.measure:
-        # A workspace too small is found out before anything is written.
-        measuring = replace(run, measure=True)
-        correlate_by_regions(measuring, x, weight, bias, out, axes, regions, packed)
+    if run.tight:
+        correlate_by_regions(run.measuring(), x, weight, bias, out, axes, regions, packed)
     stride, dilation, offset = numbers(axes)
     most = 0
     for i, part in enumerate(regions):
@@ -305,9 +315,8 @@ def adjoint(
     most = 0
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
     covered = sum(prod(p.count for p in phase) for phase in phases)
-    if run.budget < AMPLE and not run.measure:
-        # A workspace too small is found out before anything is written.
-        adjoint(replace(run, measure=True), grad, weight, bias, out, axes, packed)
+    if run.tight:
+        adjoint(run.measuring(), grad, weight, bias, out, axes, packed)
     for i, phase in enumerate(phases):
         part = out[every([(p.start, None, p.step) for p in phase])]
         kernel = _phase_weight(weight, phase)
@@ -317,7 +326,7 @@ def adjoint(
         if i == 0 and covered * out.shape[0] * out.shape[1] < out.size:
             # Not every element has a tap (the stride exceeds the kernel): those keep the bias. A
             # workspace too small is found out before anything is written.
-            most = _correlate(replace(run, measure=True), *args)
+            most = _correlate(run.measuring(), *args)
             if not run.measure:
                 _fill(out, bias)
         most = max(most, _correlate(run, *args))

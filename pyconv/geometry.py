@@ -272,10 +272,10 @@ def adjoint_phases(axis: Axis, *, empty: bool = True) -> tuple[Phase, ...]:
             phases[start] = Phase(
                 start=start,
                 step=stride,
-                count=_ceil_div(axis.size - start, stride),
+                count=ceil_div(axis.size - start, stride),
                 tap_start=tap,
                 tap_step=tap_step,
-                taps=_ceil_div(axis.kernel - tap, tap_step),
+                taps=ceil_div(axis.kernel - tap, tap_step),
                 dilation=-(dilation // common),
                 offset=(start + before - dilation * tap) // stride,
             )
@@ -286,7 +286,7 @@ def adjoint_phases(axis: Axis, *, empty: bool = True) -> tuple[Phase, ...]:
         or Phase(
             start=start,
             step=stride,
-            count=_ceil_div(axis.size - start, stride),
+            count=ceil_div(axis.size - start, stride),
             tap_start=0,
             tap_step=tap_step,
             taps=0,
@@ -311,7 +311,7 @@ def subsample_phases(axis: Axis) -> tuple[Subsample, ...]:
             Subsample(
                 start=start,
                 step=step,
-                count=_ceil_div(axis.out - start, step),
+                count=ceil_div(axis.out - start, step),
                 residue=residue,
                 stride=axis.stride // common,
                 offset=offset,
@@ -329,8 +329,8 @@ def tap_ranges(axis: Axis) -> list[tuple[int, int, int, int]]:
     inside = []
     for t in range(axis.kernel):
         at = t * axis.dilation - axis.before  # what output 0 reads
-        lo = min(max(_ceil_div(-at, axis.stride), 0), axis.out)
-        inside.append((lo, min(max(_ceil_div(axis.size - at, axis.stride), lo), axis.out)))
+        lo = min(max(ceil_div(-at, axis.stride), 0), axis.out)
+        inside.append((lo, min(max(ceil_div(axis.size - at, axis.stride), lo), axis.out)))
     ends = sorted({0, axis.out, *(end for pair in inside for end in pair)})
     ranges = []
     for lo, hi in pairwise(ends):
@@ -396,7 +396,8 @@ def _bound(operator: str, i: int, which: str, extent: int) -> None:
         checks.fail(operator, what, "have padded and kernel extents below 2**62 in total", extent)
 
 
-def _ceil_div(a: int, b: int) -> int:
+def ceil_div(a: int, b: int) -> int:
+    """Return ``a / b``, rounded up."""
     return -(-a // b)
 
 

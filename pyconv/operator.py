@@ -506,8 +506,7 @@ class Plan:
         later = operator.expected(problem, self._x_shape)
         arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
-        measuring = Run(run.operator, run.compute, run.threads, run.budget, measure=True)
-        return operator._compute(problem, arrays, out, measuring, self._prepared)
+        return operator._compute(problem, arrays, out, run.measuring(), self._prepared)
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""

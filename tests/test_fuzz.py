@@ -7,6 +7,7 @@ odd at once, as `hypothesis` draws them.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,16 +18,6 @@ from . import calls
 
 OPERATORS = pytest.mark.parametrize("name", calls.OPERATORS)
 SENTINEL = -77  # exact in every dtype
-
-
-def arguments(call, arrays=None):
-    """Positional and keyword arguments."""
-    arrays = dict(call.arrays if arrays is None else arrays)
-    keywords = dict(call.params)
-    if "axis_weights" in arrays:
-        keywords["bias"] = arrays.pop("bias")
-        arrays.update(enumerate(arrays.pop("axis_weights")))
-    return list(arrays.values()), keywords
 
 
 def bits(array):
@@ -72,14 +63,14 @@ def test_memory_makes_no_difference(name, data):
     call = data.draw(calls.calls(name))
     repeated = data.draw(st.sampled_from([key for key, a in call.arrays.items() if a is not None]))
     call = call.map(lambda a: np.full_like(a, a.flat[0]) if a.size else a, [repeated])
-    op, (args, keywords) = call.operator, arguments(call)
+    op, (args, keywords) = call.operator, call.arguments()
     expected = op(*args, **keywords)
     grad = np.random.default_rng(0).integers(-3, 4, expected.shape).astype(expected.dtype)
     gradients = op.backward(grad, *args, **keywords)
 
     moved = call.map(lambda a: data.draw(anywhere(a)))
-    before = [bits(a) for a in arguments(moved)[0] if a is not None]
-    odd_args, odd_keywords = arguments(moved)
+    before = [bits(a) for a in moved.arguments()[0] if a is not None]
+    odd_args, odd_keywords = moved.arguments()
     out = data.draw(places(expected.shape, expected.dtype))
     assert op(*odd_args, **odd_keywords, out=out) is out
     assert bits(out) == bits(expected)
@@ -90,9 +81,7 @@ def test_memory_makes_no_difference(name, data):
         if isinstance(gradient, tuple):
             pairs = zip(gradient, gradients[key], strict=True)
         assert all(bits(got) == bits(wanted) for got, wanted in pairs), key
-    fixed, keywords = arguments(
-        call, {k: a for k, a in moved.arrays.items() if k not in op.per_call}
-    )
+    fixed, keywords = moved.arguments(skip=op.per_call)
     plan = op.plan(call.arrays["x"].shape, *fixed, **keywords)
     assert bits(plan(*[moved.arrays[key] for key in op.per_call])) == bits(expected)
     assert [bits(a) for a in odd_args if a is not None] == before
@@ -159,7 +148,7 @@ def test_any_arguments(name, data):
     for key in sorted(data.draw(st.sets(st.sampled_from(list(arrays)), max_size=2))):
         arrays[key] = data.draw(bent(arrays[key]))
     op = call.operator
-    args, keywords = arguments(call, arrays)
+    args, keywords = replace(call, arrays=arrays).arguments()
     keywords = {**keywords, **params}
 
     shapes = [getattr(a, "shape", a) for a in args]

@@ -11,8 +11,3 @@ cdef inline Py_ssize_t round_up(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 
 cdef inline Py_ssize_t magnitude(Py_ssize_t a) noexcept nogil:
     return -a if a < 0 else a
-
-
-cdef inline Py_ssize_t first_channel(Py_ssize_t k, Py_ssize_t t, Py_ssize_t taps) noexcept nogil:
-    """The smallest c >= 0 with c*taps + t >= k: depth k counts (channel, tap)."""
-    return ceil_div(k - t, taps) if k > t else 0

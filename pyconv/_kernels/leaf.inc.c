@@ -344,7 +344,7 @@ static int NAME(copied)(T *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src
                                     ptrdiff_t src_rs, ptrdiff_t src_cs, ptrdiff_t rows,          \
                                     ptrdiff_t cols) {                                            \
         T *restrict dst = dst_;                                                                  \
-        if (LEAF_OWN_##kind && !swapped &&                                               \
+        if (LEAF_OWN_##kind && !swapped &&                                                       \
             NAME(copied)(dst, dst_rs, src, src_rs, src_cs, rows, cols))                          \
             return;                                                                              \
         if (MAGNITUDE(src_rs) < MAGNITUDE(src_cs)) {                                             \

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import Any
@@ -155,9 +154,8 @@ class Dilated(Convolution):
 
     def _subsample(self, run: Run, problem: ConvProblem, arrays: dict[str, Any], out: Array) -> int:
         """A dense convolution of every ``dilation``-th element, for each residue."""
-        if run.budget < engine.AMPLE and not run.measure:
-            # A workspace too small for any residue is found out before anything is written.
-            self._subsample(replace(run, measure=True), problem, arrays, out)
+        if run.tight:
+            self._subsample(run.measuring(), problem, arrays, out)
         weight = self.weight_view(problem, arrays["weight"])
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
         axes = engine.three(problem.axes)
