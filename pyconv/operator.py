@@ -298,6 +298,8 @@ class Operator:
         problem = self._problem(_shapes(arrays), params)
         try:
             result = self.define(problem, arrays)
+        except MemoryError as error:  # the definition holds all of the padded input
+            raise MemoryError(f"{self.name}: {error}") from None
         except TypeError as error:  # strings, dates, ...: NumPy cannot multiply or add them
             given_dtypes = ((n, a.dtype) for n, a in _flat(arrays).items() if a is not None)
             got = Verbatim(", ".join(f"{name}: {dtype}" for name, dtype in given_dtypes))
