@@ -10,6 +10,8 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 (see pyconv.engine).
 """
 
+from libc.string cimport memset
+
 from pyconv._kernels._cpu cimport leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
@@ -18,9 +20,12 @@ from pyconv._kernels._gemm cimport (
     operand,
     pack_operand,
     packer,
+    planes,
     weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, load_run, source_index
+from pyconv._kernels._integers cimport round_up
+from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport describe, tensor
 
 
@@ -84,6 +89,162 @@ cdef void pack_grid(
             panel += (k1 - k0) * width * es
 
 
+# ---- planes: inputs where the micro-kernel finds them -----------------------------------------
+#
+# Of each channel, the part of the padded input that the outputs look at, in phases: along the last
+# two axes the positions of each residue modulo the stride that some tap meets, next to each other,
+#
+#     [channel][position on axis 0][phase of axis 1][phase of axis 2][row][column]
+#
+# so that neighbouring outputs have neighbouring inputs, equally far away for every tap.  After an
+# output row come as many positions as the taps reach past it.
+
+cdef enum:
+    MOST_DEPTHS = 1 << 16       # in a table of offsets
+    CHANNELS_AT_ONCE = 16       # a cache line of an image with channels last
+    CACHE_SETS_BYTES = 1024     # channels that far apart, or a multiple, would evict each other
+
+
+cdef struct plane_axis:
+    Py_ssize_t low              # input position of output 0's first tap
+    Py_ssize_t step             # of the input, from one position of a phase to the next
+    Py_ssize_t phases
+    Py_ssize_t extent           # positions of a phase
+
+
+cdef struct plane_grid:
+    grid q                      # comes first: what reads a grid reads this
+    planes layout
+    plane_axis axis[3]
+    Py_ssize_t phase_size, channel_size, size   # elements: of a phase, a channel, a sample
+
+
+cdef Py_ssize_t tap_position(const plane_grid* s, int axis, Py_ssize_t tap) noexcept nogil:
+    """Input positions from the first tap of output 0, whatever the sign of the dilation."""
+    return s.q.offset[axis] + tap * s.q.dilation[axis] - s.axis[axis].low
+
+
+cdef bint describe_planes(plane_grid* s) noexcept nogil:
+    """Everything but the table of offsets; False if that is more than any memory holds."""
+    cdef Py_ssize_t reach
+    cdef double cells = s.q.x.shape[1]
+    cdef int i
+    cdef plane_axis* axis
+    for i in range(3):
+        axis = &s.axis[i]
+        reach = (s.q.taps[i] - 1) * s.q.dilation[i]
+        axis.low = s.q.offset[i] + min(reach, 0)
+        reach = max(reach, -reach)
+        if i == 0:      # not in phases: each output has a line of its own
+            axis.step, axis.phases = 1, 1
+            axis.extent = (s.q.out[i] - 1) * s.q.stride[i] + reach + 1
+        else:
+            axis.step = s.q.stride[i]
+            axis.phases = min(axis.step, reach + 1)
+            axis.extent = s.q.out[i] + reach // axis.step
+        cells *= <double>axis.phases * axis.extent
+    if cells > <double>(1 << 40):
+        return False
+    s.phase_size = s.axis[1].extent * s.axis[2].extent
+    s.channel_size = round_up(
+        s.axis[0].extent * s.axis[1].phases * s.axis[2].phases * s.phase_size, 16)
+    if s.channel_size * s.q.leaf.esize % CACHE_SETS_BYTES == 0:
+        s.channel_size += 16
+    s.size = s.q.x.shape[1] * s.channel_size + s.q.leaf.nr
+    s.layout.group_stride = s.q.channels * s.channel_size
+    s.layout.lines = s.q.out[0]
+    s.layout.line_stride = s.q.stride[0] * s.axis[1].phases * s.axis[2].phases * s.phase_size
+    s.layout.pitch = s.axis[2].extent
+    s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
+    return True
+
+
+cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
+    """Whether copying samples into planes costs less than packing each depth of each pixel.
+
+    In multiply-adds of one row and 16 pixels, as in `split_threads`: an element moved is worth 5.
+    """
+    cdef Py_ssize_t nr = s.q.leaf.nr
+    cdef double pixels = <double>s.q.out[0] * s.q.out[1] * s.q.out[2]
+    cdef double computed = <double>s.layout.lines * round_up(s.layout.length, nr)
+    cdef double copied = <double>s.channel_size * s.q.channels + pixels * rows
+    if depth == 0 or depth > MOST_DEPTHS:
+        return False
+    return computed * rows * depth + 5 * copied < (pixels + nr / 2) * depth * (rows + 5)
+
+
+cdef void fill_offsets(plane_grid* s, Py_ssize_t* offset) noexcept nogil:
+    cdef Py_ssize_t c, t0, t1, t2, at, k = 0
+    cdef const plane_axis* y = &s.axis[1]
+    cdef const plane_axis* x = &s.axis[2]
+    for c in range(s.q.channels):
+        for t0 in range(s.q.taps[0]):
+            for t1 in range(s.q.taps[1]):
+                for t2 in range(s.q.taps[2]):
+                    at = tap_position(s, 0, t0)
+                    at = at * y.phases + tap_position(s, 1, t1) % y.step
+                    at = at * x.phases + tap_position(s, 2, t2) % x.step
+                    offset[k] = (c * s.channel_size + at * s.phase_size
+                                 + tap_position(s, 1, t1) // y.step * x.extent
+                                 + tap_position(s, 2, t2) // x.step)
+                    k += 1
+    s.layout.offset = offset
+
+
+cdef struct fill_job:
+    const plane_grid* s
+    char* store
+    Py_ssize_t first            # sample
+
+
+cdef void fill_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the channels of all samples."""
+    cdef const fill_job* job = <const fill_job*>ctx
+    cdef const plane_grid* s = job.s
+    cdef const grid* q = &s.q
+    cdef Py_ssize_t es = q.leaf.esize, channels = q.x.shape[1], n, c, count
+    cdef Py_ssize_t e0, r1, r2, row, i0, i1
+    cdef char* dst
+    cdef char* at
+    cdef const char* src
+    while first < last:
+        n, c = first // channels, first % channels
+        count = min(<Py_ssize_t>CHANNELS_AT_ONCE, min(last - first, channels - c))
+        dst = at = job.store + (n * s.size + c * s.channel_size) * es
+        src = q.x.data + (job.first + n) * q.x.stride[0] + c * q.x.stride[1]
+        for e0 in range(s.axis[0].extent):
+            i0 = source_index(s.axis[0].low + e0, q.x.shape[2], q.mode)
+            for r1 in range(s.axis[1].phases):
+                for r2 in range(s.axis[2].phases):
+                    for row in range(s.axis[1].extent):
+                        i1 = source_index(
+                            s.axis[1].low + r1 + row * s.axis[1].step, q.x.shape[3], q.mode)
+                        if i0 < 0 or i1 < 0:
+                            q.leaf.clear(at, s.channel_size, count, s.axis[2].extent)
+                        else:
+                            load_run(
+                                q, at, s.channel_size,
+                                src + i0 * q.x.stride[2] + i1 * q.x.stride[3], count,
+                                s.axis[2].low + r2, s.axis[2].step, s.axis[2].extent)
+                        at += s.axis[2].extent * es
+        # What rounds a channel up is read past the last pixel of a line, and dropped.
+        q.leaf.clear(at, s.channel_size, count, s.channel_size - (at - dst) // es)
+        if c + count == channels:
+            memset(dst + count * s.channel_size * es, 0, q.leaf.nr * es)
+        first += count
+
+
+cdef int fill_planes(
+    void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads
+) except -1:
+    cdef fill_job job
+    job.s, job.store, job.first = <const plane_grid*>ctx, store, n
+    run(fill_task, &job, count * job.s.q.x.shape[1], threads, 0)
+    return 0
+
+
 cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
     """Fold axes that no tap looks along (1x1, say) into one long row, where addresses allow."""
     cdef int axis, i
@@ -110,7 +271,7 @@ cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
 cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
-    pk.prepare, pk.sample_bytes = NULL, 0
+    pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
     pk.pack = pack_grid
     pk.scratch = 0
     pk.scratch_per_pixel = 0
@@ -132,10 +293,12 @@ def correlate(
     x: (N, G*C, S0, S1, S2); weight: (G, M, C, T0, T1, T2), any strides; bias: (G*M,) or None.
     `packed` holds the same weights in kernel order and takes their place.
     """
-    cdef grid q
+    cdef plane_grid s
+    cdef grid* q = &s.q
     cdef packer pk
     cdef operand a
     cdef tensor result
+    cdef Workspace offsets
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
@@ -143,10 +306,14 @@ def correlate(
         table = packed.leaf
     describe(out, 5, compute, &result)
     fill_grid(
-        x, a.groups, weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute, &q)
+        x, a.groups, weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute, q)
     q.leaf = table
-    merge_axes(&q, &result)
-    use_grid(&pk, &q)
+    merge_axes(q, &result)
+    use_grid(&pk, q)
+    if describe_planes(&s) and planes_pay(&s, a.rows, a.depth):
+        offsets = Workspace(a.depth * sizeof(Py_ssize_t))
+        fill_offsets(&s, <Py_ssize_t*>offsets.data)
+        pk.prepare, pk.sample_bytes, pk.direct = fill_planes, s.size * table.esize, &s.layout
     return implicit_gemm(
         operator, &pk, &a, &result, bias, table, threads, budget, measure)
 

@@ -16,9 +16,21 @@ ctypedef void (*pack_fn)(
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width,
     char* panel) noexcept nogil
 
-# Put `count` samples, from n, into a form that `pack` is faster with, in `store`.
+# Put `count` samples, from n, into a form that `pack` is faster with, or that needs no packing, in
+# `store`.
 ctypedef int (*prepare_fn)(
     void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads) except -1
+
+# Prepared samples in which the micro-kernel finds its inputs where they are: depth k of pixel p of
+# a line at element  sample + group*group_stride + line*line_stride + p + offset[k].  Output rows
+# begin `pitch` pixels apart; what is computed between them is dropped.
+cdef struct planes:
+    const Py_ssize_t* offset
+    Py_ssize_t group_stride
+    Py_ssize_t lines            # per sample and group: as many as the result has along axis 0
+    Py_ssize_t line_stride
+    Py_ssize_t length           # pixels of a line, the dropped ones between two rows too
+    Py_ssize_t pitch
 
 cdef struct packer:
     void* ctx
@@ -28,6 +40,7 @@ cdef struct packer:
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
     prepare_fn prepare              # forward only; not called where the workspace is too small
     Py_ssize_t sample_bytes         # what it stores of a sample; 0: nothing to prepare
+    const planes* direct            # of prepared samples, if they need no packing; or NULL
 
 
 # The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last

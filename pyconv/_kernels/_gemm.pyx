@@ -14,6 +14,9 @@ whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panel
                 for each panel of nr pixels     L1
                     for each mr rows            registers: the micro-kernel
 
+Inputs of a regular grid need no packing where copies of the samples with their padding fit the
+workspace: the micro-kernel then reads B where it lies in those `planes`, by a table of offsets.
+
 Each output is a sum over blocks of KC depths, each block one chain of multiply-adds.  KC depends
 on K alone, so the bits of an output depend on nothing but its inputs.
 """
@@ -154,8 +157,13 @@ cdef struct gemm_job:
     const operand* a
     const tensor* out           # (N, groups * rows, O0, O1, O2)
     const char* bias
-    Py_ssize_t groups, rows, depth, pixels
-    Py_ssize_t panels           # per sample and group
+    const planes* direct        # B is read there, not packed; or NULL
+    const char* prepared        # samples from `first`
+    Py_ssize_t sample_bytes
+    Py_ssize_t groups, rows, depth
+    Py_ssize_t lines            # per sample and group: 1, or those of the planes
+    Py_ssize_t pixels, panels   # of a line
+    Py_ssize_t pitch            # pixels from one output row to the next
     Py_ssize_t first            # sample of the first panel
     Py_ssize_t all_panels
     Py_ssize_t kc, nc, mc, tile_rows
@@ -190,7 +198,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     cdef Py_ssize_t es = job.leaf.esize
-    job.b_bytes = aligned(job.kc * job.nc * es)
+    job.b_bytes = 0 if job.direct != NULL else aligned(job.kc * job.nc * es)
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
         round_up(job.mc, job.leaf.mr) * job.kc * es)
     job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.nc * es)
@@ -203,6 +211,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
+    if job.direct != NULL and not job.to_output:    # the C tile takes the place of B in L2
+        job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
     if job.panels * nr < job.nc:
         job.nc = job.panels * nr
     elif job.panels > 0:        # even tiles: no small one at the end of a plane
@@ -229,24 +239,26 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
 
 
 cdef void store_tile(
-    const gemm_job* job, char* dst, const char* tile, Py_ssize_t rows, Py_ssize_t p,
-    Py_ssize_t count
+    const gemm_job* job, char* dst, const char* tile, Py_ssize_t rows, Py_ssize_t line,
+    Py_ssize_t p, Py_ssize_t count
 ) noexcept nogil:
-    """Rows of a C tile to their places in the output, pixel p at column 0."""
+    """Rows of a C tile to their places in the output, pixel p of a line at column 0."""
     cdef const tensor* out = job.out
     cdef Py_ssize_t length, o0, o1, o2, es = job.leaf.esize
     if job.flat:
         job.leaf.store[out.storage](
-            dst + p * job.pixel_stride, out.stride[1], job.pixel_stride, tile, job.nc, rows, count)
+            dst + (line * job.pixels + p) * job.pixel_stride, out.stride[1], job.pixel_stride,
+            tile, job.nc, rows, count)
         return
     while count > 0:
-        o2 = p % out.shape[4]
-        o1 = p // out.shape[4] % out.shape[3]
-        o0 = p // out.shape[4] // out.shape[3]
-        length = min(count, out.shape[4] - o2)
-        job.leaf.store[out.storage](
-            dst + o0 * out.stride[2] + o1 * out.stride[3] + o2 * out.stride[4],
-            out.stride[1], out.stride[4], tile, job.nc, rows, length)
+        o2 = p % job.pitch
+        o1 = p // job.pitch % out.shape[3]
+        o0 = p // job.pitch // out.shape[3] + line
+        if o2 < out.shape[4]:
+            job.leaf.store[out.storage](
+                dst + o0 * out.stride[2] + o1 * out.stride[3] + o2 * out.stride[4],
+                out.stride[1], out.stride[4], tile, job.nc, rows, min(count, out.shape[4] - o2))
+        length = min(count, job.pitch - o2)
         tile += length * es
         p += length
         count -= length
@@ -254,16 +266,23 @@ cdef void store_tile(
 
 cdef void gemm_block(
     const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, Py_ssize_t a_panel,
-    const char* b, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
-    Py_ssize_t count, const char* bias, bint add
+    const char* b, Py_ssize_t k, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
+    Py_ssize_t count, const char* bias
 ) noexcept nogil:
     """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time."""
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block
+    cdef bint add = k > 0
     for panel in range(ceil_div(count, nr)):
         j = panel * nr
         for block in range(ceil_div(rows, mr)):
             i = block * mr
+            if job.direct != NULL:
+                leaf.gemm_at(
+                    min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
+                    b + j * es, job.direct.offset + k, c + (i * c_rs + j) * es, c_rs, 1,
+                    bias + i * es if bias != NULL else NULL, add)
+                continue
             leaf.gemm(
                 min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
                 b + j * depth * es, nr, c + (i * c_rs + j) * es, c_rs, 1,
@@ -271,10 +290,10 @@ cdef void gemm_block(
 
 
 cdef void gemm_tile(
-    const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t line, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
 ) noexcept nogil:
-    """One tile of pixels, output rows m_lo .. m_hi-1 of group g."""
+    """One tile of pixels of a line, output rows m_lo .. m_hi-1 of group g."""
     cdef const leaf_table* leaf = job.leaf
     cdef const operand* a = job.a
     cdef const tensor* out = job.out
@@ -290,20 +309,23 @@ cdef void gemm_tile(
     cdef Py_ssize_t m, i, k, depth, tile_rows, rows, c_rs, a_rs, a_ks, a_panel
     cdef Py_ssize_t packed_rows = round_up(job.rows, mr)
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
-    if job.pk.begin != NULL:
+    if job.direct != NULL:
+        b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
+            g * job.direct.group_stride + line * job.direct.line_stride + p)
+    elif job.pk.begin != NULL:
         job.pk.begin(job.pk.ctx, own, n, g, p, count)
     m = m_lo
     while m < m_hi:
         plane = out.data + n * out.stride[0] + (g * job.rows + m) * out.stride[1]
         bias = job.bias + (g * job.rows + m) * es if job.bias != NULL else NULL
         if job.to_output:
-            c, c_rs = plane + p * es, out.stride[1] // es
+            c, c_rs = plane + (line * job.pixels + p) * es, out.stride[1] // es
         else:
             c, c_rs = tile, job.nc
         k = 0
         while True:             # at least once: without inputs the result is the bias
             depth = min(job.kc, job.depth - k)
-            if depth > 0 and (m == m_lo or job.depth > job.kc):
+            if job.direct == NULL and depth > 0 and (m == m_lo or job.depth > job.kc):
                 if count % nr:
                     memset(b + count // nr * nr * depth * es, 0, nr * depth * es)
                 job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, nr, b)
@@ -321,15 +343,15 @@ cdef void gemm_tile(
                     rows_at = a_block
                     a_rs, a_ks, a_panel = 1, mr, mr * depth * es
                 gemm_block(
-                    job, rows_at, a_rs, a_ks, a_panel, b, depth, c + i * c_rs * es, c_rs, rows,
+                    job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs, rows,
                     count if job.to_output else round_up(count, nr),
-                    bias + i * es if bias != NULL else NULL, k > 0)
+                    bias + i * es if bias != NULL else NULL)
                 i += job.mc
             k += job.kc
             if k >= job.depth:
                 break
         if not job.to_output:
-            store_tile(job, plane, tile, min(tile_rows, m_hi - m), p, count)
+            store_tile(job, plane, tile, min(tile_rows, m_hi - m), line, p, count)
         m += tile_rows
 
 
@@ -338,7 +360,7 @@ cdef void gemm_task(
 ) noexcept nogil:
     """Tasks are the cells of a grid: pixel_splits ranges of panels by row_splits ranges of rows."""
     cdef const gemm_job* job = <const gemm_job*>ctx
-    cdef Py_ssize_t task, at, end, plane, panel, count, row, m_lo, m_hi
+    cdef Py_ssize_t task, at, end, line, plane, panel, count, row, m_lo, m_hi
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, blocks = ceil_div(job.rows, mr)
     for task in range(first, last):
         row = task % job.row_splits
@@ -348,12 +370,13 @@ cdef void gemm_task(
         m_lo = blocks * row // job.row_splits * mr
         m_hi = min(job.rows, blocks * (row + 1) // job.row_splits * mr)
         while at < end:
-            plane = at // job.panels
+            line = at // job.panels
             panel = at % job.panels
+            plane = line // job.lines
             count = min(job.nc // nr, min(job.panels - panel, end - at))
             gemm_tile(
-                job, scratch, job.first + plane // job.groups, plane % job.groups, panel * nr,
-                min(count * nr, job.pixels - panel * nr), m_lo, m_hi)
+                job, scratch, job.first + plane // job.groups, plane % job.groups,
+                line % job.lines, panel * nr, min(count * nr, job.pixels - panel * nr), m_lo, m_hi)
             at += count
 
 
@@ -384,6 +407,21 @@ cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute):
     return held
 
 
+cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
+    """Into lines and panels, whether B is read from planes or (NULL) packed."""
+    cdef const tensor* out = job.out
+    job.direct = direct
+    job.lines, job.pitch = 1, out.shape[4]
+    job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
+    if direct != NULL:
+        job.lines, job.pixels, job.pitch = direct.lines, direct.length, direct.pitch
+    job.panels = ceil_div(job.pixels, job.leaf.nr)
+    job.pixel_stride = job.leaf.esize
+    job.flat = job.pitch == out.shape[4] and evenly_spaced(out, &job.pixel_stride)
+    job.to_output = (out.in_place and job.flat
+                     and (job.pixel_stride == job.leaf.esize or job.pixels * job.lines == 1))
+
+
 cdef Py_ssize_t implicit_gemm(
     str operator, const packer* pk, const operand* a, const tensor* out, object bias,
     const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure
@@ -399,19 +437,13 @@ cdef Py_ssize_t implicit_gemm(
     cdef int nt, compute = 1 if leaf.esize == 8 else 0
     job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
     job.groups, job.rows, job.depth = a.groups, a.rows, a.depth
-    job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
-    job.panels = ceil_div(job.pixels, leaf.nr)
-    job.first = 0
-    job.all_panels = samples * a.groups * job.panels
-    if job.all_panels == 0 or a.rows == 0:
+    job.first, job.prepared, job.sample_bytes = 0, NULL, pk.sample_bytes
+    divide_pixels(&job, NULL)
+    if samples * a.groups * job.panels == 0 or a.rows == 0:
         return 0
     job.kc = depth_block(a.depth)
-    job.pixel_stride = leaf.esize
-    job.flat = evenly_spaced(out, &job.pixel_stride)
-    job.to_output = (out.in_place and job.flat
-                     and (job.pixel_stride == leaf.esize or job.pixels == 1))
     job.in_place = a.packed == NULL and readable_in_place(a, leaf)
-    threads = useful_threads(threads, 2.0 * job.all_panels * leaf.nr * a.rows * a.depth)
+    threads = useful_threads(threads, 2.0 * samples * job.pixels * a.groups * a.rows * a.depth)
     if bias is not None:
         fixed = a.groups * a.rows * leaf.esize + 64
     if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 4:
@@ -428,9 +460,10 @@ cdef Py_ssize_t implicit_gemm(
         held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
         samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
         held = samples * pk.sample_bytes + 64
+        divide_pixels(&job, pk.direct)
     while True:
         nt = threads
-        job.all_panels = samples * a.groups * job.panels
+        job.all_panels = samples * a.groups * job.lines * job.panels
         scratch = fit_blocks(&job, &nt, budget - fixed - held)
         split_threads(&job, nt)
         nt = <int>(job.pixel_splits * job.row_splits)
@@ -438,6 +471,7 @@ cdef Py_ssize_t implicit_gemm(
         if shortfall <= 0 or held == 0:
             break
         held, samples = 0, out.shape[0]     # no room for prepared samples
+        divide_pixels(&job, NULL)
     if shortfall > 0:
         raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
@@ -447,9 +481,10 @@ cdef Py_ssize_t implicit_gemm(
         job.bias = held_bias.data
     if held > 0:
         prepared = Workspace(held - 64)
+        job.prepared = prepared.data
     while job.first < out.shape[0]:
         samples = min(samples, out.shape[0] - job.first)
-        job.all_panels = samples * a.groups * job.panels
+        job.all_panels = samples * a.groups * job.lines * job.panels
         split_threads(&job, nt)
         nt = <int>(job.pixel_splits * job.row_splits)
         if held > 0:

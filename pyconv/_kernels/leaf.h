@@ -47,6 +47,11 @@ typedef struct leaf_table {
                  ptrdiff_t a_ks, const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs,
                  ptrdiff_t c_cs, const void *bias, int add);
 
+    /* The same where row k of b begins b_at[k] elements from `b`. */
+    void (*gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+                    ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
+                    ptrdiff_t c_cs, const void *bias, int add);
+
     /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias.
      * Works in whole vectors: up to 64 bytes past the end are read and written. */
     void (*taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w,

@@ -24,8 +24,8 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
 INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs,
-                            ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks, T *c, ptrdiff_t c_rs,
-                            ptrdiff_t c_cs, const T *bias, int add) {
+                            ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks, const ptrdiff_t *b_at,
+                            T *c, ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
     VEC acc[MR][NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VZERO();
     if (add) /* c is on its way while the sums are made */
@@ -36,7 +36,8 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
 
     for (; k > 0; --k) {
         VEC bv[NV];
-        UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(b + v * VL);
+        const T *row = b_at ? b + *b_at++ : b;
+        UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(row + v * VL);
         UNROLL for (int i = 0; i < rows; ++i) {
             VEC av = VSET1(a[i * a_rs]);
             UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VFMA(av, bv[v], acc[i][v]);
@@ -67,13 +68,38 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
 }
 
 /* One specialised body per row count, for packed A (a_rs == 1, a_ks == MR) and for A in place. */
-#define GEMM_CASE(rows)                                                                          \
+#define GEMM_CASE(rows, b_ks, b_at)                                                              \
     case rows:                                                                                   \
         if (a_rs == 1 && a_ks == MR)                                                             \
-            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, b_ks, c, c_rs, c_cs, bias, add);            \
+            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, b_ks, b_at, c, c_rs, c_cs, bias, add);      \
         else                                                                                     \
-            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, b_ks, c, c_rs, c_cs, bias, add);       \
+            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, b_ks, b_at, c, c_rs, c_cs, bias, add); \
         return;
+
+#if MR > 6
+#define GEMM_CASES_ABOVE_4(b_ks, b_at)                                                           \
+    GEMM_CASE(5, b_ks, b_at)                                                                     \
+    GEMM_CASE(6, b_ks, b_at)                                                                     \
+    GEMM_CASE(7, b_ks, b_at)                                                                     \
+    GEMM_CASE(8, b_ks, b_at)                                                                     \
+    GEMM_CASE(9, b_ks, b_at)                                                                     \
+    GEMM_CASE(10, b_ks, b_at)                                                                    \
+    GEMM_CASE(11, b_ks, b_at)                                                                    \
+    GEMM_CASE(12, b_ks, b_at)                                                                    \
+    GEMM_CASE(13, b_ks, b_at)                                                                    \
+    GEMM_CASE(14, b_ks, b_at)
+#elif MR > 4
+#define GEMM_CASES_ABOVE_4(b_ks, b_at) GEMM_CASE(5, b_ks, b_at) GEMM_CASE(6, b_ks, b_at)
+#else
+#define GEMM_CASES_ABOVE_4(b_ks, b_at)
+#endif
+
+#define GEMM_CASES(b_ks, b_at)                                                                   \
+    GEMM_CASE(1, b_ks, b_at)                                                                     \
+    GEMM_CASE(2, b_ks, b_at)                                                                     \
+    GEMM_CASE(3, b_ks, b_at)                                                                     \
+    GEMM_CASE(4, b_ks, b_at)                                                                     \
+    GEMM_CASES_ABOVE_4(b_ks, b_at)
 
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
                        ptrdiff_t a_ks, const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs,
@@ -81,27 +107,23 @@ static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, pt
     const T *a = a_, *b = b_, *bias = bias_;
     T *c = c_;
     switch (m) {
-        GEMM_CASE(1)
-        GEMM_CASE(2)
-        GEMM_CASE(3)
-        GEMM_CASE(4)
-#if MR > 4
-        GEMM_CASE(5)
-        GEMM_CASE(6)
-#endif
-#if MR > 6
-        GEMM_CASE(7)
-        GEMM_CASE(8)
-        GEMM_CASE(9)
-        GEMM_CASE(10)
-        GEMM_CASE(11)
-        GEMM_CASE(12)
-        GEMM_CASE(13)
-        GEMM_CASE(14)
-#endif
+        GEMM_CASES(b_ks, NULL)
         default: return;
     }
 }
+
+static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
+                          ptrdiff_t a_ks, const void *b_, const ptrdiff_t *b_at, void *c_,
+                          ptrdiff_t c_rs, ptrdiff_t c_cs, const void *bias_, int add) {
+    const T *a = a_, *b = b_, *bias = bias_;
+    T *c = c_;
+    switch (m) {
+        GEMM_CASES(0, b_at)
+        default: return;
+    }
+}
+#undef GEMM_CASES
+#undef GEMM_CASES_ABOVE_4
 #undef GEMM_CASE
 
 /* ---- Winograd F(4x4, 3x3) --------------------------------------------------------------------
@@ -616,6 +638,7 @@ const leaf_table NAME(leaf_table) = {
     .mr = MR,
     .nr = NR,
     .gemm = NAME(gemm),
+    .gemm_at = NAME(gemm_at),
     .winograd_input = NAME(winograd_input),
     .winograd_output = NAME(winograd_output),
     .winograd_weights = NAME(winograd_weights),
