@@ -23,10 +23,10 @@ from pyconv._kernels._gemm cimport (
     planes,
     weight_gemm,
 )
-from pyconv._kernels._grid cimport fill_grid, grid, load_run, source_index
+from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
 from pyconv._kernels._integers cimport round_up
 from pyconv._kernels._parallel cimport Workspace, run
-from pyconv._kernels._tensor cimport describe, tensor
+from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 
 
 cdef void pack_segment(
@@ -101,7 +101,7 @@ cdef void pack_grid(
 
 cdef enum:
     MOST_DEPTHS = 1 << 16       # in a table of offsets
-    CHANNELS_AT_ONCE = 16       # a cache line of an image with channels last
+    CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
     CACHE_SETS_BYTES = 1024     # channels that far apart, or a multiple, would evict each other
 
 
@@ -167,10 +167,14 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
     cdef Py_ssize_t nr = s.q.leaf.nr
     cdef double pixels = <double>s.q.out[0] * s.q.out[1] * s.q.out[2]
     cdef double computed = <double>s.layout.lines * round_up(s.layout.length, nr)
-    cdef double copied = <double>s.channel_size * s.q.channels + pixels * rows
+    # Results of panels that lie across the end of a row are copied once more.
+    cdef double across = <double>(
+        s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - nr + 1)) / s.layout.pitch
+    cdef double copied = <double>s.channel_size * s.q.channels + across * pixels * rows
     if depth == 0 or depth > MOST_DEPTHS:
         return False
-    return computed * rows * depth + 5 * copied < (pixels + nr / 2) * depth * (rows + 5)
+    return computed * rows * depth + 5 * copied < round_up(
+        s.q.out[0] * s.q.out[1] * s.q.out[2], nr) * depth * (rows + 5.0)
 
 
 cdef void fill_offsets(plane_grid* s, Py_ssize_t* offset) noexcept nogil:
@@ -197,42 +201,72 @@ cdef struct fill_job:
     Py_ssize_t first            # sample
 
 
+cdef void fill_channels(
+    const plane_grid* s, const char* src, Py_ssize_t count, char* dst
+) noexcept nogil:
+    """Planes of `count` channels, from `src` on, by rows."""
+    cdef const grid* q = &s.q
+    cdef const plane_axis* y = &s.axis[1]
+    cdef const plane_axis* x = &s.axis[2]
+    cdef Py_ssize_t e0, r1, r2, row, i0, i1
+    for e0 in range(s.axis[0].extent):
+        i0 = source_index(s.axis[0].low + e0, q.x.shape[2], q.mode)
+        for r1 in range(y.phases):
+            for r2 in range(x.phases):
+                for row in range(y.extent):
+                    i1 = source_index(y.low + r1 + row * y.step, q.x.shape[3], q.mode)
+                    if i0 >= 0 and i1 >= 0:
+                        load_run(
+                            q, dst, s.channel_size,
+                            src + i0 * q.x.stride[2] + i1 * q.x.stride[3], count,
+                            x.low + r2, x.step, x.extent)
+                    dst += x.extent * q.leaf.esize
+
+
+cdef void fill_channel(const plane_grid* s, const char* src, char* dst) noexcept nogil:
+    """The same with zeros for padding, already there, and one channel: whole phases at a time."""
+    cdef const grid* q = &s.q
+    cdef const plane_axis* y = &s.axis[1]
+    cdef const plane_axis* x = &s.axis[2]
+    cdef Py_ssize_t es = q.leaf.esize, i0, r1, r2, top, bottom, left, right
+    for i0 in range(s.axis[0].low, s.axis[0].low + s.axis[0].extent):
+        for r1 in range(y.phases):
+            inside(y.low + r1, y.step, y.extent, q.x.shape[3], &top, &bottom)
+            for r2 in range(x.phases):
+                inside(x.low + r2, x.step, x.extent, q.x.shape[4], &left, &right)
+                if 0 <= i0 < q.x.shape[2] and top < bottom and left < right:
+                    q.leaf.load[q.x.storage](
+                        dst + (top * x.extent + left) * es, x.extent,
+                        src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
+                        + (x.low + r2 + left * x.step) * q.x.stride[4],
+                        y.step * q.x.stride[3], x.step * q.x.stride[4], bottom - top, right - left)
+                dst += s.phase_size * es
+
+
 cdef void fill_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     """Tasks are the channels of all samples."""
     cdef const fill_job* job = <const fill_job*>ctx
     cdef const plane_grid* s = job.s
-    cdef const grid* q = &s.q
-    cdef Py_ssize_t es = q.leaf.esize, channels = q.x.shape[1], n, c, count
-    cdef Py_ssize_t e0, r1, r2, row, i0, i1
+    cdef const tensor* x = &s.q.x
+    cdef Py_ssize_t es = s.q.leaf.esize, channels = x.shape[1], together = 1, n, c, count
     cdef char* dst
-    cdef char* at
     cdef const char* src
+    if 0 < x.stride[1] < x.stride[4]:
+        together = CHANNELS_AT_ONCE
     while first < last:
         n, c = first // channels, first % channels
-        count = min(<Py_ssize_t>CHANNELS_AT_ONCE, min(last - first, channels - c))
-        dst = at = job.store + (n * s.size + c * s.channel_size) * es
-        src = q.x.data + (job.first + n) * q.x.stride[0] + c * q.x.stride[1]
-        for e0 in range(s.axis[0].extent):
-            i0 = source_index(s.axis[0].low + e0, q.x.shape[2], q.mode)
-            for r1 in range(s.axis[1].phases):
-                for r2 in range(s.axis[2].phases):
-                    for row in range(s.axis[1].extent):
-                        i1 = source_index(
-                            s.axis[1].low + r1 + row * s.axis[1].step, q.x.shape[3], q.mode)
-                        if i0 < 0 or i1 < 0:
-                            q.leaf.clear(at, s.channel_size, count, s.axis[2].extent)
-                        else:
-                            load_run(
-                                q, at, s.channel_size,
-                                src + i0 * q.x.stride[2] + i1 * q.x.stride[3], count,
-                                s.axis[2].low + r2, s.axis[2].step, s.axis[2].extent)
-                        at += s.axis[2].extent * es
-        # What rounds a channel up is read past the last pixel of a line, and dropped.
-        q.leaf.clear(at, s.channel_size, count, s.channel_size - (at - dst) // es)
-        if c + count == channels:
-            memset(dst + count * s.channel_size * es, 0, q.leaf.nr * es)
+        count = min(together, min(last - first, channels - c))
+        dst = job.store + (n * s.size + c * s.channel_size) * es
+        src = x.data + (job.first + n) * x.stride[0] + c * x.stride[1]
+        memset(dst, 0, count * s.channel_size * es)
+        if c + count == channels:   # read past the sample's last pixel, and dropped
+            memset(dst + count * s.channel_size * es, 0, s.q.leaf.nr * es)
+        if together == 1 and s.q.mode == PAD_ZEROS:
+            fill_channel(s, src, dst)
+        else:
+            fill_channels(s, src, count, dst)
         first += count
 
 

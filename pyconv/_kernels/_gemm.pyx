@@ -171,6 +171,7 @@ cdef struct gemm_job:
     bint flat                   # the pixels of an output plane are evenly spaced, by
     Py_ssize_t pixel_stride     # this many bytes
     bint to_output              # the micro-kernel may write results where they belong
+    bint rows_to_output         # panels that lie in one output row, at least
     bint in_place               # A is read where it is
     size_t a_bytes, b_bytes, c_bytes
 
@@ -272,21 +273,67 @@ cdef void gemm_block(
     """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time."""
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block
-    cdef bint add = k > 0
     for panel in range(ceil_div(count, nr)):
         j = panel * nr
         for block in range(ceil_div(rows, mr)):
             i = block * mr
-            if job.direct != NULL:
-                leaf.gemm_at(
-                    min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
-                    b + j * es, job.direct.offset + k, c + (i * c_rs + j) * es, c_rs, 1,
-                    bias + i * es if bias != NULL else NULL, add)
-                continue
             leaf.gemm(
                 min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
                 b + j * depth * es, nr, c + (i * c_rs + j) * es, c_rs, 1,
-                bias + i * es if bias != NULL else NULL, add)
+                bias + i * es if bias != NULL else NULL, k > 0)
+
+
+cdef inline char* place_in_row(
+    const gemm_job* job, char* plane, Py_ssize_t line, Py_ssize_t p
+) noexcept nogil:
+    """Where the results of a panel of planes go, from pixel p of a line, if to one output row.
+
+    NULL if they do not, or not next to each other, or not in the compute type.
+    """
+    cdef Py_ssize_t o1 = p // job.pitch, o2 = p % job.pitch
+    if not job.rows_to_output or o2 + job.leaf.nr > job.out.shape[4]:
+        return NULL
+    return (plane + line * job.out.stride[2] + o1 * job.out.stride[3]
+            + o2 * job.out.stride[4])
+
+
+cdef void direct_block(
+    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, Py_ssize_t a_panel,
+    const char* b, Py_ssize_t k, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
+    Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line, Py_ssize_t p
+) noexcept nogil:
+    """`gemm_block` for B in planes: panels within an output row go where they belong, not to c."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block, rs
+    cdef char* dst
+    for panel in range(ceil_div(count, nr)):
+        j = panel * nr
+        dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
+        if dst == NULL:
+            dst, rs = c + j * es, c_rs
+        for block in range(ceil_div(rows, mr)):
+            i = block * mr
+            leaf.gemm_at(
+                min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
+                b + j * es, job.direct.offset + k, dst + i * rs * es, rs, 1,
+                bias + i * es if bias != NULL else NULL, k > 0)
+
+
+cdef void store_rest(
+    const gemm_job* job, char* plane, const char* tile, Py_ssize_t rows, Py_ssize_t line,
+    Py_ssize_t p, Py_ssize_t count
+) noexcept nogil:
+    """`store_tile` of what is not in the output yet: of planes, the panels between two rows."""
+    cdef Py_ssize_t j = 0, done = 0, nr = job.leaf.nr, es = job.leaf.esize
+    if job.direct != NULL:
+        while j < count:
+            if place_in_row(job, plane, line, p + j) != NULL:
+                if j > done:
+                    store_tile(job, plane, tile + done * es, rows, line, p + done, j - done)
+                done = j + nr
+            j += nr
+    if count > done:
+        store_tile(job, plane, tile + done * es, rows, line, p + done, count - done)
 
 
 cdef void gemm_tile(
@@ -306,7 +353,7 @@ cdef void gemm_tile(
     cdef char* c
     cdef const char* rows_at
     cdef const char* bias
-    cdef Py_ssize_t m, i, k, depth, tile_rows, rows, c_rs, a_rs, a_ks, a_panel
+    cdef Py_ssize_t m, i, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks, a_panel
     cdef Py_ssize_t packed_rows = round_up(job.rows, mr)
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
@@ -342,16 +389,22 @@ cdef void gemm_tile(
                     pack_rows(a, leaf, g, m + i, rows, k, k + depth, a_block)
                     rows_at = a_block
                     a_rs, a_ks, a_panel = 1, mr, mr * depth * es
-                gemm_block(
-                    job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs, rows,
-                    count if job.to_output else round_up(count, nr),
-                    bias + i * es if bias != NULL else NULL)
+                columns = count if job.to_output else round_up(count, nr)
+                if job.direct != NULL:
+                    direct_block(
+                        job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs,
+                        rows, columns, bias + i * es if bias != NULL else NULL,
+                        plane + i * out.stride[1], line, p)
+                else:
+                    gemm_block(
+                        job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs,
+                        rows, columns, bias + i * es if bias != NULL else NULL)
                 i += job.mc
             k += job.kc
             if k >= job.depth:
                 break
         if not job.to_output:
-            store_tile(job, plane, tile, min(tile_rows, m_hi - m), line, p, count)
+            store_rest(job, plane, tile, min(tile_rows, m_hi - m), line, p, count)
         m += tile_rows
 
 
@@ -420,6 +473,8 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.flat = job.pitch == out.shape[4] and evenly_spaced(out, &job.pixel_stride)
     job.to_output = (out.in_place and job.flat
                      and (job.pixel_stride == job.leaf.esize or job.pixels * job.lines == 1))
+    job.rows_to_output = (out.in_place and not job.to_output
+                          and out.stride[4] == job.leaf.esize)
 
 
 cdef Py_ssize_t implicit_gemm(

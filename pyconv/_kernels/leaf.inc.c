@@ -342,19 +342,66 @@ INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     ptrdiff_t j = 0;
     for (; j + VL < n; j += VL)
         VSTORE(dst + j, VEVEN(VLOAD(src + 2 * j), VLOAD(src + 2 * j + VL)));
-    for (; j < n; ++j) dst[j] = src[2 * j];
+    if (n > VL) { /* the last ones once more, as every second from the one before them */
+        src += 2 * (n - VL) - 1;
+        VSTORE(dst + n - VL, VODD(VLOAD(src), VLOAD(src + VL)));
+    } else {
+        for (; j < n; ++j) dst[j] = src[2 * j];
+    }
 }
 
-/* Whether the block could be copied; not if its elements are not at multiples of their size. */
-static int NAME(copied)(T *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src_rs,
-                        ptrdiff_t src_cs, ptrdiff_t rows, ptrdiff_t cols) {
+/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other. */
+static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
+                            void *dst_, ptrdiff_t dst_rs) {
+    enum { LANE = 16 / sizeof(T) };
+    const T *src = src_;
+    T *dst = dst_;
+    ptrdiff_t r = 0;
+    for (; r + VL <= rows; r += VL) {
+        ptrdiff_t j = 0;
+        for (; j + LANE <= cols; j += LANE) {
+            const T *from = src + r * src_rs + j;
+            T *to = dst + j * dst_rs + r;
+            VEC x[LANE];
+            UNROLL for (int i = 0; i < LANE; ++i) x[i] = VLANES(from + i * src_rs, LANE * src_rs);
+#ifdef LEAF_DOUBLE
+            VSTORE(to, VLANELOW(x[0], x[1]));
+            VSTORE(to + dst_rs, VLANEHIGH(x[0], x[1]));
+#else
+            VEC a = VLANELOW(x[0], x[2]), b = VLANELOW(x[1], x[3]);
+            VEC c = VLANEHIGH(x[0], x[2]), d = VLANEHIGH(x[1], x[3]);
+            VSTORE(to, VLANELOW(a, b));
+            VSTORE(to + dst_rs, VLANEHIGH(a, b));
+            VSTORE(to + 2 * dst_rs, VLANELOW(c, d));
+            VSTORE(to + 3 * dst_rs, VLANEHIGH(c, d));
+#endif
+        }
+        for (; j < cols; ++j)
+            for (ptrdiff_t i = r; i < r + VL; ++i) dst[j * dst_rs + i] = src[i * src_rs + j];
+    }
+    for (; r < rows; ++r)
+        for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
+}
+
+/* Whether the block (strides in bytes) could be copied by vectors: rows to rows, every second
+ * element of rows to rows, or rows to columns; and no element lies across multiples of its size. */
+static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const char *src,
+                        ptrdiff_t src_rs, ptrdiff_t src_cs, ptrdiff_t rows, ptrdiff_t cols) {
     const ptrdiff_t size = sizeof(T);
-    if ((src_cs != size && src_cs != 2 * size) || src_rs % size || (uintptr_t)src % size) return 0;
-    for (ptrdiff_t r = 0; r < rows; ++r)
-        if (src_cs == size)
-            NAME(copy_row)(dst + r * dst_rs, (const T *)(src + r * src_rs), cols);
-        else
-            NAME(copy_even)(dst + r * dst_rs, (const T *)(src + r * src_rs), cols);
+    if ((dst_rs | dst_cs | src_rs | src_cs | (ptrdiff_t)dst | (ptrdiff_t)src) % size) return 0;
+    if (dst_cs == size && src_cs == size) {
+        for (ptrdiff_t r = 0; r < rows; ++r)
+            NAME(copy_row)((T *)(dst + r * dst_rs), (const T *)(src + r * src_rs), cols);
+    } else if (dst_cs == size && src_cs == 2 * size) {
+        for (ptrdiff_t r = 0; r < rows; ++r)
+            NAME(copy_even)((T *)(dst + r * dst_rs), (const T *)(src + r * src_rs), cols);
+    } else if (dst_cs == size && src_rs == size) {
+        NAME(transpose)(cols, rows, src, src_cs / size, dst, dst_rs / size);
+    } else if (dst_rs == size && src_cs == size) {
+        NAME(transpose)(rows, cols, src, src_rs / size, dst, dst_cs / size);
+    } else {
+        return 0;
+    }
     return 1;
 }
 
@@ -367,7 +414,8 @@ static int NAME(copied)(T *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src
                                     ptrdiff_t cols) {                                            \
         T *restrict dst = dst_;                                                                  \
         if (LEAF_OWN_##kind && !swapped &&                                                       \
-            NAME(copied)(dst, dst_rs, src, src_rs, src_cs, rows, cols))                          \
+            NAME(copied)(dst_, dst_rs * (ptrdiff_t)sizeof(T), sizeof(T), src, src_rs, src_cs,    \
+                         rows, cols))                                                            \
             return;                                                                              \
         if (MAGNITUDE(src_rs) < MAGNITUDE(src_cs)) {                                             \
             for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
@@ -392,6 +440,10 @@ static int NAME(copied)(T *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src
                                      const void *src_, ptrdiff_t src_rs, ptrdiff_t rows,         \
                                      ptrdiff_t cols) {                                           \
         const T *restrict src = src_;                                                            \
+        if (LEAF_OWN_##kind && !swapped &&                                                       \
+            NAME(copied)(dst, dst_rs, dst_cs, src_, src_rs * (ptrdiff_t)sizeof(T), sizeof(T),    \
+                         rows, cols))                                                            \
+            return;                                                                              \
         if (MAGNITUDE(dst_rs) < MAGNITUDE(dst_cs)) {                                             \
             for (ptrdiff_t j = 0; j < cols; ++j)                                                 \
                 for (ptrdiff_t r = 0; r < rows; ++r)                                             \
@@ -533,39 +585,6 @@ static void NAME(sample_channels)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t cor
         NAME(sample_pixels)(4, n, channels, ld, offset, coef, src, dst, dst_rs);
     else
         NAME(sample_pixels)(8, n, channels, ld, offset, coef, src, dst, dst_rs);
-}
-
-/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other. */
-static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
-                            void *dst_, ptrdiff_t dst_rs) {
-    enum { LANE = 16 / sizeof(T) };
-    const T *src = src_;
-    T *dst = dst_;
-    ptrdiff_t r = 0;
-    for (; r + VL <= rows; r += VL) {
-        ptrdiff_t j = 0;
-        for (; j + LANE <= cols; j += LANE) {
-            const T *from = src + r * src_rs + j;
-            T *to = dst + j * dst_rs + r;
-            VEC x[LANE];
-            UNROLL for (int i = 0; i < LANE; ++i) x[i] = VLANES(from + i * src_rs, LANE * src_rs);
-#ifdef LEAF_DOUBLE
-            VSTORE(to, VLANELOW(x[0], x[1]));
-            VSTORE(to + dst_rs, VLANEHIGH(x[0], x[1]));
-#else
-            VEC a = VLANELOW(x[0], x[2]), b = VLANELOW(x[1], x[3]);
-            VEC c = VLANEHIGH(x[0], x[2]), d = VLANEHIGH(x[1], x[3]);
-            VSTORE(to, VLANELOW(a, b));
-            VSTORE(to + dst_rs, VLANEHIGH(a, b));
-            VSTORE(to + 2 * dst_rs, VLANELOW(c, d));
-            VSTORE(to + 3 * dst_rs, VLANEHIGH(c, d));
-#endif
-        }
-        for (; j < cols; ++j)
-            for (ptrdiff_t i = r; i < r + VL; ++i) dst[j * dst_rs + i] = src[i * src_rs + j];
-    }
-    for (; r < rows; ++r)
-        for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
 }
 
 static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
