@@ -53,7 +53,7 @@ cdef struct operand:
     int outer               # leading depth axes that are not part of the run
     Py_ssize_t run          # trailing depth axes that are one arithmetic progression: length,
     Py_ssize_t run_stride   # bytes
-    const char* packed      # whole operand as [group][row block][depth][mr], or NULL
+    const char* packed      # whole operand as [group][block of KC][row block][depth][mr], or NULL
 
 
 cdef class PackedWeights:

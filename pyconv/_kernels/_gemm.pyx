@@ -4,7 +4,7 @@ Forward, for every sample n and group g, with K = channels * taps::
 
     out[n, g, m, p] = bias[g, m] + sum_k A[g, m, k] * B[n, g][k, p]
 
-`A` is the weights, read where they are or packed into [row block][k][mr].  `B` never exists as a
+`A` is the weights, read where they are or packed into [block of KC][row block][k][mr].  `B` never exists as a
 whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panels of nr pixels.
 
     for each tile of NC pixels                  (threads share out the tiles, or the rows)
@@ -109,18 +109,33 @@ cdef struct pack_job:
     char* dst
 
 
+cdef inline Py_ssize_t packed_at(
+    const operand* a, const leaf_table* leaf, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k,
+    Py_ssize_t depth
+) noexcept nogil:
+    """Where the packed operand has group g, rows from m, depths k .. k+depth-1: a block of KC.
+
+    What follows in a tile's loops follows in memory.
+    """
+    return ((g * a.depth + k) * round_up(a.rows, leaf.mr) + m * depth) * leaf.esize
+
+
 cdef void pack_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     cdef const pack_job* job = <const pack_job*>ctx
     cdef const operand* a = job.a
-    cdef Py_ssize_t mr = job.leaf.mr, task, m
+    cdef Py_ssize_t mr = job.leaf.mr, kc = depth_block(a.depth), task, g, m, k, depth
     cdef Py_ssize_t blocks = ceil_div(a.rows, mr)
     for task in range(first, last):
-        m = task % blocks * mr
-        pack_rows(
-            a, job.leaf, task // blocks, m, min(mr, a.rows - m), 0, a.depth,
-            job.dst + task * a.depth * mr * job.leaf.esize)
+        g, m = task // blocks, task % blocks * mr
+        k = 0
+        while k < a.depth:
+            depth = min(kc, a.depth - k)
+            pack_rows(
+                a, job.leaf, g, m, min(mr, a.rows - m), k, k + depth,
+                job.dst + packed_at(a, job.leaf, g, m, k, depth))
+            k += depth
 
 
 cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil:
@@ -354,7 +369,6 @@ cdef void gemm_tile(
     cdef const char* rows_at
     cdef const char* bias
     cdef Py_ssize_t m, i, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks, a_panel
-    cdef Py_ssize_t packed_rows = round_up(job.rows, mr)
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
         b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
@@ -380,8 +394,8 @@ cdef void gemm_tile(
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
                 if a.packed != NULL:
-                    rows_at = a.packed + ((g * packed_rows + m + i) * job.depth + k * mr) * es
-                    a_rs, a_ks, a_panel = 1, mr, mr * job.depth * es
+                    rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
+                    a_rs, a_ks, a_panel = 1, mr, mr * depth * es
                 elif job.in_place:
                     rows_at = (a.t.data + g * a.t.stride[0] + (m + i) * a.t.stride[1] + k * es)
                     a_rs, a_ks, a_panel = a.t.stride[1] // es, 1, mr * a.t.stride[1]
