@@ -14,6 +14,8 @@ cdef extern from "leaf.h" nogil:
         char* dst, Py_ssize_t dst_rs, Py_ssize_t dst_cs, const void* src, Py_ssize_t src_rs,
         Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
 
+    Py_ssize_t LEAF_WIDE(Py_ssize_t m, Py_ssize_t mr) noexcept nogil
+
     ctypedef struct leaf_table:
         const char* isa
         Py_ssize_t esize

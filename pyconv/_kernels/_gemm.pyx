@@ -24,6 +24,7 @@ on K alone, so the bits of an output depend on nothing but its inputs.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
+from pyconv._kernels._cpu cimport LEAF_WIDE
 from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
@@ -319,19 +320,22 @@ cdef void direct_block(
 ) noexcept nogil:
     """`gemm_block` for B in planes: panels within an output row go where they belong, not to c."""
     cdef const leaf_table* leaf = job.leaf
-    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block, rs
+    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j = 0, n, block, rs
     cdef char* dst
-    for panel in range(ceil_div(count, nr)):
-        j = panel * nr
+    while j < count:
+        n = LEAF_WIDE(rows, mr) * nr
+        if count - j < n:
+            n = min(nr, count - j)
         dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
         if dst == NULL:
             dst, rs = c + j * es, c_rs
         for block in range(ceil_div(rows, mr)):
             i = block * mr
             leaf.gemm_at(
-                min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
-                b + j * es, job.direct.offset + k, dst + i * rs * es, rs, 1,
+                min(mr, rows - i), n, depth, a + block * a_panel, a_rs, a_ks, b + j * es,
+                job.direct.offset + k, dst + i * rs * es, rs, 1,
                 bias + i * es if bias != NULL else NULL, k > 0)
+        j += n
 
 
 cdef void store_rest(
@@ -488,7 +492,8 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.to_output = (out.in_place and job.flat
                      and (job.pixel_stride == job.leaf.esize or job.pixels * job.lines == 1))
     job.rows_to_output = (out.in_place and not job.to_output
-                          and out.stride[4] == job.leaf.esize)
+                          and out.stride[4] == job.leaf.esize
+                          and LEAF_WIDE(job.rows, job.leaf.mr) == 1)
 
 
 cdef Py_ssize_t implicit_gemm(

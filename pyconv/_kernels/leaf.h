@@ -34,6 +34,9 @@ enum {
 /* Partial sums that a `dots` accumulator keeps per tap: one 64-byte line, for any vector width. */
 #define LEAF_LANE_BYTES 64
 
+/* Panels of nr columns that `gemm_at` takes of m rows: more of few, for the pipelines to be full. */
+#define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
+
 typedef struct leaf_table {
     const char *isa;      /* "base", "avx2", "avx512", "neon" */
     ptrdiff_t esize;      /* bytes of the compute type */
@@ -47,7 +50,8 @@ typedef struct leaf_table {
                  ptrdiff_t a_ks, const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs,
                  ptrdiff_t c_cs, const void *bias, int add);
 
-    /* The same where row k of b begins b_at[k] elements from `b`. */
+    /* The same where row k of b begins b_at[k] elements from `b`; and, with c_cs == 1, for
+     * n == LEAF_WIDE(m, mr) * nr. */
     void (*gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                     ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     ptrdiff_t c_cs, const void *bias, int add);

@@ -23,43 +23,56 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
  *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
-INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs,
-                            ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks, const ptrdiff_t *b_at,
-                            T *c, ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
-    VEC acc[MR][NV];
-    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VZERO();
+INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
+                            ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
+                            const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
+                            const T *bias, int add) {
+    VEC acc[MR * NV];
+    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
+        acc[i * nv + v] = VZERO();
     if (add) /* c is on its way while the sums are made */
         UNROLL for (int i = 0; i < rows; ++i) {
             __builtin_prefetch(c + i * c_rs, 1);
-            __builtin_prefetch(c + i * c_rs + NR - 1, 1);
+            __builtin_prefetch(c + i * c_rs + nv * VL - 1, 1);
         }
 
     for (; k > 0; --k) {
-        VEC bv[NV];
         const T *row = b_at ? b + *b_at++ : b;
-        UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(row + v * VL);
-        UNROLL for (int i = 0; i < rows; ++i) {
-            VEC av = VSET1(a[i * a_rs]);
-            UNROLL for (int v = 0; v < NV; ++v) acc[i][v] = VFMA(av, bv[v], acc[i][v]);
+        if (nv > NV) { /* one of b at a time: there are not registers for all of them */
+            VEC av[MR];
+            UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
+            UNROLL for (int v = 0; v < nv; ++v) {
+                VEC bv = VLOAD(row + v * VL);
+                UNROLL for (int i = 0; i < rows; ++i)
+                    acc[i * nv + v] = VFMA(av[i], bv, acc[i * nv + v]);
+            }
+        } else {
+            VEC bv[NV];
+            UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(row + v * VL);
+            UNROLL for (int i = 0; i < rows; ++i) {
+                VEC av = VSET1(a[i * a_rs]);
+                UNROLL for (int v = 0; v < NV; ++v)
+                    acc[i * nv + v] = VFMA(av, bv[v], acc[i * nv + v]);
+            }
         }
         a += a_ks;
         b += b_ks;
     }
 
-    if (n == NR && c_cs == 1) {
+    if (nv > NV || (n == NR && c_cs == 1)) {
         UNROLL for (int i = 0; i < rows; ++i) {
             T *row = c + i * c_rs;
             VEC start = VSET1(bias && !add ? bias[i] : (T)0);
-            UNROLL for (int v = 0; v < NV; ++v) {
+            UNROLL for (int v = 0; v < nv; ++v) {
                 VEC base = add ? VLOAD(row + v * VL) : start;
-                VSTORE(row + v * VL, VADD(base, acc[i][v]));
+                VSTORE(row + v * VL, VADD(base, acc[i * nv + v]));
             }
         }
         return;
     }
     T tile[MR][NR];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
-        VSTORE(&tile[i][v * VL], acc[i][v]);
+        VSTORE(&tile[i][v * VL], acc[i * nv + v]);
     for (int i = 0; i < rows; ++i) {
         T *row = c + i * c_rs;
         T start = bias && !add ? bias[i] : (T)0;
@@ -71,9 +84,10 @@ INLINE void NAME(gemm_rows)(const int rows, ptrdiff_t n, ptrdiff_t k, const T *a
 #define GEMM_CASE(rows, b_ks, b_at)                                                              \
     case rows:                                                                                   \
         if (a_rs == 1 && a_ks == MR)                                                             \
-            NAME(gemm_rows)(rows, n, k, a, 1, MR, b, b_ks, b_at, c, c_rs, c_cs, bias, add);      \
+            NAME(gemm_rows)(rows, NV, n, k, a, 1, MR, b, b_ks, b_at, c, c_rs, c_cs, bias, add);  \
         else                                                                                     \
-            NAME(gemm_rows)(rows, n, k, a, a_rs, a_ks, b, b_ks, b_at, c, c_rs, c_cs, bias, add); \
+            NAME(gemm_rows)(rows, NV, n, k, a, a_rs, a_ks, b, b_ks, b_at, c, c_rs, c_cs, bias,   \
+                            add);                                                                \
         return;
 
 #if MR > 6
@@ -117,6 +131,18 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
                           ptrdiff_t c_rs, ptrdiff_t c_cs, const void *bias_, int add) {
     const T *a = a_, *b = b_, *bias = bias_;
     T *c = c_;
+    if (n > NR) { /* few rows: more columns keep the pipelines busy */
+        if (m == 1)
+            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
+                            bias, add);
+        else if (m == 2)
+            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
+                            bias, add);
+        else
+            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
+                            bias, add);
+        return;
+    }
     switch (m) {
         GEMM_CASES(0, b_at)
         default: return;
