@@ -15,8 +15,9 @@ from math import prod
 from pyconv.geometry import Axis, ceil_div, tap_ranges
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
-# been loaded: GEMM + FEW_ROWS / rows ** 1.3 for each multiply-add.
-GEMM, FEW_ROWS = 1.3, 44.0
+# been loaded: GEMM + FEW_ROWS / rows for each multiply-add; GEMM + PACKED / rows ** 1.3 if its
+# inputs have to be packed, as those of kernels with few taps.
+GEMM, FEW_ROWS, PACKED = 1.3, 3.5, 44.0
 PANEL = 16  # pixels or tiles of a panel, full or not
 
 # Winograd's F(4x4, 3x3): its products; per channel, the transforms of inputs (for a line of tiles,
@@ -84,7 +85,7 @@ def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     work = _work(skipping(axes)) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )
-    return work * channels * rows * _direct_rate(rows)
+    return work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1))
 
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
@@ -114,12 +115,7 @@ def col2im_gain(rows: int, channels: int) -> float:
     """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group."""
     if _few_channels(rows, channels):
         return 0.0
-    return _direct_rate(rows) / (COLUMNS + GATHER / channels)
-
-
-def _direct_rate(rows: int) -> float:
-    """Cost of a multiply-add of a direct convolution with so many rows."""
-    return GEMM + FEW_ROWS / max(rows, 1) ** 1.3
+    return (GEMM + PACKED / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
 
 
 def _few_channels(rows: int, channels: int) -> bool:

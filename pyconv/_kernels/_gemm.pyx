@@ -4,8 +4,9 @@ Forward, for every sample n and group g, with K = channels * taps::
 
     out[n, g, m, p] = bias[g, m] + sum_k A[g, m, k] * B[n, g][k, p]
 
-`A` is the weights, read where they are or packed into [block of KC][row block][k][mr].  `B` never exists as a
-whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panels of nr pixels.
+`A` is the weights, read where they are or packed into [block of KC][row block][k][mr].  `B` never
+exists as a whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panels of nr
+pixels.
 
     for each tile of NC pixels                  (threads share out the tiles, or the rows)
         for each KC depths
