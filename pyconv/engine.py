@@ -82,6 +82,10 @@ class Run:
         """The same, to report the workspace alone."""
         return replace(self, measure=True)
 
+    def on(self, threads: int) -> Run:
+        """The same on so many threads."""
+        return self if threads == self.threads else replace(self, threads=threads)
+
     def share(self, part: int) -> Run:
         """The same with ``1 / part`` of the workspace."""
         return replace(self, budget=max(1, self.budget // part))
