@@ -468,8 +468,8 @@ cdef Workspace set_up(
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
     fill_grid(
-        x, job.groups, weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute,
-        &job.q)
+        x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
+        compute, &job.q)
     tables = Workspace(3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t))
     split_axis(&job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
     scratch[0] = choose_box(job, gradient)
@@ -478,9 +478,12 @@ cdef Workspace set_up(
 
 def correlate(
     str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
-    int threads, Py_ssize_t budget, bint measure=False
+    int threads, Py_ssize_t budget, packed=None, bint measure=False
 ):
-    """Forward, with the arguments of `_conv.correlate`.  Returns the bytes of workspace."""
+    """Forward, with the arguments of `_conv.correlate`.  Returns the bytes of workspace.
+
+    `packed` is None: the weights are read as they are.
+    """
     cdef direct_job job
     cdef Workspace tables
     cdef Py_ssize_t tasks, fixed

@@ -158,27 +158,37 @@ class Transposed(Operator):
             macs, valid, prod(weight) + prod(shapes["bias"] or (0,)),
             moved_bytes(shapes["x"], weight, shapes["bias"], output),
         )  # fmt: skip
+        pieces: tuple[engine.Piece, ...] = ()
+        if algorithm != "col2im":
+            rows = weight[0] // groups, weight[1]
+            on = engine.three(axes)
+            pieces = engine.split_by_phases(on, (groups, *rows, *(a.kernel for a in on)))
         return ConvProblem(
-            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip
-        )
+            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
+            pieces=pieces,
+        )  # fmt: skip
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        axes = engine.three(problem.axes)
         if problem.algorithm == "col2im":
+            axes = engine.three(problem.axes)
             # as it lies in memory: the columns are gathered the other way round instead
             weight = engine.grouped_weight(arrays["weight"], problem.groups)
             return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.adjoint(run, x, weight, arrays["bias"], y, axes, prepared)
+        weight = self._adjoint_weight(problem, arrays)
+        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, problem.pieces, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
+        return engine.pack_pieces(run, self._adjoint_weight(problem, arrays), problem.pieces)
+
+    def _adjoint_weight(self, problem: ConvProblem, arrays: dict[str, Any]) -> Array:
+        """The weight for the pieces of the adjoint: ``(G, O/G, C/G, T0, T1, T2)``."""
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
+        return weight.swapaxes(1, 2)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
