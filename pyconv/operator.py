@@ -196,6 +196,7 @@ class Operator:
         if self._variadic is not None:
             names.append(self._variadic)
         self.array_names: tuple[str, ...] = (*names, *self._keyword_arrays)
+        self._no_arrays: dict[str, Any] = dict.fromkeys(self.array_names)
         self._problems: dict[Any, Problem] = {}
 
     def __repr__(self) -> str:
@@ -215,19 +216,18 @@ class Operator:
         given, params, runtime = self._bind(args, kwargs)
         arrays, dtype = self._take(given)
         problem = self._problem(_shapes(arrays), params)
-        out = self._result(problem, dtype, arrays, runtime.get("out"))
+        out = runtime.get("out")
+        if out is None:
+            out = _new(self.name, problem.output_shape, dtype)
+        else:
+            out = self._checked_out(out, problem, dtype, arrays)
         run = self._run(dtype, runtime)
         if out.size:
-            self._compute(problem, arrays, out, run)
+            try:
+                self.compute(problem, arrays, out, run)
+            except checks.WorkspaceError as error:
+                self._more_workspace(error, run)
         return out
-
-    def _compute(
-        self, problem: Problem, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
-    ) -> int:
-        try:
-            return self.compute(problem, arrays, out, run, prepared)
-        except checks.WorkspaceError as error:
-            self._more_workspace(error, run)
 
     def _more_workspace(self, error: checks.WorkspaceError, run: Run) -> NoReturn:
         rule = f"be larger for these shapes, of which one step alone takes {error.need} bytes"
@@ -265,7 +265,7 @@ class Operator:
                 Verbatim(str(grad_array.shape)),
             )  # fmt: skip
         out = {
-            name: _each(arrays[name], lambda a: _memory(self.name, a.shape, dtype, np.empty))
+            name: _each(arrays[name], lambda a: _new(self.name, a.shape, dtype))
             for name in self._needed(needs, arrays)
         }
         run = self._run(dtype, runtime)
@@ -327,12 +327,13 @@ class Operator:
         names = self._positional
         if later:
             names = [name for name in names if name not in later]
-        arrays: dict[str, Any] = dict.fromkeys(self.array_names)
+        arrays = self._no_arrays.copy()
         if self._variadic is not None:
             arrays[self._variadic] = args[len(names) :]
         elif len(args) > len(names):
             self._usage(f"takes {len(names)} arrays ({', '.join(names)}); got {len(args)}")
-        arrays.update(zip(names, args, strict=False))
+        for i, value in enumerate(args[: len(names)]):
+            arrays[names[i]] = value
         params: dict[str, Any] = {}
         runtime: dict[str, Any] = {}
         for name, value in kwargs.items():
@@ -375,11 +376,11 @@ class Operator:
         return arrays, dtypes.common_dtype(self.name, self._flat(arrays))
 
     def _arrays(self, given: dict[str, Any]) -> dict[str, Any]:
-        arrays: dict[str, Any] = {}
+        arrays = given.copy()
         for name, value in given.items():
             if value is None or type(value) is np.ndarray:
-                arrays[name] = value
-            elif name == self._variadic:
+                continue
+            if name == self._variadic:
                 arrays[name] = tuple(
                     as_array(self.name, f"{name}[{i}]", a) for i, a in enumerate(value)
                 )
@@ -419,15 +420,9 @@ class Operator:
         }  # fmt: skip
         return self._problem(checked, params)
 
-    def _result(
-        self,
-        problem: Problem,
-        dtype: np.dtype[Any],
-        arrays: dict[str, Any],
-        out: Any,
+    def _checked_out(
+        self, out: Any, problem: Problem, dtype: np.dtype[Any], arrays: dict[str, Any]
     ) -> Array:
-        if out is None:
-            return _memory(self.name, problem.output_shape, dtype, np.empty)
         return check_out(self.name, out, problem.output_shape, dtype, self._flat(arrays))
 
     def _run(self, dtype: np.dtype[Any], runtime: dict[str, Any]) -> Run:
@@ -524,7 +519,10 @@ class Plan:
         later = operator.expected(problem, self._x_shape)
         arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
-        return operator._compute(problem, arrays, out, run.measuring(), self._prepared)
+        try:
+            return operator.compute(problem, arrays, out, run.measuring(), self._prepared)
+        except checks.WorkspaceError as error:
+            operator._more_workspace(error, run)
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""
@@ -533,8 +531,10 @@ class Plan:
         if later or len(args) != len(names):
             args = self._in_order(args, later)
         arrays = self._fixed.copy()
-        for name, value in zip(names, args, strict=True):
-            array = value if type(value) is np.ndarray else self._as_array(name, value)
+        for i, name in enumerate(names):
+            array = args[i]
+            if type(array) is not np.ndarray:
+                array = self._as_array(name, array)
             if array is not None and array.dtype != dtype:
                 self._check_dtype(name, array)
             arrays[name] = array
@@ -545,10 +545,16 @@ class Plan:
             )  # fmt: skip
         if len(names) > 1:
             problem = operator._problem(_shapes(arrays), self._params)
-        result = operator._result(problem, dtype, arrays, out)
+        if out is None:
+            result = _new(operator.name, problem.output_shape, dtype)
+        else:
+            result = operator._checked_out(out, problem, dtype, arrays)
         if result.size:
             run = self._run.on(_threads.resolve(self._threads, operator.name))
-            operator._compute(problem, arrays, result, run, self._prepared)
+            try:
+                operator.compute(problem, arrays, result, run, self._prepared)
+            except checks.WorkspaceError as error:
+                operator._more_workspace(error, run)
         return result
 
     def _in_order(self, args: tuple[Any, ...], later: dict[str, Any]) -> tuple[Any, ...]:
@@ -689,25 +695,31 @@ def _key(value: Any) -> Any:
     return kind, value
 
 
+# The last two are NumPy's, where the size does not even fit an integer.
+_NO_MEMORY = (MemoryError, ValueError, OverflowError)
+
+
 def _pretend(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     """An array with the strides of a real one but no memory: for measuring, never read."""
     strides, step = [], dtype.itemsize
     for extent in reversed(shape):
         strides.append(step)
         step *= max(extent, 1)
-
-    def make(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    try:
         one = np.zeros(1, dtype)
         return np.lib.stride_tricks.as_strided(one, shape, tuple(reversed(strides)))
+    except _NO_MEMORY:
+        _no_memory(operator, shape, dtype)
 
-    return _memory(operator, shape, dtype, make)
 
-
-def _memory(operator: str, shape: Shape, dtype: np.dtype[Any], make: Callable[..., Array]) -> Array:
+def _new(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     try:
-        return make(shape, dtype)
-    # The last two are NumPy's, where the size does not even fit an integer.
-    except (MemoryError, ValueError, OverflowError):
-        raise MemoryError(
-            f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
-        ) from None
+        return np.empty(shape, dtype)
+    except _NO_MEMORY:
+        _no_memory(operator, shape, dtype)
+
+
+def _no_memory(operator: str, shape: Shape, dtype: np.dtype[Any]) -> NoReturn:
+    raise MemoryError(
+        f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
+    ) from None

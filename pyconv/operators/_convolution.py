@@ -43,6 +43,8 @@ class ImageShape:
 
     def plain(self, array: Array) -> Array:
         """`array` as ``(N, C, *S)``."""
+        if self.batched and not self.channels_last:
+            return array
         return engine.plain(array, batched=self.batched, channels_last=self.channels_last)
 
     def from_plain(self, array: Array) -> Array:

@@ -158,15 +158,9 @@ class Transposed(Operator):
             macs, valid, prod(weight) + prod(shapes["bias"] or (0,)),
             moved_bytes(shapes["x"], weight, shapes["bias"], output),
         )  # fmt: skip
-        pieces: tuple[engine.Piece, ...] = ()
-        if algorithm != "col2im":
-            rows = weight[0] // groups, weight[1]
-            on = engine.three(axes)
-            pieces = engine.split_by_phases(on, (groups, *rows, *(a.kernel for a in on)))
         return ConvProblem(
-            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
-            pieces=pieces,
-        )  # fmt: skip
+            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip
+        )
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
@@ -177,18 +171,25 @@ class Transposed(Operator):
             # as it lies in memory: the columns are gathered the other way round instead
             weight = engine.grouped_weight(arrays["weight"], problem.groups)
             return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
-        weight = self._adjoint_weight(problem, arrays)
-        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, problem.pieces, prepared)
+        weight, pieces, packed = prepared or (*self._phases(problem, arrays), None)
+        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, pieces, packed)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
-        return engine.pack_pieces(run, self._adjoint_weight(problem, arrays), problem.pieces)
+        weight, pieces = self._phases(problem, arrays)
+        return weight, pieces, engine.pack_pieces(run, weight, pieces)
 
-    def _adjoint_weight(self, problem: ConvProblem, arrays: dict[str, Any]) -> Array:
-        """The weight for the pieces of the adjoint: ``(G, O/G, C/G, T0, T1, T2)``."""
+    def _phases(
+        self, problem: ConvProblem, arrays: dict[str, Any]
+    ) -> tuple[Array, tuple[engine.Piece, ...]]:
+        """The weight with rows and channels swapped, and the pieces of the adjoint.
+
+        There may be as many pieces as taps: plans keep them, problems do not.
+        """
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return weight.swapaxes(1, 2)
+        pieces = engine.split_by_phases(engine.three(problem.axes), weight.shape)
+        return weight.swapaxes(1, 2), pieces
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
