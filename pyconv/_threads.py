@@ -50,6 +50,7 @@ _machine: Choice | None = None  # counted at the first use
 _environ: Any = getattr(os.environ, "_data", os.environ)
 _encode: Any = getattr(os.environ, "encodekey", str)
 _VARIABLES = tuple((name, _encode(name)) for name in ("PYCONV_NUM_THREADS", "OMP_NUM_THREADS"))
+(_, _OURS), (_, _OPENMP) = _VARIABLES
 
 _went_parallel = False  # this process has run a parallel region
 _serial = False  # it was forked from one that had
@@ -204,10 +205,11 @@ def _default() -> Choice:
         return block.choice
     if _process is not None:
         return _process
-    for name, key in _VARIABLES:
-        value = _environ.get(key)
-        if value:
-            return _from_environment(name, value)
+    if _OURS in _environ or _OPENMP in _environ:
+        for name, key in _VARIABLES:
+            value = _environ.get(key)
+            if value:
+                return _from_environment(name, value)
     machine = _machine
     if machine is None:
         machine = _machine = _count_cpus()

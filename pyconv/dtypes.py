@@ -23,6 +23,8 @@ _ROUNDOFF = (2.0**-24, 2.0**-53, 2.0**-11, 2.0**-8)
 #: The compute type of each storage kind; only its first two are compute types themselves.
 COMPUTE = (np.dtype("f4"), np.dtype("f8"), np.dtype("f4"), np.dtype("f4"))
 
+_COMPUTE_CODES = tuple(KINDS[dtype.name] for dtype in COMPUTE)
+
 # NumPy derives a dtype's name anew each time it is asked: remember the code of the dtypes met.
 _codes: dict[np.dtype[Any], int] = {}
 
@@ -46,6 +48,11 @@ def compute_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return COMPUTE[storage_code(dtype) % SWAPPED]
 
 
+def compute_code(dtype: np.dtype[Any]) -> int:
+    """Return the storage code of `compute_dtype`."""
+    return _COMPUTE_CODES[storage_code(dtype) % SWAPPED]
+
+
 def unit_roundoff(dtype: np.dtype[Any]) -> float:
     """Return the largest relative error of rounding to `dtype`, half of its epsilon."""
     return _ROUNDOFF[storage_code(dtype) % SWAPPED]
@@ -66,12 +73,17 @@ def common_dtype(operator: str, arrays: dict[str, np.ndarray | None]) -> np.dtyp
     TypeError
         If a dtype is not supported, or if there are several. Byte order makes no difference.
     """
-    given = {name: array.dtype for name, array in arrays.items() if array is not None}
-    kinds = {None if code is None else code % SWAPPED for code in map(_find_code, given.values())}
-    if len(kinds) != 1 or None in kinds:
-        _fail_dtypes(operator, given)
-    common = next(iter(given.values()))
-    return common if common.isnative else common.newbyteorder("=")
+    last = None
+    kinds = set()
+    for array in arrays.values():
+        # NumPy has one object for each native dtype: most calls look at one.
+        if array is not None and array.dtype is not last:
+            last = array.dtype
+            code = _find_code(last)
+            kinds.add(None if code is None else code % SWAPPED)
+    if last is None or len(kinds) != 1 or None in kinds:
+        _fail_dtypes(operator, {n: a.dtype for n, a in arrays.items() if a is not None})
+    return last if last.isnative else last.newbyteorder("=")
 
 
 def _find_code(dtype: np.dtype[Any]) -> int | None:

@@ -7,9 +7,11 @@ All functions take *canonical* views and write into the result they are given:
 - three `pyconv.geometry.Axis`, the missing leading ones of extent 1.
 
 Nothing is checked here but the workspace, and nothing is computed here: an array of any strides,
-byte order or storage type goes to the kernels as it is. A convolution, its gradient with respect to
-the input, and a transposed convolution are one kernel with different numbers: the adjoint of a
-strided convolution is an ordinary one for each residue class of its result.
+byte order or storage type goes to the kernels as it is. What depends on the shapes alone is a
+`Descriptor`, or a `Piece` for each part of the result: made once, for any number of calls. A
+convolution, its gradient with respect to the input, and a transposed convolution are one kernel
+with different numbers: the adjoint of a strided convolution is an ordinary one for each residue
+class of its result.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -82,6 +84,10 @@ class Run:
         """The same, to report the workspace alone."""
         return replace(self, measure=True)
 
+    def on(self, threads: int) -> Run:
+        """The same on so many threads."""
+        return self if threads == self.threads else replace(self, threads=threads)
+
     def share(self, part: int) -> Run:
         """The same with ``1 / part`` of the workspace."""
         return replace(self, budget=max(1, self.budget // part))
@@ -94,12 +100,18 @@ class Run:
 # ---- canonical views -----------------------------------------------------------------------------
 
 
-def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
-    """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
+def plain(array: Array, *, batched: bool, channels_last: bool) -> Array:
+    """View an image of any number of spatial axes as ``(N, C, *S)``."""
     if not batched:
         array = array[np.newaxis]
     if channels_last:
-        array = np.moveaxis(array, -1, 1)
+        array = array.transpose(0, -1, *range(1, array.ndim - 1))
+    return array
+
+
+def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
+    """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
+    array = plain(array, batched=batched, channels_last=channels_last)
     return array[(slice(None),) * 2 + (np.newaxis,) * (5 - array.ndim)]
 
 
@@ -136,36 +148,76 @@ def three(axes: Sequence[Axis]) -> Axes:
 # ---- convolution and its adjoint -----------------------------------------------------------------
 
 
-def _is_direct(weight: Array, stride: Sequence[int], dilation: Sequence[int]) -> bool:
-    """Whether the depthwise kernel takes these weights, rather than the GEMM."""
-    return bool(_depthwise.suits(weight.shape, stride, dilation))
+class Descriptor(NamedTuple):
+    """A convolution without its arrays: the kernel that does it and the numbers that it takes."""
+
+    kernel: Callable[..., int]  # correlate of _depthwise, _conv (a GEMM) or _winograd
+    pack: Callable[..., Any] | None  # puts weights into its order; None: takes them as they are
+    stride: Sequence[int]
+    dilation: Sequence[int]
+    offset: Sequence[int]  # of the first tap
+    mode: str
 
 
-def _correlate(
+class Piece(NamedTuple):
+    """A part of a result that is a convolution by itself, with some of the taps."""
+
+    place: tuple[slice, ...]  # in the result, canonical
+    taps: tuple[slice, ...]  # of the weights
+    how: Descriptor | None  # None: no tap, there is nothing but the bias
+
+
+def _descriptor(
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str = "zeros",
+) -> Descriptor:
+    if _depthwise.suits(weight_shape, stride, dilation):
+        return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
+    return Descriptor(_conv.correlate, _conv.pack_weights, stride, dilation, offset, mode)
+
+
+def describe(
+    axes: Axes, weight_shape: Sequence[int], mode: str = "zeros", algorithm: str = "direct"
+) -> Descriptor:
+    """Describe the convolution along `axes` with weights ``(G, M, C, T0, T1, T2)``.
+
+    `algorithm` is ``"winograd"`` for F(4x4, 3x3), on axes that `algorithms.winograd_takes`, or else
+    the taps are read as they are.
+    """
+    # Without weights there is nothing to transform: the result is the bias.
+    if algorithm == "winograd" and 0 not in weight_shape:
+        pack = _winograd.pack_weights
+        return Descriptor(_winograd.correlate, pack, *numbers(axes), mode)
+    return _descriptor(weight_shape, *numbers(axes), mode)
+
+
+def pack_for(run: Run, weight: Array, how: Descriptor) -> Any:
+    """Weights in the order of the kernel, or None where it takes them as they are."""
+    if how.pack is None or weight.size == 0:
+        return None
+    return how.pack(weight, run.compute, run.threads)
+
+
+def convolve(
     run: Run,
     x: Array,
     weight: Array,
     bias: Array | None,
     out: Array,
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    offset: Sequence[int],
-    mode: str,
+    how: Descriptor,
     packed: Any = None,
 ) -> int:
-    how: tuple[int, int, int] = (run.compute, run.threads, run.budget)
-    if packed is None and _is_direct(weight, stride, dilation):
-        return int(
-            _depthwise.correlate(
-                run.operator, x, weight, bias, out, stride, dilation, offset, mode, *how,
-                measure=run.measure,
-            )
-        )  # fmt: skip
-    return int(
-        _conv.correlate(
-            run.operator, x, weight, bias, out, stride, dilation, offset, mode, *how,
-            packed=packed, measure=run.measure,
-        )
+    """Convolve `x` into `out` as described; returns the bytes of workspace.
+
+    `packed` is of `pack_for`. Missing leading spatial axes may be left out.
+    """
+    kernel, _, stride, dilation, offset, mode = how
+    return kernel(
+        run.operator, x, weight, bias, out, stride, dilation, offset, mode, run.compute,
+        run.threads, run.budget, packed, run.measure,
     )  # fmt: skip
 
 
@@ -184,54 +236,67 @@ def correlate(
     ``out[n, g, m, o] = bias[g, m] + sum over c, t of
     weight[g, m, c, t] * x[n, g, c, o*stride + t*dilation - before]``
     """
+    return convolve(run, x, weight, bias, out, describe(axes, weight.shape, mode), packed)
+
+
+def split_by_taps(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
+    """The regions of `algorithms.skipping`, each with the taps it needs.
+
+    None at all where the whole may as well be one, as it always may for the depthwise kernel.
+    """
+    regions = algorithms.skipping(axes)
+    if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
+        return ()
+    return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
+
+
+def _region_piece(axes: Axes, kernels: Sequence[int], part: algorithms.Region) -> Piece:
+    place = region([(lo, hi) for lo, hi, _, _ in part])
+    taps = (slice(None),) * 3 + tuple(slice(first, last) for _, _, first, last in part)
+    shape = (*kernels, *(last - first for _, _, first, last in part))
+    if 0 in shape:
+        return Piece(place, taps, None)
     stride, dilation, offset = numbers(axes)
-    return _correlate(run, x, weight, bias, out, stride, dilation, offset, mode, packed)
+    first = [
+        o + lo * s + t * d
+        for o, s, d, (lo, _, t, _) in zip(offset, stride, dilation, part, strict=True)
+    ]
+    return Piece(place, taps, _descriptor(shape, stride, dilation, first))
 
 
-def correlate_by_regions(
+def pack_pieces(run: Run, weight: Array, pieces: Sequence[Piece]) -> list[Any]:
+    """`pack_for` of each piece, for `convolve_pieces`."""
+    packs: dict[Any, Any] = {}
+    keys = [tuple((t.start, t.stop, t.step) for t in piece.taps) for piece in pieces]
+    for key, piece in zip(keys, pieces, strict=True):
+        # Pieces that differ in their outputs alone share the weights.
+        if piece.how is not None and key not in packs:
+            packs[key] = pack_for(run, weight[piece.taps], piece.how)
+    return [packs.get(key) for key in keys]
+
+
+def convolve_pieces(
     run: Run,
     x: Array,
     weight: Array,
     bias: Array | None,
     out: Array,
-    axes: Axes,
-    regions: Sequence[algorithms.Region],
-    packed: Any = None,
+    pieces: Sequence[Piece],
+    packed: Sequence[Any] | None = None,
 ) -> int:
-    """Zero-padded `correlate`, each of the `algorithms.skipping` regions with the taps it needs.
-
-    `packed` is of `pack_regions`.
-    """
-    if run.tight:
-        correlate_by_regions(run.measuring(), x, weight, bias, out, axes, regions, packed)
-    stride, dilation, offset = numbers(axes)
+    """`convolve` piece by piece; returns the bytes of workspace."""
+    # A workspace too small is found out before anything is written.
+    if run.tight or (pieces and pieces[0].how is None and not run.measure):
+        convolve_pieces(run.measuring(), x, weight, bias, out, pieces, packed)
     most = 0
-    for i, part in enumerate(regions):
-        place = out[region([(lo, hi) for lo, hi, _, _ in part])]
-        kernel = _tap_range(weight, part)
-        if kernel.size == 0:
-            if not run.measure:
-                _fill(place, bias)
-            continue
-        first = [
-            o + lo * s + t * d
-            for o, s, d, (lo, _, t, _) in zip(offset, stride, dilation, part, strict=True)
-        ]
-        hold = packed[i] if packed is not None else None
-        used = _correlate(run, x, kernel, bias, place, stride, dilation, first, "zeros", hold)
-        most = max(most, used)
+    for i, (place, taps, how) in enumerate(pieces):
+        if how is not None:
+            hold = packed[i] if packed is not None else None
+            used = convolve(run, x, weight[taps], bias, out[place], how, hold)
+            most = max(most, used)
+        elif not run.measure:
+            out[place] = 0 if bias is None else bias.reshape(-1, 1, 1, 1)
     return most
-
-
-def regions_of(kernels: tuple[int, int, int], axes: Axes) -> tuple[algorithms.Region, ...]:
-    """`algorithms.skipping` for weights of ``(G, M, C)`` kernels; none for the depthwise kernel."""
-    regions = algorithms.skipping(axes)
-    shape = (*kernels, *(a.kernel for a in axes))
-    return () if regions and _depthwise.suits(shape, *numbers(axes)[:2]) else regions
-
-
-def _tap_range(weight: Array, region: algorithms.Region) -> Array:
-    return weight[(slice(None),) * 3 + tuple(slice(first, last) for _, _, first, last in region)]
 
 
 def numbers(axes: Axes) -> tuple[list[int], list[int], list[int]]:
@@ -258,44 +323,7 @@ def pack_rows(run: Run, weight: Array) -> Any:
 
 def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
-    stride, dilation, _ = numbers(axes)
-    return None if _is_direct(weight, stride, dilation) else pack_rows(run, weight)
-
-
-def pack_regions(run: Run, weight: Array, regions: Sequence[algorithms.Region]) -> list[Any]:
-    """Weights in kernel order for `correlate_by_regions`."""
-    # Regions that differ in their outputs alone share the weights.
-    taps = [tuple(part[2:] for part in box) for box in regions]
-    packs = {
-        these: pack_rows(run, _tap_range(weight, box))
-        for these, box in dict(zip(taps, regions, strict=True)).items()
-    }
-    return [packs[these] for these in taps]
-
-
-def winograd(
-    run: Run,
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    out: Array,
-    axes: Axes,
-    mode: str = "zeros",
-    packed: Any = None,
-) -> int:
-    """`correlate` by Winograd's F(4x4, 3x3), for axes that `algorithms.winograd_takes`."""
-    how: tuple[int, int, int] = (run.compute, run.threads, run.budget)
-    return int(
-        _winograd.correlate(
-            run.operator, x, weight, bias, out, *numbers(axes), mode, *how,
-            packed=packed, measure=run.measure,
-        )
-    )  # fmt: skip
-
-
-def pack_winograd(run: Run, weight: Array) -> Any:
-    """Weights transformed for `winograd`."""
-    return None if weight.size == 0 else _winograd.pack_weights(weight, run.compute, run.threads)
+    return pack_for(run, weight, describe(axes, weight.shape))
 
 
 def adjoint(
@@ -305,53 +333,34 @@ def adjoint(
     bias: Array | None,
     out: Array,
     axes: Axes,
-    packed: Sequence[Any] | None = None,
 ) -> int:
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
-    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``. Each residue class of
-    `out` modulo the strides is one dense convolution of `grad`.
+    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``.
     """
-    most = 0
+    pieces = split_by_phases(axes, weight.shape)
+    return convolve_pieces(run, grad, weight.swapaxes(1, 2), bias, out, pieces)
+
+
+def split_by_phases(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
+    """The adjoint of `correlate`, zero-padded and with weights of this shape, in pieces.
+
+    Each residue class of the result modulo the strides is one dense convolution, with weights whose
+    rows and channels are swapped.
+    """
+    groups, rows, channels = weight_shape[:3]
+    pieces = []
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
-    covered = sum(prod(p.count for p in phase) for phase in phases)
-    if run.tight:
-        adjoint(run.measuring(), grad, weight, bias, out, axes, packed)
-    for i, phase in enumerate(phases):
-        part = out[every([(p.start, None, p.step) for p in phase])]
-        kernel = _phase_weight(weight, phase)
-        dilation, offset = [p.dilation for p in phase], [p.offset for p in phase]
-        hold = packed[i] if packed is not None else None
-        args = (grad, kernel, bias, part, (1, 1, 1), dilation, offset, "zeros", hold)
-        if i == 0 and covered * out.shape[0] * out.shape[1] < out.size:
-            # Not every element has a tap (the stride exceeds the kernel): those keep the bias. A
-            # workspace too small is found out before anything is written.
-            most = _correlate(run.measuring(), *args)
-            if not run.measure:
-                _fill(out, bias)
-        most = max(most, _correlate(run, *args))
-    if not phases and not run.measure:
-        _fill(out, bias)
-    return most
-
-
-def _phase_weight(weight: Array, phase: Sequence[geometry.Phase]) -> Array:
-    taps = tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
-    return weight[(slice(None),) * 3 + taps].swapaxes(1, 2)
-
-
-def _fill(out: Array, bias: Array | None) -> None:
-    out[...] = 0 if bias is None else bias.reshape(-1, 1, 1, 1)
-
-
-def pack_adjoint(run: Run, weight: Array, axes: Axes) -> list[Any]:
-    """Weights in kernel order for `adjoint`, one entry per phase."""
-    packs = []
-    for phase in product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)):
-        kernel = _phase_weight(weight, phase)
-        direct = _is_direct(kernel, (1, 1, 1), [p.dilation for p in phase])
-        packs.append(None if direct else pack_rows(run, kernel))
-    return packs
+    if sum(prod(p.count for p in phase) for phase in phases) < prod(a.size for a in axes):
+        # Not every element has a tap (the stride exceeds the kernel): those keep the bias.
+        pieces.append(Piece(region([(0, a.size) for a in axes]), (), None))
+    for phase in phases:
+        taps = (slice(None),) * 3 + tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
+        shape = (groups, channels, rows, *(p.taps for p in phase))
+        how = _descriptor(shape, (1, 1, 1), [p.dilation for p in phase], [p.offset for p in phase])
+        place = every([(p.start, None, p.step) for p in phase])
+        pieces.append(Piece(place, taps, how))
+    return tuple(pieces)
 
 
 def weight_gradient(
@@ -360,7 +369,7 @@ def weight_gradient(
     """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2)."""
     stride, dilation, offset = numbers(axes)
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
-    if _is_direct(out, stride, dilation):
+    if _depthwise.suits(out.shape, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
     return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn
@@ -45,6 +46,7 @@ DEFAULT_WORKSPACE = 32 * 2**20
 # How a call runs, as opposed to what it computes.
 _RUNTIME = ("out", "threads", "max_workspace")
 _REMEMBERED = 256  # problems per operator
+_remembered_run = lru_cache(256)(Run)
 _MOST_ITEMS = 64  # in a shape, or among the names of gradients
 
 
@@ -187,10 +189,14 @@ class Operator:
                 self._keyword_arrays.append(name)
             elif name not in _RUNTIME:
                 self._defaults[name] = parameter.default
+        self._required = [name for name in self._positional if name not in self.optional]
+        empty = inspect.Parameter.empty
+        self._required_params = [name for name, v in self._defaults.items() if v is empty]
         names = [*self._positional]
         if self._variadic is not None:
             names.append(self._variadic)
         self.array_names: tuple[str, ...] = (*names, *self._keyword_arrays)
+        self._no_arrays: dict[str, Any] = dict.fromkeys(self.array_names)
         self._problems: dict[Any, Problem] = {}
 
     def __repr__(self) -> str:
@@ -210,19 +216,18 @@ class Operator:
         given, params, runtime = self._bind(args, kwargs)
         arrays, dtype = self._take(given)
         problem = self._problem(_shapes(arrays), params)
-        out = self._result(problem, dtype, arrays, runtime)
+        out = runtime.get("out")
+        if out is None:
+            out = _new(self.name, problem.output_shape, dtype)
+        else:
+            out = self._checked_out(out, problem, dtype, arrays)
         run = self._run(dtype, runtime)
         if out.size:
-            self._compute(problem, arrays, out, run)
+            try:
+                self.compute(problem, arrays, out, run)
+            except checks.WorkspaceError as error:
+                self._more_workspace(error, run)
         return out
-
-    def _compute(
-        self, problem: Problem, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
-    ) -> int:
-        try:
-            return self.compute(problem, arrays, out, run, prepared)
-        except checks.WorkspaceError as error:
-            self._more_workspace(error, run)
 
     def _more_workspace(self, error: checks.WorkspaceError, run: Run) -> NoReturn:
         rule = f"be larger for these shapes, of which one step alone takes {error.need} bytes"
@@ -260,7 +265,7 @@ class Operator:
                 Verbatim(str(grad_array.shape)),
             )  # fmt: skip
         out = {
-            name: _each(arrays[name], lambda a: _memory(self.name, a.shape, dtype, np.empty))
+            name: _each(arrays[name], lambda a: _new(self.name, a.shape, dtype))
             for name in self._needed(needs, arrays)
         }
         run = self._run(dtype, runtime)
@@ -301,12 +306,12 @@ class Operator:
         except MemoryError as error:  # the definition holds all of the padded input
             raise MemoryError(f"{self.name}: {error}") from None
         except TypeError as error:  # strings, dates, ...: NumPy cannot multiply or add them
-            given_dtypes = ((n, a.dtype) for n, a in _flat(arrays).items() if a is not None)
+            given_dtypes = ((n, a.dtype) for n, a in self._flat(arrays).items() if a is not None)
             got = Verbatim(", ".join(f"{name}: {dtype}" for name, dtype in given_dtypes))
             checks.fail_type(self.name, "arrays", "have dtypes that multiply and add", got, error)
         if out is None:
             return result
-        out = check_out(self.name, out, result.shape, result.dtype, _flat(arrays))
+        out = check_out(self.name, out, result.shape, result.dtype, self._flat(arrays))
         out[...] = result
         return out
 
@@ -315,22 +320,24 @@ class Operator:
     def _bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], later: tuple[str, ...] = ()
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Split arguments into arrays by name, parameters with defaults, and how to run.
+        """Split arguments into arrays by name, the parameters given, and how to run.
 
         The arrays named in `later` are not among the arguments yet.
         """
-        names = [name for name in self._positional if name not in later]
-        arrays: dict[str, Any] = dict.fromkeys(self.array_names)
+        names = self._positional
+        if later:
+            names = [name for name in names if name not in later]
+        arrays = self._no_arrays.copy()
         if self._variadic is not None:
             arrays[self._variadic] = args[len(names) :]
         elif len(args) > len(names):
             self._usage(f"takes {len(names)} arrays ({', '.join(names)}); got {len(args)}")
-        for name, value in zip(names, args, strict=False):
-            arrays[name] = value
-        params = self._defaults.copy()
+        for i, value in enumerate(args[: len(names)]):
+            arrays[names[i]] = value
+        params: dict[str, Any] = {}
         runtime: dict[str, Any] = {}
         for name, value in kwargs.items():
-            if name in params:
+            if name in self._defaults:
                 params[name] = value
             elif name in _RUNTIME:
                 runtime[name] = value
@@ -342,11 +349,11 @@ class Operator:
                 arrays[name] = value
             else:
                 self._unknown(name)
-        for name in names:
-            if arrays[name] is None and name not in self.optional:
+        for name in self._required:
+            if arrays[name] is None and name not in later:
                 checks.fail_type(self.name, name, "be given", None)
-        for name, value in params.items():
-            if value is inspect.Parameter.empty:
+        for name in self._required_params:
+            if name not in params:
                 checks.fail_type(self.name, name, "be given", Verbatim("nothing"))
         return arrays, params, runtime
 
@@ -366,14 +373,14 @@ class Operator:
     def _take(self, given: dict[str, Any]) -> tuple[dict[str, Any], np.dtype[Any]]:
         """Arrays without a copy, and their common dtype."""
         arrays = self._arrays(given)
-        return arrays, dtypes.common_dtype(self.name, _flat(arrays))
+        return arrays, dtypes.common_dtype(self.name, self._flat(arrays))
 
     def _arrays(self, given: dict[str, Any]) -> dict[str, Any]:
-        arrays: dict[str, Any] = {}
+        arrays = given.copy()
         for name, value in given.items():
-            if value is None:
-                arrays[name] = None
-            elif name == self._variadic:
+            if value is None or type(value) is np.ndarray:
+                continue
+            if name == self._variadic:
                 arrays[name] = tuple(
                     as_array(self.name, f"{name}[{i}]", a) for i, a in enumerate(value)
                 )
@@ -381,14 +388,23 @@ class Operator:
                 arrays[name] = as_array(self.name, name, value)
         return arrays
 
-    def _problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> Problem:
+    def _flat(self, arrays: dict[str, Any]) -> dict[str, Array | None]:
+        """The same with each array of a variadic argument by itself."""
+        name = self._variadic
+        if name is None:
+            return arrays
+        each = {f"{name}[{i}]": a for i, a in enumerate(arrays[name])}
+        return {**{n: a for n, a in arrays.items() if n != name}, **each}
+
+    def _problem(self, shapes: dict[str, Any], given: dict[str, Any]) -> Problem:
+        """`problem` for the parameters given and the defaults of the others."""
         try:
-            key = (tuple(shapes.values()), tuple([_key(p) for p in params.values()]))
+            key = (tuple(shapes.values()), tuple([(n, _key(v)) for n, v in given.items()]))
             found = self._problems.get(key)
         except Exception:  # unhashable: a list, or something that does not belong here
-            return self.problem(shapes, params)
+            return self.problem(shapes, {**self._defaults, **given})
         if found is None:
-            found = self.problem(shapes, params)
+            found = self.problem(shapes, {**self._defaults, **given})
             if len(self._problems) >= _REMEMBERED:
                 self._problems.clear()
             self._problems[key] = found
@@ -404,17 +420,10 @@ class Operator:
         }  # fmt: skip
         return self._problem(checked, params)
 
-    def _result(
-        self,
-        problem: Problem,
-        dtype: np.dtype[Any],
-        arrays: dict[str, Any],
-        runtime: dict[str, Any],
+    def _checked_out(
+        self, out: Any, problem: Problem, dtype: np.dtype[Any], arrays: dict[str, Any]
     ) -> Array:
-        out = runtime.get("out")
-        if out is None:
-            return _memory(self.name, problem.output_shape, dtype, np.empty)
-        return check_out(self.name, out, problem.output_shape, dtype, _flat(arrays))
+        return check_out(self.name, out, problem.output_shape, dtype, self._flat(arrays))
 
     def _run(self, dtype: np.dtype[Any], runtime: dict[str, Any]) -> Run:
         budget = runtime.get("max_workspace")
@@ -422,8 +431,8 @@ class Operator:
             budget = DEFAULT_WORKSPACE
         else:
             budget = checks.integer(self.name, "max_workspace", budget, minimum=1, maximum=2**62)
-        compute = dtypes.storage_code(dtypes.compute_dtype(dtype))
-        return Run(self.name, compute, _threads.resolve(runtime.get("threads"), self.name), budget)
+        threads = _threads.resolve(runtime.get("threads"), self.name)
+        return _remembered_run(self.name, dtypes.compute_code(dtype), threads, budget)
 
     def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
         given = [name for name in self.array_names if arrays[name] is not None]
@@ -456,19 +465,20 @@ class Plan:
     """
 
     __slots__ = (
-        "_dtype", "_fixed", "_operator", "_params", "_prepared", "_problem", "_runtime", "_x_shape",
-        "workspace_bytes",
+        "_dtype", "_fixed", "_operator", "_params", "_prepared", "_problem", "_run", "_threads",
+        "_x_shape", "workspace_bytes",
     )  # fmt: skip
 
     #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
     workspace_bytes: int
     _dtype: np.dtype[Any]
-    _fixed: Mapping[str, Any]
+    _fixed: MappingProxyType[str, Any]
     _operator: Operator
     _params: dict[str, Any]
     _prepared: Any
     _problem: Problem
-    _runtime: Mapping[str, Any]
+    _run: Run
+    _threads: int | None  # what the plan was made with; None: as many as a call finds allowed
     _x_shape: Shape
 
     def __init__(
@@ -482,17 +492,18 @@ class Plan:
             operator._usage("a plan takes out at each call, not when it is made")
         given, params, runtime = operator._bind(args, kwargs, later=operator.per_call)
         arrays = operator._arrays(given)
-        if all(array is None for array in _flat(arrays).values()):
+        if all(array is None for array in operator._flat(arrays).values()):
             rule = "have an array to fix, whose dtype it takes"
             checks.fail_type(operator.name, "a plan", rule, Verbatim("none"))
-        dtype = dtypes.common_dtype(operator.name, _flat(arrays))
+        dtype = dtypes.common_dtype(operator.name, operator._flat(arrays))
         # Copies: what happens to the caller's arrays afterwards is no business of the plan.
         arrays = {n: _each(a, lambda v: np.array(v, dtype)) for n, a in arrays.items()}
         problem = operator._problem({**_shapes(arrays), "x": shape}, params)
         run = operator._run(dtype, runtime)
         put("_operator", operator)
         put("_params", params)
-        put("_runtime", MappingProxyType(runtime))
+        put("_run", run)
+        put("_threads", runtime.get("threads"))
         put("_fixed", MappingProxyType(arrays))
         put("_dtype", dtype)
         put("_x_shape", shape)
@@ -508,10 +519,46 @@ class Plan:
         later = operator.expected(problem, self._x_shape)
         arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
-        return operator._compute(problem, arrays, out, run.measuring(), self._prepared)
+        try:
+            return operator.compute(problem, arrays, out, run.measuring(), self._prepared)
+        except checks.WorkspaceError as error:
+            operator._more_workspace(error, run)
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""
+        operator, problem, dtype = self._operator, self._problem, self._dtype
+        names = operator.per_call
+        if later or len(args) != len(names):
+            args = self._in_order(args, later)
+        arrays = self._fixed.copy()
+        for i, name in enumerate(names):
+            array = args[i]
+            if type(array) is not np.ndarray:
+                array = self._as_array(name, array)
+            if array is not None and array.dtype != dtype:
+                self._check_dtype(name, array)
+            arrays[name] = array
+        if arrays["x"].shape != self._x_shape:
+            checks.fail(
+                operator.name, "x", f"have the plan's shape {self._x_shape}",
+                Verbatim(str(arrays["x"].shape)),
+            )  # fmt: skip
+        if len(names) > 1:
+            problem = operator._problem(_shapes(arrays), self._params)
+        if out is None:
+            result = _new(operator.name, problem.output_shape, dtype)
+        else:
+            result = operator._checked_out(out, problem, dtype, arrays)
+        if result.size:
+            run = self._run.on(_threads.resolve(self._threads, operator.name))
+            try:
+                operator.compute(problem, arrays, result, run, self._prepared)
+            except checks.WorkspaceError as error:
+                operator._more_workspace(error, run)
+        return result
+
+    def _in_order(self, args: tuple[Any, ...], later: dict[str, Any]) -> tuple[Any, ...]:
+        """The arrays of a call, None for those left out."""
         operator = self._operator
         names = operator.per_call
         if len(args) > len(names):
@@ -521,31 +568,14 @@ class Plan:
             if name not in names or given[name] is not None:
                 operator._usage(f"this plan takes {', '.join(names)} and out; got {name!r}")
             given[name] = value
-        arrays: dict[str, Any] = {}
-        for name, value in given.items():
-            if value is None:
-                if name not in operator.optional:
-                    checks.fail_type(operator.name, name, "be given", None)
-                arrays[name] = None
-            else:
-                arrays[name] = as_array(operator.name, name, value)
-                if arrays[name].dtype != self._dtype:
-                    self._check_dtype(name, arrays[name])
-        if arrays["x"].shape != self._x_shape:
-            checks.fail(
-                operator.name, "x", f"have the plan's shape {self._x_shape}",
-                Verbatim(str(arrays["x"].shape)),
-            )  # fmt: skip
-        arrays = {name: arrays.get(name, self._fixed.get(name)) for name in operator.array_names}
-        problem = self._problem
-        if len(names) > 1:
-            problem = operator._problem(_shapes(arrays), self._params)
-        runtime = {**self._runtime, "out": out}
-        result = operator._result(problem, self._dtype, arrays, runtime)
-        if result.size:
-            run = operator._run(self._dtype, runtime)
-            operator._compute(problem, arrays, result, run, self._prepared)
-        return result
+        return tuple(given.values())
+
+    def _as_array(self, name: str, value: Any) -> Array | None:
+        if value is not None:
+            return as_array(self._operator.name, name, value)
+        if name not in self._operator.optional:
+            checks.fail_type(self._operator.name, name, "be given", None)
+        return None
 
     def _check_dtype(self, name: str, array: Array) -> None:
         if array.dtype.newbyteorder("=") != self._dtype:
@@ -602,7 +632,7 @@ class Plan:
                 f"{axis.dilation}, padding {axis.before} before and {axis.after} after; "
                 f"output {formula}"
             )
-        run = self._operator._run(self._dtype, dict(self._runtime))
+        run = self._run.on(_threads.resolve(self._threads, self._operator.name))
         lines += [
             f"  algorithm: {problem.algorithm} ({problem.reason})",
             f"  threads: up to {run.threads}",
@@ -622,16 +652,6 @@ def _each(value: Any, apply: Callable[[Any], Any]) -> Any:
         return None
     nested = isinstance(value, tuple) and (not value or not isinstance(value[0], int))
     return tuple(apply(v) for v in value) if nested else apply(value)
-
-
-def _flat(arrays: dict[str, Any]) -> dict[str, Array | None]:
-    flat: dict[str, Array | None] = {}
-    for name, value in arrays.items():
-        if isinstance(value, tuple):
-            flat.update({f"{name}[{i}]": a for i, a in enumerate(value)})
-        else:
-            flat[name] = value
-    return flat
 
 
 def _shapes(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -675,25 +695,31 @@ def _key(value: Any) -> Any:
     return kind, value
 
 
+# The last two are NumPy's, where the size does not even fit an integer.
+_NO_MEMORY = (MemoryError, ValueError, OverflowError)
+
+
 def _pretend(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     """An array with the strides of a real one but no memory: for measuring, never read."""
     strides, step = [], dtype.itemsize
     for extent in reversed(shape):
         strides.append(step)
         step *= max(extent, 1)
-
-    def make(shape: Shape, dtype: np.dtype[Any]) -> Array:
+    try:
         one = np.zeros(1, dtype)
         return np.lib.stride_tricks.as_strided(one, shape, tuple(reversed(strides)))
+    except _NO_MEMORY:
+        _no_memory(operator, shape, dtype)
 
-    return _memory(operator, shape, dtype, make)
 
-
-def _memory(operator: str, shape: Shape, dtype: np.dtype[Any], make: Callable[..., Array]) -> Array:
+def _new(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
     try:
-        return make(shape, dtype)
-    # The last two are NumPy's, where the size does not even fit an integer.
-    except (MemoryError, ValueError, OverflowError):
-        raise MemoryError(
-            f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
-        ) from None
+        return np.empty(shape, dtype)
+    except _NO_MEMORY:
+        _no_memory(operator, shape, dtype)
+
+
+def _no_memory(operator: str, shape: Shape, dtype: np.dtype[Any]) -> NoReturn:
+    raise MemoryError(
+        f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
+    ) from None

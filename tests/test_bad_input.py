@@ -698,3 +698,19 @@ def test_results_too_large_for_an_index(name):
         else:
             problems.append(f"{way}: accepted")
     assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("name", ["standard", "depthwise", "dilated"])
+def test_shapes_alone_may_be_of_any_size(name):
+    """They take neither the memory nor the time of a call, and overflow nothing."""
+    params = {"dilation": 1} if name == "dilated" else {}
+    sides = (2**40, 2**40)
+    found = pyconv.get(name).output_shape((1, 1, *sides), (1, 1, 2**39, 2**39), **params)
+    assert found == (1, 1, 2**39 + 1, 2**39 + 1)
+
+
+def test_phases_of_shapes_alone_are_not_listed():
+    """A transposed convolution may have as many as its kernel has taps."""
+    transposed = pyconv.get("transposed")
+    shapes = (1, 1, 10, 10), (1, 1, 10**6, 10**6)
+    assert transposed.output_shape(*shapes, stride=10**6) == (1, 1, 10**7, 10**7)

@@ -140,5 +140,6 @@ def test_chosen_where_it_pays():
     assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1, stride=2) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "direct"
-    assert chosen((1, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32) == "winograd"
+    assert chosen((1, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32) == "direct"
+    assert chosen((1, 128, 56, 56), (128, 32, 3, 3), padding=1, groups=4) == "winograd"
     assert chosen((1, 64, 56, 56), (64, 1, 3, 3), padding=1, groups=64) == "direct"

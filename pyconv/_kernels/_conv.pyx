@@ -340,7 +340,7 @@ def correlate(
         table = packed.leaf
     describe(out, 5, compute, &result)
     fill_grid(
-        x, a.groups, weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute, q)
+        x, a.groups, &a.t.shape[3], &result.shape[2], stride, dilation, offset, mode, compute, q)
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
@@ -366,7 +366,7 @@ def weight_gradient(
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
     fill_grid(
-        x, result.shape[0], out.shape[3:], grad.shape[2:], stride, dilation, offset, mode,
+        x, result.shape[0], &result.shape[3], &dy.shape[2], stride, dilation, offset, mode,
         compute, &q)
     merge_axes(&q, &dy)
     use_grid(&pk, &q)

@@ -19,6 +19,7 @@ def correlate(
     compute: int,
     threads: int,
     budget: int,
+    packed: None = None,
     measure: bool = False,
 ) -> int: ...
 def weight_gradient(

@@ -432,17 +432,18 @@ def suits(weight_shape, stride, dilation):
 
     Of the shapes alone, as everything that decides which bits come out.
     """
-    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2], size = 1, taps
+    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
+    cdef double size = 1, taps      # shapes alone may be of any size: no overflow
     cdef int axis
     if min(rows, channels) != 1 or max(rows, channels) > 4:
         return False
     # One box of one row and 128 columns, with all the lines it reads, must stay a small thing.
     for axis in range(2):
         taps = weight_shape[4 + axis]
-        size *= min(<Py_ssize_t>stride[1 + axis], taps)
+        size *= min(<double>stride[1 + axis], taps)
         size *= (128 if axis else 1) + (
-            (taps - 1) * magnitude(dilation[1 + axis]) // <Py_ssize_t>stride[1 + axis])
-    size *= <Py_ssize_t>weight_shape[3]
+            (taps - 1) * magnitude(dilation[1 + axis]) // <double>stride[1 + axis])
+    size *= <double>weight_shape[3]
     taps = weight_shape[3] * weight_shape[4] * weight_shape[5]
     return channels * size * 8 + rows * channels * taps * LEAF_LANE_BYTES <= SCRATCH_LIMIT
 
@@ -468,8 +469,8 @@ cdef Workspace set_up(
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
     fill_grid(
-        x, job.groups, weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute,
-        &job.q)
+        x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
+        compute, &job.q)
     tables = Workspace(3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t))
     split_axis(&job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
     scratch[0] = choose_box(job, gradient)
@@ -478,14 +479,17 @@ cdef Workspace set_up(
 
 def correlate(
     str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
-    int threads, Py_ssize_t budget, bint measure=False
+    int threads, Py_ssize_t budget, packed=None, bint measure=False
 ):
-    """Forward, with the arguments of `_conv.correlate`.  Returns the bytes of workspace."""
+    """Forward, with the arguments of `_conv.correlate`.  Returns the bytes of workspace.
+
+    `packed` is None: the weights are read as they are.
+    """
     cdef direct_job job
     cdef Workspace tables
-    cdef Py_ssize_t tasks, fixed
+    cdef Py_ssize_t tasks, fixed, size = out.size
     cdef size_t scratch = 0
-    if out.size == 0:
+    if size == 0:
         return 0
     tables = set_up(
         &job, x, weight, out, stride, dilation, offset, mode, compute, False, &scratch)
@@ -495,7 +499,7 @@ def correlate(
     fixed = tables.nbytes + 64
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
              * job.row_boxes * job.column_boxes)
-    threads = useful_threads(threads, 2.0 * out.size * job.q.channels * job.taps)
+    threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
     threads = fit_threads(operator, scratch, fixed, threads, budget)
     threads = <int>min(<Py_ssize_t>threads, tasks)
     if not measure:

@@ -62,5 +62,5 @@ cdef inline void load_run(
 
 
 cdef int fill_grid(
-    object x, Py_ssize_t groups, object taps, object out, object stride, object dilation,
-    object offset, str mode, int compute, grid* q) except -1
+    object x, Py_ssize_t groups, const Py_ssize_t* taps, const Py_ssize_t* out, object stride,
+    object dilation, object offset, str mode, int compute, grid* q) except -1

@@ -7,8 +7,8 @@ from pyconv._kernels._tensor import PADDING_MODES
 
 
 cdef int fill_grid(
-    object x, Py_ssize_t groups, object taps, object out, object stride, object dilation,
-    object offset, str mode, int compute, grid* q
+    object x, Py_ssize_t groups, const Py_ssize_t* taps, const Py_ssize_t* out, object stride,
+    object dilation, object offset, str mode, int compute, grid* q
 ) except -1:
     cdef int axis
     describe(x, 5, compute, &q.x)

@@ -5,6 +5,7 @@ and one scratch block per thread.  Which thread does a task never shows in its r
 disjoint outputs and reduce in an order of their own.
 """
 
+cimport cython
 from cython.parallel cimport prange
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
@@ -30,6 +31,7 @@ cdef size_t aligned(size_t nbytes) noexcept nogil:
     return (nbytes + 63) & ~<size_t>63
 
 
+@cython.freelist(8)
 cdef class Workspace:
     """`nbytes` of memory that lives as long as this object."""
 

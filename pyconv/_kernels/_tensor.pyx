@@ -4,7 +4,7 @@ cimport numpy as cnp
 
 import numpy as np
 
-from pyconv.dtypes import storage_code
+from pyconv.dtypes import COMPUTE, storage_code
 
 cnp.import_array()
 
@@ -17,23 +17,37 @@ PADDING_MODES = {
 }
 
 
+# The compute types' dtypes, by code.
+cdef tuple _compute = COMPUTE
+
+
 cdef int describe(object array, int ndim, int compute, tensor* out) except -1:
-    """Fill `out` from an array of exactly `ndim` axes; `compute` is the type's code."""
+    """Fill `out` from an array; `compute` is the type's code.
+
+    The array has exactly `ndim` axes, except that of the three spatial ones at the end of an image
+    (`ndim` 5) or of weights (6) the first or the first two may be missing.
+    """
     cdef cnp.ndarray a = array
-    cdef int i
+    cdef int axis, i = 0, missing = ndim - a.ndim, spatial = ndim - 3
     cdef Py_ssize_t esize
-    if a.ndim != ndim:
+    if not 0 <= missing <= (2 if ndim >= 5 else 0):
         raise AssertionError(f"kernel expects {ndim} axes, got {a.ndim}")
     out.data = <char*>cnp.PyArray_DATA(a)
-    out.storage = storage_code(a.dtype)
+    # NumPy has one object for each native dtype: the usual one need not be looked up.
+    out.storage = compute if a.dtype is _compute[compute] else storage_code(a.dtype)
     esize = cnp.PyArray_ITEMSIZE(a)
     out.in_place = out.storage == compute and cnp.PyArray_ISALIGNED(a)
-    for i in range(ndim):
-        out.shape[i] = a.shape[i]
-        out.stride[i] = a.strides[i]
+    for axis in range(ndim):
+        if spatial <= axis < spatial + missing:
+            out.shape[axis] = 1
+            out.stride[axis] = 0
+            continue
+        out.shape[axis] = a.shape[i]
+        out.stride[axis] = a.strides[i]
         # in place means addressed in whole elements as well
         if a.shape[i] > 1 and a.strides[i] % esize != 0:
             out.in_place = False
+        i += 1
     return 0
 
 

@@ -378,7 +378,7 @@ def correlate(
     describe(weight, 6, compute, &w)
     describe(out, 5, compute, &result)
     fill_grid(
-        x, w.shape[0], weight.shape[3:], out.shape[2:], stride, dilation, offset, mode, compute, &q)
+        x, w.shape[0], &w.shape[3], &result.shape[2], stride, dilation, offset, mode, compute, &q)
     q.leaf = table
     job.leaf, job.q, job.out, job.bias = table, &q, &result, NULL
     job.groups, job.all_rows, job.depth = w.shape[0], w.shape[1], w.shape[2] * w.shape[3]

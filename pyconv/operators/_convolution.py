@@ -42,9 +42,10 @@ class ImageShape:
         return engine.canonical(array, batched=self.batched, channels_last=self.channels_last)
 
     def plain(self, array: Array) -> Array:
-        """`array` as ``(N, C, *S)``, for `pyconv.reference`."""
-        array = array if self.batched else array[np.newaxis]
-        return np.moveaxis(array, -1, 1) if self.channels_last else array
+        """`array` as ``(N, C, *S)``."""
+        if self.batched and not self.channels_last:
+            return array
+        return engine.plain(array, batched=self.batched, channels_last=self.channels_last)
 
     def from_plain(self, array: Array) -> Array:
         """The inverse of `plain`."""
@@ -133,7 +134,9 @@ class ConvProblem(Problem):
     groups: int = 1
     padding_mode: str = "zeros"
     flip: bool = False
-    regions: tuple[algorithms.Region, ...] = ()  # of the output, where taps are left out
+    weight_shape: Shape = ()  # (G, M, C, T0, T1, T2)
+    how: engine.Descriptor | None = None  # where the engine does it in one piece
+    pieces: tuple[engine.Piece, ...] = ()  # where it does it in several
 
 
 class Convolution(Operator):
@@ -166,9 +169,12 @@ class Convolution(Operator):
         rows = weight[0] // groups if groups else 0
         chosen = self.choose(axes, rows, weight[1])
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        regions: tuple[algorithms.Region, ...] = ()
+        on = engine.three(axes)
+        grouped = (groups, rows, weight[1], *(a.kernel for a in on))
+        how = engine.describe(on, grouped, mode, algorithm)
+        pieces: tuple[engine.Piece, ...] = ()
         if algorithm == "direct" and mode == "zeros":
-            regions = engine.regions_of((groups, rows, weight[1]), engine.three(axes))
+            pieces = engine.split_by_taps(on, grouped)
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         if mode != "zeros":
@@ -179,7 +185,8 @@ class Convolution(Operator):
         )  # fmt: skip
         problem = ConvProblem(
             output, algorithm, reason, cost, axes,
-            image=image, groups=groups, padding_mode=mode, flip=flip, regions=regions,
+            image=image, groups=groups, padding_mode=mode, flip=flip, weight_shape=grouped,
+            how=how, pieces=pieces,
         )  # fmt: skip
         self.check_algorithm(problem)
         return problem
@@ -222,32 +229,26 @@ class Convolution(Operator):
 
     def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
         """The weight as the engine takes it."""
-        if weight.ndim == 2:
-            weight = weight[(...,) + (np.newaxis,) * len(problem.axes)]
-        return engine.grouped_weight(weight, problem.groups, problem.flip)
+        weight = weight.reshape(problem.weight_shape)
+        return weight[..., ::-1, ::-1, ::-1] if problem.flip else weight
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        weight = self.weight_view(problem, arrays["weight"])
-        axes = engine.three(problem.axes)
-        bias, mode = arrays["bias"], problem.padding_mode
-        if problem.regions:
-            regions = problem.regions
-            return engine.correlate_by_regions(run, x, weight, bias, y, axes, regions, prepared)
-        # Without input channels there is nothing to transform: the result is the bias.
-        by_tiles = problem.algorithm == "winograd" and weight.size
-        convolve = engine.winograd if by_tiles else engine.correlate
-        return convolve(run, x, weight, bias, y, axes, mode, prepared)
+        image, x, bias = problem.image, arrays["x"], arrays["bias"]
+        # A plan keeps the weight as the engine takes it.
+        weight, packed = prepared or (self.weight_view(problem, arrays["weight"]), None)
+        if problem.pieces:
+            x, y = image.view(x), image.view(out)
+            return engine.convolve_pieces(run, x, weight, bias, y, problem.pieces, packed)
+        x, y = image.plain(x), image.plain(out)
+        return engine.convolve(run, x, weight, bias, y, problem.how, packed)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight = self.weight_view(problem, arrays["weight"])
-        if problem.algorithm == "winograd":
-            return engine.pack_winograd(run, weight)
-        if problem.regions:
-            return engine.pack_regions(run, weight, problem.regions)
-        return engine.pack(run, weight, engine.three(problem.axes))
+        if problem.pieces:
+            return weight, engine.pack_pieces(run, weight, problem.pieces)
+        return weight, engine.pack_for(run, weight, problem.how)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run

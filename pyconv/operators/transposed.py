@@ -166,19 +166,30 @@ class Transposed(Operator):
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        axes = engine.three(problem.axes)
         if problem.algorithm == "col2im":
+            axes = engine.three(problem.axes)
             # as it lies in memory: the columns are gathered the other way round instead
             weight = engine.grouped_weight(arrays["weight"], problem.groups)
             return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
-        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.adjoint(run, x, weight, arrays["bias"], y, axes, prepared)
+        weight, pieces, packed = prepared or (*self._phases(problem, arrays), None)
+        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, pieces, packed)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
+        weight, pieces = self._phases(problem, arrays)
+        return weight, pieces, engine.pack_pieces(run, weight, pieces)
+
+    def _phases(
+        self, problem: ConvProblem, arrays: dict[str, Any]
+    ) -> tuple[Array, tuple[engine.Piece, ...]]:
+        """The weight with rows and channels swapped, and the pieces of the adjoint.
+
+        There may be as many pieces as taps: plans keep them, problems do not.
+        """
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
+        pieces = engine.split_by_phases(engine.three(problem.axes), weight.shape)
+        return weight.swapaxes(1, 2), pieces
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
