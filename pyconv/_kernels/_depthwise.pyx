@@ -23,8 +23,8 @@ The lines of a box, for one channel and plane of taps (residues r1, r2 of axes 1
                                 [r1(t1)][r2(t2)][row + q1(t1)][column + q2(t2)]
 
 Taps of one residue and one t2 form a column: they read lines that are `row_step` apart, as do
-outputs that are `row_step` rows apart, so a leaf keeps a line in registers for all the rows and taps
-that it serves.  The columns in order, and the taps within each, are the order of every sum.
+outputs that are `row_step` rows apart, so a leaf keeps a line in registers for all the rows and
+taps that it serves.  The columns in order, and the taps within each, are the order of every sum.
 """
 
 from libc.string cimport memset
@@ -84,7 +84,20 @@ cdef struct direct_job:
     Py_ssize_t plane            # elements of one channel and plane of taps: all residue pairs
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction
     char* partial               # gradient: [chunk][G][M][C][taps], compute type
-    size_t line_bytes, pointer_bytes, weight_bytes, bias_bytes, result_bytes
+    size_t line_bytes, pointer_bytes, weight_bytes, bias_bytes, result_bytes, piece_bytes
+
+
+# Where a box lies in the output.
+cdef struct place:
+    Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
+    Py_ssize_t o0, row, column
+    Py_ssize_t rows, columns    # how many of them
+
+
+# Elements of the input that lie side by side in the lines, and inside the array.
+cdef struct piece:
+    Py_ssize_t dst, src         # bytes from the channel's lines, from its first element
+    Py_ssize_t rows, columns
 
 
 # What a task keeps in its scratch.
@@ -94,6 +107,9 @@ cdef struct box:
     char* weight                # [block][M][C][taps]; gradient: sums of LEAF_LANE_BYTES each
     char* bias                  # [block*M]
     char* result                # [together*M][rows][pitch]
+    piece* pieces               # of a channel
+    Py_ssize_t piece_count
+    Py_ssize_t spot             # of the box that pieces, and zeros among the lines, are for
 
 
 cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
@@ -103,67 +119,80 @@ cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
     b.weight = <char*>b.src + job.pointer_bytes
     b.bias = b.weight + job.weight_bytes
     b.result = b.bias + job.bias_bytes
+    b.pieces = <piece*>(b.result + job.result_bytes)
+    b.spot = -1
+    b.piece_count = 0
     return b
 
 
-cdef void load_planes(
-    const direct_job* job, const box* b, const char* src, Py_ssize_t o0, Py_ssize_t first1,
-    Py_ssize_t first2, bint bordered
-) noexcept nogil:
-    """The lines of one group, a residue pair at a time, zeros around the array.
+cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
+    cdef place at
+    at.spot = spot
+    at.column = spot % job.column_boxes * job.columns
+    spot //= job.column_boxes
+    at.row = spot % job.row_boxes * job.rows
+    at.o0 = spot // job.row_boxes
+    at.rows = min(job.rows, job.q.out[1] - at.row)
+    at.columns = min(job.columns, job.q.out[2] - at.column)
+    return at
 
-    The zeros are there already if the lines are `bordered`: loaded for the same box before.
-    """
+
+cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept nogil:
+    """What of a channel is inside the array; zeros around it, for all channels of a group."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, c, t0, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2
-    cdef Py_ssize_t nbytes = job.lines * job.pitch * es
-    cdef char* dst = b.lines
-    for c in range(q.channels):
-        for t0 in range(q.taps[0]):
-            i0 = source_index(
-                o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
-            for r1 in range(job.s1.residues):
-                i1 = first1 + job.s1.residue[r1]
-                inside(i1, q.stride[1], job.lines, q.x.shape[3], &lo1, &hi1)
-                if i0 < 0:
-                    hi1 = lo1
-                for r2 in range(job.s2.residues):
-                    i2 = first2 + job.s2.residue[r2]
-                    inside(i2, q.stride[2], job.pitch, q.x.shape[4], &lo2, &hi2)
-                    if not bordered and (hi1 - lo1 < job.lines or hi2 - lo2 < job.pitch):
-                        memset(dst, 0, nbytes)
-                    if hi1 > lo1 and hi2 > lo2:
-                        q.leaf.load[q.x.storage](
-                            dst + (lo1 * job.pitch + lo2) * es, job.pitch,
-                            src + c * q.x.stride[1] + i0 * q.x.stride[2]
-                            + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
-                            + (i2 + lo2 * q.stride[2]) * q.x.stride[4],
-                            q.x.stride[3] * q.stride[1], q.x.stride[4] * q.stride[2],
-                            hi1 - lo1, hi2 - lo2)
-                    dst += nbytes
+    cdef Py_ssize_t es = q.leaf.esize, t0, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2, dst = 0
+    cdef piece* p = b.pieces
+    memset(b.lines, 0, q.channels * q.taps[0] * job.plane * es)
+    for t0 in range(q.taps[0]):
+        i0 = source_index(
+            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
+        for r1 in range(job.s1.residues):
+            i1 = at.row * q.stride[1] + job.s1.low + q.offset[1] + job.s1.residue[r1]
+            inside(i1, q.stride[1], job.lines, q.x.shape[3], &lo1, &hi1)
+            for r2 in range(job.s2.residues):
+                i2 = at.column * q.stride[2] + job.s2.low + q.offset[2] + job.s2.residue[r2]
+                inside(i2, q.stride[2], job.pitch, q.x.shape[4], &lo2, &hi2)
+                if i0 >= 0 and hi1 > lo1 and hi2 > lo2:
+                    p.dst = (dst + lo1 * job.pitch + lo2) * es
+                    p.src = (i0 * q.x.stride[2] + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
+                             + (i2 + lo2 * q.stride[2]) * q.x.stride[4])
+                    p.rows = hi1 - lo1
+                    p.columns = hi2 - lo2
+                    p += 1
+                dst += job.lines * job.pitch
+    b.piece_count = p - b.pieces
+    b.spot = at.spot
 
 
 cdef void load_lines(
-    const direct_job* job, const box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t count,
-    Py_ssize_t o0, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t column, bint bordered
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t count, const place* at
 ) noexcept nogil:
     """The input lines that a box reads, for `count` groups from g."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, channels = count * q.channels
     cdef Py_ssize_t channel_pitch = q.taps[0] * job.plane
-    cdef Py_ssize_t t0, r1, r2, line, i0, i1
-    cdef Py_ssize_t first1 = row * q.stride[1] + job.s1.low + q.offset[1]
-    cdef Py_ssize_t first2 = column * q.stride[2] + job.s2.low + q.offset[2]
+    cdef Py_ssize_t t0, r1, r2, line, i0, i1, first1, first2, c, i
+    cdef const piece* p
     cdef char* dst
     cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
     if q.mode == PAD_ZEROS and job.together == 1:
-        load_planes(job, b, src, o0, first1, first2, bordered)
+        if b.spot != at.spot:
+            find_pieces(job, b, at)
+        for c in range(channels):
+            for i in range(b.piece_count):
+                p = b.pieces + i
+                q.leaf.load[q.x.storage](
+                    b.lines + c * channel_pitch * es + p.dst, job.pitch,
+                    src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
+                    q.x.stride[4] * q.stride[2], p.rows, p.columns)
         return
+    first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
+    first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
     for t0 in range(q.taps[0]):
         i0 = source_index(
-            o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
         for r1 in range(job.s1.residues):
-            for line in range(rows + job.s1.shift):
+            for line in range(at.rows + job.s1.shift):
                 i1 = source_index(
                     first1 + job.s1.residue[r1] + line * q.stride[1], q.x.shape[3], q.mode)
                 for r2 in range(job.s2.residues):
@@ -217,14 +246,14 @@ cdef void load_weights(
 
 
 cdef void sum_taps(
-    const direct_job* job, const char* lines, const char* weight, const char* bias, char* dst,
-    Py_ssize_t dst_rs, Py_ssize_t rows, Py_ssize_t columns
+    const direct_job* job, const place* at, const char* lines, const char* weight,
+    const char* bias, char* dst, Py_ssize_t dst_rs
 ) noexcept nogil:
     """One channel of results, rows `dst_rs` elements apart."""
     cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
-    for r in range(min(step, rows)):
+    for r in range(min(step, at.rows)):
         job.q.leaf.taps(
-            ceil_div(rows - r, step), columns, job.tap_column_count, job.tap_columns,
+            ceil_div(at.rows - r, step), at.columns, job.tap_column_count, job.tap_columns,
             lines + r * job.pitch * es, step * job.pitch, weight, job.weight_step, bias,
             dst + r * dst_rs * es, step * dst_rs)
 
@@ -236,60 +265,60 @@ cdef void forward_task(
     cdef const grid* q = &job.q
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
-    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block), blocked, held = -1
-    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes, spot, bordered = -1
-    cdef Py_ssize_t task, o0, m, n, o, row, rows, column, columns, count, start, end, at, part
+    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block), block, held = -1
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, part, g, start, end, count, channel, o, m, row
     cdef Py_ssize_t depth = q.channels * job.taps, tile = job.rows * job.pitch
-    cdef Py_ssize_t group_bytes = q.channels * q.taps[0] * job.plane * es
+    cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane
     cdef bint in_place = out.in_place and (q.out[2] == 1 or out.stride[4] == es)
     cdef box b = carve(job, scratch)
-    cdef char* place
+    cdef place at
+    cdef char* dst
     memset(b.bias, 0, job.bias_bytes)
     for task in range(first, last):
-        spot = task % spots
-        blocked = task // spots % blocks
+        at = place_of(job, task % spots)
+        block = task // spots % blocks
         n = task // spots // blocks
-        column = spot % job.column_boxes * job.columns
-        row = spot // job.column_boxes % job.row_boxes * job.rows
-        o0 = spot // job.column_boxes // job.row_boxes
-        columns = min(job.columns, q.out[2] - column)
-        rows = min(job.rows, q.out[1] - row)
-        start = blocked * job.block
+        start = block * job.block
         end = min(start + job.block, job.groups)
-        if blocked != held:
-            load_weights(
-                job, b.weight, start * job.multiplier, (end - start) * job.multiplier)
+        channel = start * job.multiplier
+        if block != held:
+            count = (end - start) * job.multiplier
+            load_weights(job, b.weight, channel, count)
             if job.has_bias:
                 table.load[job.bias.storage](
-                    b.bias, 0, job.bias.data + start * job.multiplier * job.bias.stride[0], 0,
-                    job.bias.stride[0], 1, (end - start) * job.multiplier)
-            held = blocked
+                    b.bias, 0, job.bias.data + channel * job.bias.stride[0], 0,
+                    job.bias.stride[0], 1, count)
+            held = block
         for part in range(ceil_div(end - start, job.together)):
-            at = start + part * job.together
-            count = min(job.together, end - at)
-            load_lines(job, &b, n, at, count, o0, row, rows, column, bordered == spot)
-            bordered = spot
-            place = (out.data + n * out.stride[0] + at * job.multiplier * out.stride[1]
-                     + o0 * out.stride[2] + row * out.stride[3] + column * out.stride[4])
-            for o in range(count * job.multiplier):
-                m = (at - start) * job.multiplier + o
-                sum_taps(
-                    job, b.lines + o // job.multiplier * group_bytes, b.weight + m * depth * es,
-                    b.bias + m * es,
-                    place + o * out.stride[1] if in_place else b.result + o * tile * es,
-                    out.stride[3] // es if in_place else job.pitch, rows, columns)
+            g = start + part * job.together
+            count = min(job.together, end - g)
+            load_lines(job, &b, n, g, count, &at)
+            channel = g * job.multiplier
+            dst = (out.data + n * out.stride[0] + channel * out.stride[1] + at.o0 * out.stride[2]
+                   + at.row * out.stride[3] + at.column * out.stride[4])
+            for g in range(count):
+                for m in range(job.multiplier):
+                    o = g * job.multiplier + m
+                    row = channel + o - start * job.multiplier
+                    sum_taps(
+                        job, &at, b.lines + g * line_pitch * es, b.weight + row * depth * es,
+                        b.bias + row * es,
+                        dst + o * out.stride[1] if in_place else b.result + o * tile * es,
+                        out.stride[3] // es if in_place else job.pitch)
             if in_place:
                 continue
             if count == 1:
                 for o in range(job.multiplier):
                     table.store[out.storage](
-                        place + o * out.stride[1], out.stride[3], out.stride[4],
-                        b.result + o * tile * es, job.pitch, rows, columns)
+                        dst + o * out.stride[1], out.stride[3], out.stride[4],
+                        b.result + o * tile * es, job.pitch, at.rows, at.columns)
             else:
-                for o in range(rows):
+                for row in range(at.rows):
                     table.store[out.storage](
-                        place + o * out.stride[3], out.stride[1], out.stride[4],
-                        b.result + o * job.pitch * es, tile, count * job.multiplier, columns)
+                        dst + row * out.stride[3], out.stride[1], out.stride[4],
+                        b.result + row * job.pitch * es, tile, count * job.multiplier,
+                        at.columns)
 
 
 cdef void gradient_task(
@@ -307,9 +336,10 @@ cdef void gradient_task(
     cdef const tensor* dy = &job.out
     cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.together)
     cdef Py_ssize_t lanes = LEAF_LANE_BYTES // es, depth = q.channels * job.taps
-    cdef Py_ssize_t units = dy.shape[0] * q.out[0] * job.row_boxes * job.column_boxes
-    cdef Py_ssize_t tile = job.rows * job.pitch, task, chunk, block, count, unit, rest, n, o0
-    cdef Py_ssize_t row, rows, column, columns, channel, g, m, o, t
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t units = dy.shape[0] * spots, tile = job.rows * job.pitch
+    cdef Py_ssize_t task, chunk, block, count, unit, n, channel, g, m, o, t
+    cdef place at
     cdef box b = carve(job, scratch)
     cdef char* sums = b.weight          # [block * M][depth][lanes]
     cdef char* partial
@@ -322,31 +352,25 @@ cdef void gradient_task(
         channel = block * job.together * job.multiplier
         memset(sums, 0, count * job.multiplier * depth * LEAF_LANE_BYTES)
         for unit in range(units * chunk // job.chunks, units * (chunk + 1) // job.chunks):
-            column = unit % job.column_boxes * job.columns
-            rest = unit // job.column_boxes
-            row = rest % job.row_boxes * job.rows
-            rest //= job.row_boxes
-            o0 = rest % q.out[0]
-            n = rest // q.out[0]
-            columns = min(job.columns, q.out[2] - column)
-            rows = min(job.rows, q.out[1] - row)
-            load_lines(job, &b, n, block * job.together, count, o0, row, rows, column, False)
-            for o in range(rows):
-                src = (dy.data + n * dy.stride[0] + channel * dy.stride[1] + o0 * dy.stride[2]
-                       + (row + o) * dy.stride[3] + column * dy.stride[4])
+            at = place_of(job, unit % spots)
+            n = unit // spots
+            load_lines(job, &b, n, block * job.together, count, &at)
+            for o in range(at.rows):
+                src = (dy.data + n * dy.stride[0] + channel * dy.stride[1] + at.o0 * dy.stride[2]
+                       + (at.row + o) * dy.stride[3] + at.column * dy.stride[4])
                 table.load[dy.storage](
                     b.result + o * job.pitch * es, tile, src, dy.stride[1], dy.stride[4],
-                    count * job.multiplier, columns)
+                    count * job.multiplier, at.columns)
                 table.clear(
-                    b.result + (o * job.pitch + columns) * es, tile, count * job.multiplier,
-                    job.pitch - columns)
+                    b.result + (o * job.pitch + at.columns) * es, tile, count * job.multiplier,
+                    job.pitch - at.columns)
             for g in range(count):
                 point_taps(job, &b, g)
                 for m in range(job.multiplier):
                     o = g * job.multiplier + m
                     table.dots(
-                        (rows - 1) * job.pitch + columns, depth, b.src, b.result + o * tile * es,
-                        sums + o * depth * LEAF_LANE_BYTES)
+                        (at.rows - 1) * job.pitch + at.columns, depth, b.src,
+                        b.result + o * tile * es, sums + o * depth * LEAF_LANE_BYTES)
         partial = job.partial + (chunk * job.groups * job.multiplier + channel) * depth * es
         for t in range(count * job.multiplier * depth):
             total = table.sum(lanes, sums + t * LEAF_LANE_BYTES)
@@ -423,8 +447,9 @@ cdef size_t box_scratch(
         job.pointer_bytes = 0
         job.weight_bytes = aligned(job.block * job.multiplier * depth * es)
         job.bias_bytes = aligned(job.block * job.multiplier * es)
+    job.piece_bytes = q.taps[0] * job.s1.residues * job.s2.residues * sizeof(piece)
     return (job.line_bytes + job.pointer_bytes + job.weight_bytes + job.bias_bytes
-            + job.result_bytes)
+            + job.result_bytes + job.piece_bytes)
 
 
 cdef void choose_sides(direct_job* job, bint gradient) noexcept nogil:
@@ -478,7 +503,9 @@ cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
     """Groups that share a task, some tasks for each thread; returns the scratch of a task."""
     cdef Py_ssize_t spots = job.q.out[0] * job.row_boxes * job.column_boxes
     cdef Py_ssize_t most = job.out.shape[0] * job.groups * spots // (4 * threads)
-    job.block = max(job.together, min(most, <Py_ssize_t>MOST_GROUPS, job.groups))
+    job.block = job.together
+    if job.together == 1:
+        job.block = max(<Py_ssize_t>1, min(most, <Py_ssize_t>MOST_GROUPS, job.groups))
     return box_scratch(job, job.together, False)
 
 
@@ -491,30 +518,32 @@ cdef Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
 cdef void point_columns(direct_job* job) noexcept nogil:
     """Gather the taps of axis 1 into columns, as many in each as a leaf takes."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1]), plane, first, t2, k, t1
-    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common, count, pieces, most
+    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1])
+    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common
+    cdef Py_ssize_t plane, size, first, count, pieces, most, k, t1, t2, line
     cdef leaf_column* column = job.tap_columns
     # taps `step` apart have one residue
     job.row_step = dilation // common if step < taps else 1
     job.weight_step = (step if q.dilation[1] > 0 else -step) * q.taps[2]
-    for plane in range(q.channels * q.taps[0]):
-        for first in range(min(step, taps)):
-            count = ceil_div(taps - first, step)
-            pieces = ceil_div(count, LEAF_COLUMN_TAPS)
-            most = ceil_div(count, pieces)
-            for t2 in range(q.taps[2]):
+    for size in range(LEAF_COLUMN_TAPS, 0, -1):     # longest first, as the leaf takes them
+        for plane in range(q.channels * q.taps[0]):
+            for first in range(min(step, taps)):
+                count = ceil_div(taps - first, step)
+                pieces = ceil_div(count, LEAF_COLUMN_TAPS)
+                most = ceil_div(count, pieces)
                 for k in range(pieces):
+                    if min(most, count - k * most) != size:
+                        continue
                     t1 = first + k * most * step
-                    if q.dilation[1] < 0:   # lines go the other way
+                    if q.dilation[1] < 0:           # lines go the other way
                         t1 = taps - 1 - t1
-                    column.src = (
-                        job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]) * job.lines
-                    column.src = (
-                        (column.src + job.s1.start[t1]) * job.pitch + plane * job.plane
-                        + job.s2.start[t2])
-                    column.weight = (plane * taps + t1) * q.taps[2] + t2
-                    column.taps = min(most, count - k * most)
-                    column += 1
+                    for t2 in range(q.taps[2]):
+                        line = job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]
+                        line = line * job.lines + job.s1.start[t1]
+                        column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
+                        column.weight = (plane * taps + t1) * q.taps[2] + t2
+                        column.taps = size
+                        column += 1
     job.tap_column_count = column - job.tap_columns
 
 

@@ -56,8 +56,8 @@ typedef struct leaf_table {
 
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
-     * for r < rows, j < cols: columns and taps in order, then the bias.  A vector is read from the
-     * start of a line that is shorter. */
+     * for r < rows, j < cols: columns and taps in order, then the bias.  Columns with more taps
+     * come first.  A vector is read from the start of a line that is shorter. */
     void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs);

@@ -290,12 +290,33 @@ static void NAME(clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t c
             NAME(copy_row)((T *)dst + r * dst_rs + j, zeros, cols - j < most ? cols - j : most);
 }
 
-/* Every second element; nothing past the last one is read. */
+/* Every second element of 2 VL, the first or the second ones. */
+INLINE VEC NAME(every_second)(const T *src, const int second) {
+    enum { LANE = 16 / sizeof(T) };
+    VEC a = VLANES(src, 2 * LANE), b = VLANES(src + LANE, 2 * LANE);
+    return second ? VLANEODD(a, b) : VLANEEVEN(a, b);
+}
+
+/* Every second element; nothing past the last one is read.  The last vector ends with it, where
+ * that reads nothing before the first. */
 INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     ptrdiff_t j = 0;
-    for (; j + VL < n; j += VL)
-        VSTORE(dst + j, VEVEN(VLOAD(src + 2 * j), VLOAD(src + 2 * j + VL)));
-    for (; j < n; ++j) dst[j] = src[2 * j];
+    if (n > VL) {
+        for (; j + VL < n; j += VL) VSTORE(dst + j, NAME(every_second)(src + 2 * j, 0));
+        VSTORE(dst + n - VL, NAME(every_second)(src + 2 * (n - VL) - 1, 1));
+    } else if (n > 4) {
+        for (; j < n - 4; j += 4) {
+            NAME(quad) a = *(const NAME(quad) *)(src + 2 * j);
+            NAME(quad) b = *(const NAME(quad) *)(src + 2 * j + 4);
+            *(NAME(quad) *)(dst + j) = (NAME(quad)){a[0], a[2], b[0], b[2]};
+        }
+        j = n - 4;
+        NAME(quad) a = *(const NAME(quad) *)(src + 2 * j - 1);
+        NAME(quad) b = *(const NAME(quad) *)(src + 2 * j + 3);
+        *(NAME(quad) *)(dst + j) = (NAME(quad)){a[1], a[3], b[1], b[3]};
+    } else {
+        for (; j < n; ++j) dst[j] = src[2 * j];
+    }
 }
 
 /* Whether the block could be copied; not if its elements are not at multiples of their size. */
@@ -323,6 +344,7 @@ INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, co
     UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
         UNROLL for (int v = 0; v < vecs; ++v) {
             VEC x = VLOAD(src + v * gap);
+            VKEEP(x);
             UNROLL for (int r = 0; r < rows; ++r)
                 if (r <= i && i - r < taps) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
         }
@@ -330,22 +352,23 @@ INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, co
     }
 }
 
-/* Vectors `gap` elements apart. */
+/* Vectors `gap` elements apart.  A loop for each number of taps: as cases of one loop they would
+ * share their loads, and registers with them. */
+#define TAPS_COLUMNS(taps_)                                                                      \
+    for (; n > 0 && column->taps == taps_; --n, ++column)                                        \
+        NAME(taps_column)(taps_, rows, vecs, src + column->src, rs, gap, w + column->weight, ws, \
+                          acc);
+
 INLINE void NAME(taps_tile)(const int rows, const int vecs, ptrdiff_t n, const leaf_column *column,
                             const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
                             VEC bias, T *dst, ptrdiff_t dst_rs) {
     VEC acc[8][8];
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
-    for (; n > 0; --n, ++column) {
-        const T *line = src + column->src, *wc = w + column->weight;
-        switch (column->taps) {
-            case 1: NAME(taps_column)(1, rows, vecs, line, rs, gap, wc, ws, acc); break;
-            case 2: NAME(taps_column)(2, rows, vecs, line, rs, gap, wc, ws, acc); break;
-            case 3: NAME(taps_column)(3, rows, vecs, line, rs, gap, wc, ws, acc); break;
-            case 4: NAME(taps_column)(4, rows, vecs, line, rs, gap, wc, ws, acc); break;
-            default: NAME(taps_column)(5, rows, vecs, line, rs, gap, wc, ws, acc);
-        }
-    }
+    TAPS_COLUMNS(5)
+    TAPS_COLUMNS(4)
+    TAPS_COLUMNS(3)
+    TAPS_COLUMNS(2)
+    TAPS_COLUMNS(1)
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
         VSTORE(dst + r * dst_rs + v * gap, VADD(bias, acc[r][v]));
 }
@@ -382,6 +405,7 @@ static void NAME(taps_two)(ptrdiff_t rows, ptrdiff_t n, const leaf_column *colum
     }
 }
 #undef TAPS_CASE
+#undef TAPS_COLUMNS
 
 /* Strips of two vectors; the last vector ends where the rows do, and may overlap the one before. */
 static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
