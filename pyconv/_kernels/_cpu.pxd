@@ -5,6 +5,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_SWAPPED
         LEAF_STORAGES
         LEAF_LANE_BYTES
+        LEAF_COLUMN_TAPS
     Py_ssize_t LEAF_OUTSIDE
 
     ctypedef void (*leaf_load)(
@@ -15,6 +16,11 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
 
     Py_ssize_t LEAF_WIDE(Py_ssize_t m, Py_ssize_t mr) noexcept nogil
+
+    ctypedef struct leaf_column:
+        Py_ssize_t src
+        Py_ssize_t weight
+        Py_ssize_t taps
 
     ctypedef struct leaf_table:
         const char* isa
@@ -30,8 +36,9 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t a_ks, const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs,
             Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
         void (*taps)(
-            Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* w,
-            const void* bias, void* dst) noexcept nogil
+            Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
+            const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
+            void* dst, Py_ssize_t dst_rs) noexcept nogil
         void (*winograd_input)(
             Py_ssize_t tiles, const void* src, Py_ssize_t rs, void* dst, Py_ssize_t fs,
             void* own) noexcept nogil

@@ -12,24 +12,25 @@ whatever stands outside the array filled in, and split by the strides' residues 
 reads consecutive elements::
 
     for each sample, block of groups, box of output (one plane, some rows, some columns)
-        load the lines of the input that the box reads      all channels of the block at once
-        for each channel, multiplier
-            result = sum over taps of weight * (lines from where the tap starts) + bias
-        store the result
+        for each group of the block
+            load the lines of the input that the box reads
+            for each multiplier
+                result = sum over taps of weight * (lines from where the tap starts) + bias
 
 The lines of a box, for one channel and plane of taps (residues r1, r2 of axes 1 and 2)::
 
     [r1][r2][line][pitch]       output (row, column) meets tap (t1, t2) at
                                 [r1(t1)][r2(t2)][row + q1(t1)][column + q2(t2)]
 
-so the outputs of the box are one run of rows*pitch elements from where a tap starts, and the few
-elements between the columns and the pitch are computed for nothing and not stored.
+Taps of one residue and one t2 form a column: they read lines that are `row_step` apart, as do
+outputs that are `row_step` rows apart, so a leaf keeps a line in registers for all the rows and
+taps that it serves.  The columns in order, and the taps within each, are the order of every sum.
 """
 
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf_table
+from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_LANE_BYTES, leaf_column, leaf_table
 from pyconv._kernels._grid cimport (
     PAD_ZEROS,
     fill_grid,
@@ -48,6 +49,7 @@ cdef enum:
     MOST_COLUMNS = 2048
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
+    MOST_GROUPS = 32            # of a task
 
 
 # How one axis of the lines is laid out.
@@ -66,25 +68,48 @@ cdef struct direct_job:
     tensor out                  # (N, G*M, O0, O1, O2); for the gradient, grad of the result
     tensor bias                 # (G*M,)
     bint has_bias
+    bint weights_in_order       # forward: adjacent, as `box.weight` has them
     Py_ssize_t groups, multiplier, taps     # taps: all axes, one channel
+    Py_ssize_t together         # groups whose lines are loaded at once
     Py_ssize_t block            # groups that share a task
     Py_ssize_t rows, columns    # of a box
     Py_ssize_t row_boxes, column_boxes
+    leaf_column* tap_columns    # forward
+    Py_ssize_t tap_column_count
+    Py_ssize_t row_step         # lines between the taps of a column
+    Py_ssize_t weight_step      # elements between their weights
     split s1, s2
     Py_ssize_t lines            # of one residue pair
     Py_ssize_t pitch
     Py_ssize_t plane            # elements of one channel and plane of taps: all residue pairs
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction
     char* partial               # gradient: [chunk][G][M][C][taps], compute type
-    size_t line_bytes, pointer_bytes, weight_bytes, result_bytes
+    size_t line_bytes, pointer_bytes, weight_bytes, bias_bytes, result_bytes, piece_bytes
+
+
+# Where a box lies in the output.
+cdef struct place:
+    Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
+    Py_ssize_t o0, row, column
+    Py_ssize_t rows, columns    # how many of them
+
+
+# Elements of the input that lie side by side in the lines, and inside the array.
+cdef struct piece:
+    Py_ssize_t dst, src         # bytes from the channel's lines, from its first element
+    Py_ssize_t rows, columns
 
 
 # What a task keeps in its scratch.
 cdef struct box:
-    char* lines                 # [block*channels][T0] planes
-    const void** src            # [channels * taps] where each tap starts
+    char* lines                 # [together*channels][T0] planes
+    const void** src            # gradient: [channels * taps] where each tap starts
     char* weight                # [block][M][C][taps]; gradient: sums of LEAF_LANE_BYTES each
-    char* result                # [block*M][rows][pitch]
+    char* bias                  # [block*M]
+    char* result                # [together*M][rows][pitch]
+    piece* pieces               # of a channel
+    Py_ssize_t piece_count
+    Py_ssize_t spot             # of the box that pieces, and zeros among the lines, are for
 
 
 cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
@@ -92,65 +117,82 @@ cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
     b.lines = scratch
     b.src = <const void**>(b.lines + job.line_bytes)
     b.weight = <char*>b.src + job.pointer_bytes
-    b.result = b.weight + job.weight_bytes
+    b.bias = b.weight + job.weight_bytes
+    b.result = b.bias + job.bias_bytes
+    b.pieces = <piece*>(b.result + job.result_bytes)
+    b.spot = -1
+    b.piece_count = 0
     return b
 
 
-cdef void load_planes(
-    const direct_job* job, const box* b, const char* src, Py_ssize_t o0, Py_ssize_t first1,
-    Py_ssize_t first2
-) noexcept nogil:
-    """The lines of one group, a residue pair at a time, zeros around the array."""
+cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
+    cdef place at
+    at.spot = spot
+    at.column = spot % job.column_boxes * job.columns
+    spot //= job.column_boxes
+    at.row = spot % job.row_boxes * job.rows
+    at.o0 = spot // job.row_boxes
+    at.rows = min(job.rows, job.q.out[1] - at.row)
+    at.columns = min(job.columns, job.q.out[2] - at.column)
+    return at
+
+
+cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept nogil:
+    """What of a channel is inside the array; zeros around it, for all channels of a group."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, c, t0, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2
-    cdef Py_ssize_t nbytes = job.lines * job.pitch * es
-    cdef char* dst = b.lines
-    for c in range(q.channels):
-        for t0 in range(q.taps[0]):
-            i0 = source_index(
-                o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
-            for r1 in range(job.s1.residues):
-                i1 = first1 + job.s1.residue[r1]
-                inside(i1, q.stride[1], job.lines, q.x.shape[3], &lo1, &hi1)
-                if i0 < 0:
-                    hi1 = lo1
-                for r2 in range(job.s2.residues):
-                    i2 = first2 + job.s2.residue[r2]
-                    inside(i2, q.stride[2], job.pitch, q.x.shape[4], &lo2, &hi2)
-                    if hi1 - lo1 < job.lines or hi2 - lo2 < job.pitch:
-                        memset(dst, 0, nbytes)
-                    if hi1 > lo1 and hi2 > lo2:
-                        q.leaf.load[q.x.storage](
-                            dst + (lo1 * job.pitch + lo2) * es, job.pitch,
-                            src + c * q.x.stride[1] + i0 * q.x.stride[2]
-                            + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
-                            + (i2 + lo2 * q.stride[2]) * q.x.stride[4],
-                            q.x.stride[3] * q.stride[1], q.x.stride[4] * q.stride[2],
-                            hi1 - lo1, hi2 - lo2)
-                    dst += nbytes
+    cdef Py_ssize_t es = q.leaf.esize, t0, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2, dst = 0
+    cdef piece* p = b.pieces
+    memset(b.lines, 0, q.channels * q.taps[0] * job.plane * es)
+    for t0 in range(q.taps[0]):
+        i0 = source_index(
+            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
+        for r1 in range(job.s1.residues):
+            i1 = at.row * q.stride[1] + job.s1.low + q.offset[1] + job.s1.residue[r1]
+            inside(i1, q.stride[1], job.lines, q.x.shape[3], &lo1, &hi1)
+            for r2 in range(job.s2.residues):
+                i2 = at.column * q.stride[2] + job.s2.low + q.offset[2] + job.s2.residue[r2]
+                inside(i2, q.stride[2], job.pitch, q.x.shape[4], &lo2, &hi2)
+                if i0 >= 0 and hi1 > lo1 and hi2 > lo2:
+                    p.dst = (dst + lo1 * job.pitch + lo2) * es
+                    p.src = (i0 * q.x.stride[2] + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
+                             + (i2 + lo2 * q.stride[2]) * q.x.stride[4])
+                    p.rows = hi1 - lo1
+                    p.columns = hi2 - lo2
+                    p += 1
+                dst += job.lines * job.pitch
+    b.piece_count = p - b.pieces
+    b.spot = at.spot
 
 
 cdef void load_lines(
-    const direct_job* job, const box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t count,
-    Py_ssize_t o0, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t column
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t count, const place* at
 ) noexcept nogil:
     """The input lines that a box reads, for `count` groups from g."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, channels = count * q.channels
     cdef Py_ssize_t channel_pitch = q.taps[0] * job.plane
-    cdef Py_ssize_t t0, r1, r2, line, i0, i1
-    cdef Py_ssize_t first1 = row * q.stride[1] + job.s1.low + q.offset[1]
-    cdef Py_ssize_t first2 = column * q.stride[2] + job.s2.low + q.offset[2]
+    cdef Py_ssize_t t0, r1, r2, line, i0, i1, first1, first2, c, i
+    cdef const piece* p
     cdef char* dst
     cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
-    if q.mode == PAD_ZEROS and job.block == 1:
-        load_planes(job, b, src, o0, first1, first2)
+    if q.mode == PAD_ZEROS and job.together == 1:
+        if b.spot != at.spot:
+            find_pieces(job, b, at)
+        for c in range(channels):
+            for i in range(b.piece_count):
+                p = b.pieces + i
+                q.leaf.load[q.x.storage](
+                    b.lines + c * channel_pitch * es + p.dst, job.pitch,
+                    src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
+                    q.x.stride[4] * q.stride[2], p.rows, p.columns)
         return
+    first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
+    first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
     for t0 in range(q.taps[0]):
         i0 = source_index(
-            o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
         for r1 in range(job.s1.residues):
-            for line in range(rows + job.s1.shift):
+            for line in range(at.rows + job.s1.shift):
                 i1 = source_index(
                     first1 + job.s1.residue[r1] + line * q.stride[1], q.x.shape[3], q.mode)
                 for r2 in range(job.s2.residues):
@@ -166,7 +208,7 @@ cdef void load_lines(
 
 
 cdef void point_taps(const direct_job* job, const box* b, Py_ssize_t group) noexcept nogil:
-    """Where the taps of one group of the block start."""
+    """Where the taps of one of the groups loaded together start."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, c, t0, t1, t2, at = 0, place
     for c in range(group * q.channels, (group + 1) * q.channels):
@@ -185,8 +227,12 @@ cdef void load_weights(
 ) noexcept nogil:
     """Rows first .. of the weights, flat over (group, row), each [channel][tap] in order."""
     cdef const tensor* w = &job.weight
-    cdef Py_ssize_t es = job.q.leaf.esize, row, c, t0, t1
+    cdef Py_ssize_t es = job.q.leaf.esize, row, c, t0, t1, depth = w.shape[2] * job.taps
     cdef const char* src
+    if job.weights_in_order:
+        job.q.leaf.load[w.storage](
+            dst, 0, w.data + first // job.multiplier * w.stride[0], 0, es, 1, rows * depth)
+        return
     for row in range(first, first + rows):
         for c in range(w.shape[2]):
             src = (w.data + row // job.multiplier * w.stride[0]
@@ -199,6 +245,19 @@ cdef void load_weights(
                     dst += w.shape[5] * es
 
 
+cdef void sum_taps(
+    const direct_job* job, const place* at, const char* lines, const char* weight,
+    const char* bias, char* dst, Py_ssize_t dst_rs
+) noexcept nogil:
+    """One channel of results, rows `dst_rs` elements apart."""
+    cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
+    for r in range(min(step, at.rows)):
+        job.q.leaf.taps(
+            ceil_div(at.rows - r, step), at.columns, job.tap_column_count, job.tap_columns,
+            lines + r * job.pitch * es, step * job.pitch, weight, job.weight_step, bias,
+            dst + r * dst_rs * es, step * dst_rs)
+
+
 cdef void forward_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -206,52 +265,60 @@ cdef void forward_task(
     cdef const grid* q = &job.q
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
-    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block)
-    cdef Py_ssize_t task, rest, o0, block, count, g, m, n, o, row, rows, column, columns, channel
-    cdef Py_ssize_t depth = q.channels * job.taps, held = -1, tile = job.rows * job.pitch
+    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block), block, held = -1
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, part, g, start, end, count, channel, o, m, row
+    cdef Py_ssize_t depth = q.channels * job.taps, tile = job.rows * job.pitch
+    cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane
+    cdef bint in_place = out.in_place and (q.out[2] == 1 or out.stride[4] == es)
     cdef box b = carve(job, scratch)
-    cdef double bias            # room for either compute type
-    cdef char* place
+    cdef place at
+    cdef char* dst
+    memset(b.bias, 0, job.bias_bytes)
     for task in range(first, last):
-        column = task % job.column_boxes * job.columns
-        rest = task // job.column_boxes
-        row = rest % job.row_boxes * job.rows
-        rest //= job.row_boxes
-        o0 = rest % q.out[0]
-        rest //= q.out[0]
-        block = rest % blocks
-        n = rest // blocks
-        count = min(job.block, job.groups - block * job.block)
-        channel = block * job.block * job.multiplier
+        at = place_of(job, task % spots)
+        block = task // spots % blocks
+        n = task // spots // blocks
+        start = block * job.block
+        end = min(start + job.block, job.groups)
+        channel = start * job.multiplier
         if block != held:
-            load_weights(job, b.weight, channel, count * job.multiplier)
+            count = (end - start) * job.multiplier
+            load_weights(job, b.weight, channel, count)
+            if job.has_bias:
+                table.load[job.bias.storage](
+                    b.bias, 0, job.bias.data + channel * job.bias.stride[0], 0,
+                    job.bias.stride[0], 1, count)
             held = block
-        columns = min(job.columns, q.out[2] - column)
-        rows = min(job.rows, q.out[1] - row)
-        load_lines(job, &b, n, block * job.block, count, o0, row, rows, column)
-        for g in range(count):
-            point_taps(job, &b, g)
-            for m in range(job.multiplier):
-                o = g * job.multiplier + m
-                bias = 0
-                if job.has_bias:
-                    table.load[job.bias.storage](
-                        &bias, 0, job.bias.data + (channel + o) * job.bias.stride[0], 0, 0, 1, 1)
-                table.taps(
-                    (rows - 1) * job.pitch + columns, depth, b.src, b.weight + o * depth * es,
-                    &bias, b.result + o * tile * es)
-        place = (out.data + n * out.stride[0] + channel * out.stride[1] + o0 * out.stride[2]
-                 + row * out.stride[3] + column * out.stride[4])
-        if count == 1:
-            for o in range(job.multiplier):
-                table.store[out.storage](
-                    place + o * out.stride[1], out.stride[3], out.stride[4],
-                    b.result + o * tile * es, job.pitch, rows, columns)
-        else:
-            for o in range(rows):
-                table.store[out.storage](
-                    place + o * out.stride[3], out.stride[1], out.stride[4],
-                    b.result + o * job.pitch * es, tile, count * job.multiplier, columns)
+        for part in range(ceil_div(end - start, job.together)):
+            g = start + part * job.together
+            count = min(job.together, end - g)
+            load_lines(job, &b, n, g, count, &at)
+            channel = g * job.multiplier
+            dst = (out.data + n * out.stride[0] + channel * out.stride[1] + at.o0 * out.stride[2]
+                   + at.row * out.stride[3] + at.column * out.stride[4])
+            for g in range(count):
+                for m in range(job.multiplier):
+                    o = g * job.multiplier + m
+                    row = channel + o - start * job.multiplier
+                    sum_taps(
+                        job, &at, b.lines + g * line_pitch * es, b.weight + row * depth * es,
+                        b.bias + row * es,
+                        dst + o * out.stride[1] if in_place else b.result + o * tile * es,
+                        out.stride[3] // es if in_place else job.pitch)
+            if in_place:
+                continue
+            if count == 1:
+                for o in range(job.multiplier):
+                    table.store[out.storage](
+                        dst + o * out.stride[1], out.stride[3], out.stride[4],
+                        b.result + o * tile * es, job.pitch, at.rows, at.columns)
+            else:
+                for row in range(at.rows):
+                    table.store[out.storage](
+                        dst + row * out.stride[3], out.stride[1], out.stride[4],
+                        b.result + row * job.pitch * es, tile, count * job.multiplier,
+                        at.columns)
 
 
 cdef void gradient_task(
@@ -267,11 +334,12 @@ cdef void gradient_task(
     cdef const grid* q = &job.q
     cdef const leaf_table* table = q.leaf
     cdef const tensor* dy = &job.out
-    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block)
+    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.together)
     cdef Py_ssize_t lanes = LEAF_LANE_BYTES // es, depth = q.channels * job.taps
-    cdef Py_ssize_t units = dy.shape[0] * q.out[0] * job.row_boxes * job.column_boxes
-    cdef Py_ssize_t tile = job.rows * job.pitch, task, chunk, block, count, unit, rest, n, o0
-    cdef Py_ssize_t row, rows, column, columns, channel, g, m, o, t
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t units = dy.shape[0] * spots, tile = job.rows * job.pitch
+    cdef Py_ssize_t task, chunk, block, count, unit, n, channel, g, m, o, t
+    cdef place at
     cdef box b = carve(job, scratch)
     cdef char* sums = b.weight          # [block * M][depth][lanes]
     cdef char* partial
@@ -280,35 +348,29 @@ cdef void gradient_task(
     for task in range(first, last):
         block = task % blocks
         chunk = task // blocks
-        count = min(job.block, job.groups - block * job.block)
-        channel = block * job.block * job.multiplier
+        count = min(job.together, job.groups - block * job.together)
+        channel = block * job.together * job.multiplier
         memset(sums, 0, count * job.multiplier * depth * LEAF_LANE_BYTES)
         for unit in range(units * chunk // job.chunks, units * (chunk + 1) // job.chunks):
-            column = unit % job.column_boxes * job.columns
-            rest = unit // job.column_boxes
-            row = rest % job.row_boxes * job.rows
-            rest //= job.row_boxes
-            o0 = rest % q.out[0]
-            n = rest // q.out[0]
-            columns = min(job.columns, q.out[2] - column)
-            rows = min(job.rows, q.out[1] - row)
-            load_lines(job, &b, n, block * job.block, count, o0, row, rows, column)
-            for o in range(rows):
-                src = (dy.data + n * dy.stride[0] + channel * dy.stride[1] + o0 * dy.stride[2]
-                       + (row + o) * dy.stride[3] + column * dy.stride[4])
+            at = place_of(job, unit % spots)
+            n = unit // spots
+            load_lines(job, &b, n, block * job.together, count, &at)
+            for o in range(at.rows):
+                src = (dy.data + n * dy.stride[0] + channel * dy.stride[1] + at.o0 * dy.stride[2]
+                       + (at.row + o) * dy.stride[3] + at.column * dy.stride[4])
                 table.load[dy.storage](
                     b.result + o * job.pitch * es, tile, src, dy.stride[1], dy.stride[4],
-                    count * job.multiplier, columns)
+                    count * job.multiplier, at.columns)
                 table.clear(
-                    b.result + (o * job.pitch + columns) * es, tile, count * job.multiplier,
-                    job.pitch - columns)
+                    b.result + (o * job.pitch + at.columns) * es, tile, count * job.multiplier,
+                    job.pitch - at.columns)
             for g in range(count):
                 point_taps(job, &b, g)
                 for m in range(job.multiplier):
                     o = g * job.multiplier + m
                     table.dots(
-                        (rows - 1) * job.pitch + columns, depth, b.src, b.result + o * tile * es,
-                        sums + o * depth * LEAF_LANE_BYTES)
+                        (at.rows - 1) * job.pitch + at.columns, depth, b.src,
+                        b.result + o * tile * es, sums + o * depth * LEAF_LANE_BYTES)
         partial = job.partial + (chunk * job.groups * job.multiplier + channel) * depth * es
         for t in range(count * job.multiplier * depth):
             total = table.sum(lanes, sums + t * LEAF_LANE_BYTES)
@@ -365,20 +427,29 @@ cdef Py_ssize_t* split_axis(
     return table + 3 * taps
 
 
-cdef size_t box_scratch(direct_job* job, Py_ssize_t block, bint gradient) noexcept nogil:
+cdef size_t box_scratch(
+    direct_job* job, Py_ssize_t together, bint gradient
+) noexcept nogil:
     """Bytes of scratch for boxes of the present rows and columns."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps
     job.lines = job.rows + job.s1.shift
     job.pitch = job.columns + job.s2.shift
     job.plane = job.s1.residues * job.s2.residues * job.lines * job.pitch
-    # whole vectors are read and written past the end: room for them
-    job.line_bytes = aligned(block * q.channels * q.taps[0] * job.plane * es) + 64
-    job.pointer_bytes = aligned(depth * sizeof(void*))
-    job.weight_bytes = aligned(
-        block * job.multiplier * depth * (LEAF_LANE_BYTES if gradient else es))
-    job.result_bytes = aligned(block * job.multiplier * job.rows * job.pitch * es) + 64
-    return job.line_bytes + job.pointer_bytes + job.weight_bytes + job.result_bytes
+    # whole vectors are read past the end: room for them
+    job.line_bytes = aligned(together * q.channels * q.taps[0] * job.plane * es) + 64
+    job.result_bytes = aligned(together * job.multiplier * job.rows * job.pitch * es) + 64
+    if gradient:
+        job.pointer_bytes = aligned(depth * sizeof(void*))
+        job.weight_bytes = together * job.multiplier * depth * LEAF_LANE_BYTES
+        job.bias_bytes = 0
+    else:
+        job.pointer_bytes = 0
+        job.weight_bytes = aligned(job.block * job.multiplier * depth * es)
+        job.bias_bytes = aligned(job.block * job.multiplier * es)
+    job.piece_bytes = q.taps[0] * job.s1.residues * job.s2.residues * sizeof(piece)
+    return (job.line_bytes + job.pointer_bytes + job.weight_bytes + job.bias_bytes
+            + job.result_bytes + job.piece_bytes)
 
 
 cdef void choose_sides(direct_job* job, bint gradient) noexcept nogil:
@@ -408,7 +479,7 @@ cdef void choose_sides(direct_job* job, bint gradient) noexcept nogil:
 
 
 cdef size_t choose_box(direct_job* job, bint gradient) noexcept nogil:
-    """Box and block of groups; returns the scratch of a task.
+    """Box and groups loaded together; returns the scratch of a task.
 
     The box follows from the shapes alone, for it orders the reduction of the gradient.
     """
@@ -416,15 +487,64 @@ cdef size_t choose_box(direct_job* job, bint gradient) noexcept nogil:
     # Channels side by side in memory are read together, a cache line at a time.
     cdef bint channels_last = (q.x.shape[4] > 1
                                and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]))
-    choose_sides(job, gradient)
     job.block = 1
-    while channels_last and job.block < min(<Py_ssize_t>16, job.groups):
-        if box_scratch(job, job.block + 1, gradient) > BLOCK_BYTES:
+    choose_sides(job, gradient)
+    job.together = 1
+    while channels_last and job.together < min(<Py_ssize_t>16, job.groups):
+        if box_scratch(job, job.together + 1, gradient) > BLOCK_BYTES:
             break
-        job.block += 1
+        job.together += 1
     job.row_boxes = ceil_div(q.out[1], job.rows)
     job.column_boxes = ceil_div(q.out[2], job.columns)
-    return box_scratch(job, job.block, gradient)
+    return box_scratch(job, job.together, gradient)
+
+
+cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
+    """Groups that share a task, some tasks for each thread; returns the scratch of a task."""
+    cdef Py_ssize_t spots = job.q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t most = job.out.shape[0] * job.groups * spots // (4 * threads)
+    job.block = job.together
+    if job.together == 1:
+        job.block = max(<Py_ssize_t>1, min(most, <Py_ssize_t>MOST_GROUPS, job.groups))
+    return box_scratch(job, job.together, False)
+
+
+cdef Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    while b:
+        a, b = b, a % b
+    return a
+
+
+cdef void point_columns(direct_job* job) noexcept nogil:
+    """Gather the taps of axis 1 into columns, as many in each as a leaf takes."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1])
+    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common
+    cdef Py_ssize_t plane, size, first, count, pieces, most, k, t1, t2, line
+    cdef leaf_column* column = job.tap_columns
+    # taps `step` apart have one residue
+    job.row_step = dilation // common if step < taps else 1
+    job.weight_step = (step if q.dilation[1] > 0 else -step) * q.taps[2]
+    for size in range(LEAF_COLUMN_TAPS, 0, -1):     # longest first, as the leaf takes them
+        for plane in range(q.channels * q.taps[0]):
+            for first in range(min(step, taps)):
+                count = ceil_div(taps - first, step)
+                pieces = ceil_div(count, LEAF_COLUMN_TAPS)
+                most = ceil_div(count, pieces)
+                for k in range(pieces):
+                    if min(most, count - k * most) != size:
+                        continue
+                    t1 = first + k * most * step
+                    if q.dilation[1] < 0:           # lines go the other way
+                        t1 = taps - 1 - t1
+                    for t2 in range(q.taps[2]):
+                        line = job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]
+                        line = line * job.lines + job.s1.start[t1]
+                        column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
+                        column.weight = (plane * taps + t1) * q.taps[2] + t2
+                        column.taps = size
+                        column += 1
+    job.tap_column_count = column - job.tap_columns
 
 
 def suits(weight_shape, stride, dilation):
@@ -468,11 +588,15 @@ cdef Workspace set_up(
     job.groups, job.multiplier = job.weight.shape[0], job.weight.shape[1]
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
+    job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
         compute, &job.q)
-    tables = Workspace(3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t))
-    split_axis(&job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
+    tables = Workspace(
+        3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t)
+        + (0 if gradient else job.q.channels * job.taps * sizeof(leaf_column)))
+    job.tap_columns = <leaf_column*>split_axis(
+        &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
     scratch[0] = choose_box(job, gradient)
     return tables
 
@@ -497,9 +621,11 @@ def correlate(
     if job.has_bias:
         describe(bias, 1, compute, &job.bias)
     fixed = tables.nbytes + 64
+    threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
+    scratch = choose_block(&job, threads)
+    point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
              * job.row_boxes * job.column_boxes)
-    threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
     threads = fit_threads(operator, scratch, fixed, threads, budget)
     threads = <int>min(<Py_ssize_t>threads, tasks)
     if not measure:
@@ -526,7 +652,7 @@ def weight_gradient(
         &job, x, out, grad, stride, dilation, offset, mode, compute, True, &scratch)
     size = job.groups * job.multiplier * job.q.channels * job.taps
     units = job.out.shape[0] * job.q.out[0] * job.row_boxes * job.column_boxes
-    blocks = ceil_div(job.groups, job.block)
+    blocks = ceil_div(job.groups, job.together)
     job.chunks = 1
     if job.groups < 16:
         job.chunks = max(<Py_ssize_t>1, min(<Py_ssize_t>MOST_CHUNKS, units))

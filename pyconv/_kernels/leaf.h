@@ -37,6 +37,13 @@ enum {
 /* Panels of nr columns that `gemm_at` takes of m rows: more of few, for the pipelines to be full. */
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
 
+/* Taps that stand below each other, one line apart, as `taps` takes them: elements from where the
+ * lines and the weights start to the first one's, and how many taps. */
+#define LEAF_COLUMN_TAPS 5
+typedef struct leaf_column {
+    ptrdiff_t src, weight, taps;
+} leaf_column;
+
 typedef struct leaf_table {
     const char *isa;      /* "base", "avx2", "avx512", "neon" */
     ptrdiff_t esize;      /* bytes of the compute type */
@@ -56,10 +63,13 @@ typedef struct leaf_table {
                     ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     ptrdiff_t c_cs, const void *bias, int add);
 
-    /* dst[j] = sum_t w[t] * src[t][j] + bias   for j < n: taps in order, then the bias.
-     * Works in whole vectors: up to 64 bytes past the end are read and written. */
-    void (*taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w,
-                 const void *bias, void *dst);
+    /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
+     *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
+     * for r < rows, j < cols: columns and taps in order, then the bias.  Columns with more taps
+     * come first.  A vector is read from the start of a line that is shorter. */
+    void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
+                 const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
+                 void *dst, ptrdiff_t dst_rs);
 
     /* Winograd's F(4x4, 3x3) with the points 0, +-1/sqrt(2), +-sqrt(2) and infinity: a tile is
      * 4x4 outputs of 6x6 inputs, and 36 products for each pair of channels.

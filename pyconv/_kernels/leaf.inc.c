@@ -284,31 +284,6 @@ static void NAME(winograd_weights)(ptrdiff_t n, const void *src_, ptrdiff_t ld, 
     }
 }
 
-/* ---- taps: several vectors of output at a time, each a chain over the taps ------------------ */
-INLINE void NAME(taps_block)(const int vecs, ptrdiff_t j, ptrdiff_t taps, const void *const *src,
-                             const T *w, VEC bias, T *dst) {
-    VEC acc[8];
-    UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VZERO();
-    for (ptrdiff_t t = 0; t < taps; ++t) {
-        const T *row = (const T *)src[t] + j;
-        VEC wv = VSET1(w[t]);
-        UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VFMA(wv, VLOAD(row + v * VL), acc[v]);
-    }
-    UNROLL for (int v = 0; v < vecs; ++v) VSTORE(dst + j + v * VL, VADD(bias, acc[v]));
-}
-
-static void NAME(taps)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *w_,
-                       const void *bias_, void *dst_) {
-    const T *w = w_;
-    T *dst = dst_;
-    VEC bias = VSET1(*(const T *)bias_);
-    ptrdiff_t j = 0;
-    for (; j + 8 * VL <= n; j += 8 * VL) NAME(taps_block)(8, j, taps, src, w, bias, dst);
-    if (j + 4 * VL <= n) NAME(taps_block)(4, j, taps, src, w, bias, dst), j += 4 * VL;
-    if (j + 2 * VL <= n) NAME(taps_block)(2, j, taps, src, w, bias, dst), j += 2 * VL;
-    for (; j < n; j += VL) NAME(taps_block)(1, j, taps, src, w, bias, dst);
-}
-
 /* ---- dots: `group` taps share each load of g ------------------------------------------------ */
 INLINE void NAME(dots_group)(const int group, ptrdiff_t n, const void *const *src, const T *g,
                              T *acc) {
@@ -363,14 +338,30 @@ static void NAME(clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t c
             NAME(copy_row)((T *)dst + r * dst_rs + j, zeros, cols - j < most ? cols - j : most);
 }
 
-/* Every second element; nothing past the last one is read. */
+/* Every second element of 2 VL, the first or the second ones. */
+INLINE VEC NAME(every_second)(const T *src, const int second) {
+    enum { LANE = 16 / sizeof(T) };
+    VEC a = VLANES(src, 2 * LANE), b = VLANES(src + LANE, 2 * LANE);
+    return second ? VLANEODD(a, b) : VLANEEVEN(a, b);
+}
+
+/* Every second element; nothing past the last one is read.  The last vector ends with it, where
+ * that reads nothing before the first. */
 INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     ptrdiff_t j = 0;
-    for (; j + VL < n; j += VL)
-        VSTORE(dst + j, VEVEN(VLOAD(src + 2 * j), VLOAD(src + 2 * j + VL)));
-    if (n > VL) { /* the last ones once more, as every second from the one before them */
-        src += 2 * (n - VL) - 1;
-        VSTORE(dst + n - VL, VODD(VLOAD(src), VLOAD(src + VL)));
+    if (n > VL) {
+        for (; j + VL < n; j += VL) VSTORE(dst + j, NAME(every_second)(src + 2 * j, 0));
+        VSTORE(dst + n - VL, NAME(every_second)(src + 2 * (n - VL) - 1, 1));
+    } else if (n > 4) {
+        for (; j < n - 4; j += 4) {
+            NAME(quad) a = *(const NAME(quad) *)(src + 2 * j);
+            NAME(quad) b = *(const NAME(quad) *)(src + 2 * j + 4);
+            *(NAME(quad) *)(dst + j) = (NAME(quad)){a[0], a[2], b[0], b[2]};
+        }
+        j = n - 4;
+        NAME(quad) a = *(const NAME(quad) *)(src + 2 * j - 1);
+        NAME(quad) b = *(const NAME(quad) *)(src + 2 * j + 3);
+        *(NAME(quad) *)(dst + j) = (NAME(quad)){a[1], a[3], b[1], b[3]};
     } else {
         for (; j < n; ++j) dst[j] = src[2 * j];
     }
@@ -429,6 +420,113 @@ static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const cha
         return 0;
     }
     return 1;
+}
+
+/* ---- taps: tiles of rows by vectors, each output a chain over the taps -------------------------
+ *   a column of taps: its weights once, then each line that the tile reads once, for all the rows
+ *   that it meets.  AVX2 4x16, 5 taps: 8 accumulators + 5 weights + 2 of a line = 15 of 16 registers
+ */
+INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, const T *src,
+                              ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                              VEC acc[8][8]) {
+    VEC wv[LEAF_COLUMN_TAPS];
+    UNROLL for (int k = 0; k < taps; ++k) wv[k] = VSET1(w[k * ws]);
+    UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
+        UNROLL for (int v = 0; v < vecs; ++v) {
+            VEC x = VLOAD(src + v * gap);
+            VKEEP(x);
+            UNROLL for (int r = 0; r < rows; ++r)
+                if (r <= i && i - r < taps) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
+        }
+        src += rs;
+    }
+}
+
+/* Vectors `gap` elements apart.  A loop for each number of taps: as cases of one loop they would
+ * share their loads, and registers with them. */
+#define TAPS_COLUMNS(taps_)                                                                      \
+    for (; n > 0 && column->taps == taps_; --n, ++column)                                        \
+        NAME(taps_column)(taps_, rows, vecs, src + column->src, rs, gap, w + column->weight, ws, \
+                          acc);
+
+INLINE void NAME(taps_tile)(const int rows, const int vecs, ptrdiff_t n, const leaf_column *column,
+                            const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                            VEC bias, T *dst, ptrdiff_t dst_rs) {
+    VEC acc[8][8];
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
+    TAPS_COLUMNS(5)
+    TAPS_COLUMNS(4)
+    TAPS_COLUMNS(3)
+    TAPS_COLUMNS(2)
+    TAPS_COLUMNS(1)
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+        VSTORE(dst + r * dst_rs + v * gap, VADD(bias, acc[r][v]));
+}
+
+#define TAPS_CASE(rows, vecs)                                                                    \
+    case rows:                                                                                   \
+        NAME(taps_tile)(rows, vecs, n, column, src, rs, gap, w, ws, bias, dst, dst_rs);          \
+        return;
+
+static void NAME(taps_one)(ptrdiff_t rows, ptrdiff_t n, const leaf_column *column, const T *src,
+                           ptrdiff_t rs, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                           ptrdiff_t dst_rs) {
+    const ptrdiff_t gap = 0;
+    switch (rows) {
+        TAPS_CASE(1, 1)
+        TAPS_CASE(2, 1)
+        TAPS_CASE(3, 1)
+        TAPS_CASE(4, 1)
+        TAPS_CASE(5, 1)
+        TAPS_CASE(6, 1)
+        TAPS_CASE(7, 1)
+        TAPS_CASE(8, 1)
+    }
+}
+
+static void NAME(taps_two)(ptrdiff_t rows, ptrdiff_t n, const leaf_column *column, const T *src,
+                           ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                           ptrdiff_t dst_rs) {
+    switch (rows) {
+        TAPS_CASE(1, 2)
+        TAPS_CASE(2, 2)
+        TAPS_CASE(3, 2)
+        TAPS_CASE(4, 2)
+    }
+}
+#undef TAPS_CASE
+#undef TAPS_COLUMNS
+
+/* Strips of two vectors; the last vector ends where the rows do, and may overlap the one before. */
+static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
+                       const void *src_, ptrdiff_t src_rs, const void *w_, ptrdiff_t ws,
+                       const void *bias_, void *dst_, ptrdiff_t dst_rs) {
+    const T *src = src_, *w = w_;
+    T *dst = dst_;
+    const VEC bias = VSET1(*(const T *)bias_);
+    ptrdiff_t j = 0;
+    if (rows == 1)
+        for (; j + 8 * VL <= cols; j += 8 * VL)
+            NAME(taps_tile)(1, 8, n, column, src + j, src_rs, VL, w, ws, bias, dst + j, dst_rs);
+    for (; j + VL < cols; j += 2 * VL) {
+        ptrdiff_t gap = j + 2 * VL <= cols ? VL : cols - VL - j;
+        for (ptrdiff_t r = 0; r < rows; r += 4)
+            NAME(taps_two)(rows - r < 4 ? rows - r : 4, n, column, src + r * src_rs + j, src_rs,
+                           gap, w, ws, bias, dst + r * dst_rs + j, dst_rs);
+    }
+    if (j >= cols) return;
+    for (ptrdiff_t r = 0; r < rows; r += 8) {
+        ptrdiff_t some = rows - r < 8 ? rows - r : 8;
+        if (cols >= VL) {
+            NAME(taps_one)(some, n, column, src + r * src_rs + cols - VL, src_rs, w, ws, bias,
+                           dst + r * dst_rs + cols - VL, dst_rs);
+        } else {
+            T tile[8 * VL];
+            NAME(taps_one)(some, n, column, src + r * src_rs, src_rs, w, ws, bias, tile, VL);
+            for (ptrdiff_t i = 0; i < some; ++i)
+                NAME(copy_row)(dst + (r + i) * dst_rs, tile + i * VL, cols);
+        }
+    }
 }
 
 /* ---- load and store: a strided block, innermost along the smaller user stride --------------- */

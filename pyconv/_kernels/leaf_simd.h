@@ -8,7 +8,9 @@
  *   VEVEN VODD          every second element of two vectors
  *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
  *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
+ *   VLANEEVEN VLANEODD  every second element of two vectors, within each lane of 16 bytes
  *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
+ *   VKEEP(x)            x is used from a register, not loaded again for each use
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
 #undef T
@@ -32,6 +34,9 @@
 #undef VLANELOW
 #undef VLANEHIGH
 #undef VLANES
+#undef VLANEEVEN
+#undef VLANEODD
+#undef VKEEP
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -205,6 +210,31 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define VHIGH(a, b) VSHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#endif
+
+#if defined(__x86_64__)
+#define VKEEP(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__)
+#define VKEEP(x) __asm__("" : "+w"(x))
+#else
+#define VKEEP(x) (void)(x)
+#endif
+
+/* a lane holds two doubles or four floats */
+#ifdef LEAF_DOUBLE
+#define VLANEEVEN(a, b) VLANELOW(a, b)
+#define VLANEODD(a, b) VLANEHIGH(a, b)
+#elif VL == 16
+#define VLANEEVEN(a, b)                                                                          \
+    VSHUFFLE(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30)
+#define VLANEODD(a, b)                                                                           \
+    VSHUFFLE(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31)
+#elif VL == 8
+#define VLANEEVEN(a, b) VSHUFFLE(a, b, 0, 2, 8, 10, 4, 6, 12, 14)
+#define VLANEODD(a, b) VSHUFFLE(a, b, 1, 3, 9, 11, 5, 7, 13, 15)
+#else
+#define VLANEEVEN(a, b) VEVEN(a, b)
+#define VLANEODD(a, b) VODD(a, b)
 #endif
 
 /* where a vector is one lane */
