@@ -100,7 +100,8 @@ cdef void pack_grid(
 # output row come as many positions as the taps reach past it.
 
 cdef enum:
-    MOST_DEPTHS = 1 << 16       # in a table of offsets
+    MOST_DEPTHS = 1 << 14       # in a table of offsets
+    LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
     CACHE_SETS_BYTES = 1024     # channels that far apart, or a multiple, would evict each other
 
@@ -333,6 +334,7 @@ def correlate(
     cdef operand a
     cdef tensor result
     cdef Workspace offsets
+    cdef Py_ssize_t taken = 0
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
@@ -344,12 +346,14 @@ def correlate(
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
-    if describe_planes(&s) and planes_pay(&s, a.rows, a.depth):
-        offsets = Workspace(a.depth * sizeof(Py_ssize_t))
+    if (budget >= LEAST_WORKSPACE and describe_planes(&s) and planes_pay(&s, a.rows, a.depth)
+            and s.size * table.esize <= budget // 2):
+        taken = a.depth * sizeof(Py_ssize_t)
+        offsets = Workspace(taken)
         fill_offsets(&s, <Py_ssize_t*>offsets.data)
         pk.prepare, pk.sample_bytes, pk.direct = fill_planes, s.size * table.esize, &s.layout
-    return implicit_gemm(
-        operator, &pk, &a, &result, bias, table, threads, budget, measure)
+    return taken + implicit_gemm(
+        operator, &pk, &a, &result, bias, table, threads, budget - taken, measure)
 
 
 def weight_gradient(

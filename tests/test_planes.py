@@ -1,0 +1,68 @@
+"""Inputs read from planes of padded samples, or packed where the workspace has no room for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyconv
+
+# Shapes of images and weights for which planes cost less than packing, by far.
+CASES = {
+    "standard": ((2, 6, 23, 37), (5, 6, 3, 3), {"padding": 1}),
+    "one row": ((1, 9, 20, 150), (1, 9, 3, 5), {"padding": (1, 2)}),
+    "two rows": ((1, 8, 20, 150), (2, 8, 3, 3), {}),
+    "three rows": ((1, 8, 20, 90), (3, 8, 3, 3), {"padding": ((0, 3), (2, 1))}),
+    "grouped": ((3, 24, 14, 14), (24, 6, 3, 3), {"padding": 1, "groups": 4}),
+    "stride 2": ((2, 8, 29, 34), (7, 8, 5, 4), {"padding": 2, "stride": 2}),
+    "strides": ((1, 8, 41, 61), (6, 8, 4, 5), {"padding": 2, "stride": (3, 2), "dilation": (1, 2)}),
+    "stride above kernel": ((1, 8, 50, 60), (6, 8, 3, 2), {"stride": (2, 4)}),
+    "cropped": ((1, 8, 30, 40), (6, 8, 3, 3), {"padding": ((-2, -3), (1, -4))}),
+    "reflect": ((1, 8, 30, 40), (6, 8, 5, 5), {"padding": 4, "padding_mode": "reflect"}),
+    "circular": ((1, 8, 30, 40), (6, 8, 3, 3), {"padding": 3, "padding_mode": "circular"}),
+    "flipped": ((1, 8, 30, 40), (6, 8, 3, 3), {"padding": 1, "flip": True}),
+    "1-D": ((2, 16, 500), (6, 16, 7), {"padding": 3}),
+    "1-D stride": ((2, 16, 500), (6, 16, 7), {"padding": 3, "stride": 3}),
+    "3-D": ((1, 6, 9, 14, 22), (5, 6, 3, 3, 3), {"padding": 1, "stride": (2, 1, 1)}),
+    "3-D strides": ((1, 6, 9, 15, 40), (5, 6, 3, 3, 3), {"padding": 1, "stride": 2}),
+    "channels last": ((2, 30, 40, 19), (6, 19, 3, 3), {"padding": 1, "layout": "channels_last"}),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_as_packing(case, dtype):
+    shape, kernel, params = CASES[case]
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape).astype(dtype)
+    weight = rng.standard_normal(kernel).astype(dtype)
+    bias = rng.standard_normal(kernel[0]).astype(dtype)
+    op = pyconv.get("grouped" if "groups" in params else "standard")
+    params = {**params, "algorithm": "direct"}
+    roomy = op(x, weight, bias, **params)
+    packed = op(x, weight, bias, **params, max_workspace=2**17)
+    assert roomy.tobytes() == packed.tobytes()
+    expected = op.reference(*(a.astype(np.float64) for a in (x, weight, bias)), **params)
+    tolerance = 4e-3 if dtype is np.float16 else 1e-5
+    np.testing.assert_allclose(roomy, expected, rtol=tolerance, atol=tolerance * 30)
+
+
+def test_planes_are_used():
+    """The workspace of a call tells: it holds a padded sample, or less than one."""
+    weight = np.ones((6, 64, 3, 3), np.float32)
+    sample = 64 * 58 * 58 * 4
+    op = pyconv.get("standard")
+    params = {"padding": 1, "algorithm": "direct", "threads": 1}
+    roomy = op.plan((2, 64, 56, 56), weight, **params)
+    assert sample < roomy.workspace_bytes < 3 * sample
+    # Half of the workspace has no room for one.
+    packed = op.plan((2, 64, 56, 56), weight, **params, max_workspace=sample)
+    assert packed.workspace_bytes < sample
+
+
+def test_large_samples_are_packed():
+    x = np.ones((1, 8, 900, 700), np.float32)
+    weight = np.ones((2, 8, 3, 3), np.float32)
+    plan = pyconv.get("standard").plan(x.shape, weight, algorithm="direct")
+    assert plan.workspace_bytes < 8 * 2**20
+    assert np.array_equal(np.unique(plan(x)), [72])
