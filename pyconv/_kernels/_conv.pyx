@@ -165,8 +165,7 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
 
     In multiply-adds of one row and 16 pixels, as in `split_threads`: an element moved is worth 5.
     """
-    cdef Py_ssize_t nr = s.q.leaf.nr
-    cdef double pixels = <double>s.q.out[0] * s.q.out[1] * s.q.out[2]
+    cdef Py_ssize_t nr = s.q.leaf.nr, pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
     cdef double computed = <double>s.layout.lines * round_up(s.layout.length, nr)
     # Results of panels that lie across the end of a row are copied once more.
     cdef double across = <double>(
@@ -174,25 +173,25 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
     cdef double copied = <double>s.channel_size * s.q.channels + across * pixels * rows
     if depth == 0 or depth > MOST_DEPTHS:
         return False
-    return computed * rows * depth + 5 * copied < round_up(
-        s.q.out[0] * s.q.out[1] * s.q.out[2], nr) * depth * (rows + 5.0)
+    return computed * rows * depth + 5 * copied < round_up(pixels, nr) * depth * (rows + 5.0)
 
 
-cdef void fill_offsets(plane_grid* s, Py_ssize_t* offset) noexcept nogil:
-    cdef Py_ssize_t c, t0, t1, t2, at, k = 0
+cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
+    """Those of the taps, then the same for each further channel."""
+    cdef Py_ssize_t t0, t1, t2, at, k = 0, taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
     cdef const plane_axis* y = &s.axis[1]
     cdef const plane_axis* x = &s.axis[2]
-    for c in range(s.q.channels):
-        for t0 in range(s.q.taps[0]):
-            for t1 in range(s.q.taps[1]):
-                for t2 in range(s.q.taps[2]):
-                    at = tap_position(s, 0, t0)
-                    at = at * y.phases + tap_position(s, 1, t1) % y.step
-                    at = at * x.phases + tap_position(s, 2, t2) % x.step
-                    offset[k] = (c * s.channel_size + at * s.phase_size
-                                 + tap_position(s, 1, t1) // y.step * x.extent
-                                 + tap_position(s, 2, t2) // x.step)
-                    k += 1
+    for t0 in range(s.q.taps[0]):
+        for t1 in range(s.q.taps[1]):
+            for t2 in range(s.q.taps[2]):
+                at = tap_position(s, 0, t0)
+                at = at * y.phases + tap_position(s, 1, t1) % y.step
+                at = at * x.phases + tap_position(s, 2, t2) % x.step
+                offset[k] = (at * s.phase_size + tap_position(s, 1, t1) // y.step * x.extent
+                             + tap_position(s, 2, t2) // x.step)
+                k += 1
+    for k in range(taps, depth):
+        offset[k] = offset[k - taps] + s.channel_size
     s.layout.offset = offset
 
 
@@ -350,7 +349,7 @@ def correlate(
             and s.size * table.esize <= budget // 2):
         taken = a.depth * sizeof(Py_ssize_t)
         offsets = Workspace(taken)
-        fill_offsets(&s, <Py_ssize_t*>offsets.data)
+        fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
         pk.prepare, pk.sample_bytes, pk.direct = fill_planes, s.size * table.esize, &s.layout
     return taken + implicit_gemm(
         operator, &pk, &a, &result, bias, table, threads, budget - taken, measure)
