@@ -47,6 +47,22 @@ def test_same_bits_as_packing(case, dtype):
     np.testing.assert_allclose(roomy, expected, rtol=tolerance, atol=tolerance * 30)
 
 
+@pytest.mark.parametrize("rows", [7, 8, 9, 13, 15])
+@pytest.mark.parametrize("size", [(2, 17), (3, 20), (6, 33), (1, 70)])
+def test_threads_that_share_out_rows(rows, size):
+    """Few pixels: threads take rows, and what is left for the last one may be very few."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((1, 700, *size), np.float32)
+    weight = rng.standard_normal((rows, 700, 3, 3), np.float32)
+    op = pyconv.get("standard")
+    expected = op(x, weight, padding=1, algorithm="direct", threads=1)
+    reference = op.reference(x.astype(np.float64), weight.astype(np.float64), padding=1)
+    np.testing.assert_allclose(expected, reference, rtol=1e-5, atol=1e-2)
+    for threads in (2, 3, 5):
+        many = op(x, weight, padding=1, algorithm="direct", threads=threads)
+        assert many.tobytes() == expected.tobytes()
+
+
 def test_planes_are_used():
     """The workspace of a call tells: it holds a padded sample, or less than one."""
     weight = np.ones((6, 64, 3, 3), np.float32)

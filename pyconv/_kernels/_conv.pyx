@@ -29,6 +29,10 @@ from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 
 
+cdef enum:
+    PANELS_AT_ONCE = 4      # that make it worth to read inputs by rows
+
+
 cdef void pack_segment(
     const grid* q, const char* src, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t o2,
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* dst
@@ -64,29 +68,62 @@ cdef void pack_segment(
                     o2 * q.stride[2] + t2 * q.dilation[2] + q.offset[2], q.stride[2], count)
 
 
+cdef void pack_panels(
+    const grid* q, const char* src, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t o2, Py_ssize_t panels,
+    Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* dst
+) noexcept nogil:
+    """`pack_segment` for whole panels, all of whose taps are inside: the input is read by rows."""
+    cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2], es = q.leaf.esize, k, c, t, i0, i1, i2
+    cdef Py_ssize_t step = q.stride[2] * q.x.stride[4]
+    for k in range(k0, k1):
+        c, t = k // taps, k % taps
+        i0 = o0 * q.stride[0] + t // q.taps[2] // q.taps[1] * q.dilation[0] + q.offset[0]
+        i1 = o1 * q.stride[1] + t // q.taps[2] % q.taps[1] * q.dilation[1] + q.offset[1]
+        i2 = o2 * q.stride[2] + t % q.taps[2] * q.dilation[2] + q.offset[2]
+        q.leaf.load[q.x.storage](
+            dst + (k - k0) * width * es, (k1 - k0) * width,
+            src + c * q.x.stride[1] + i0 * q.x.stride[2] + i1 * q.x.stride[3] + i2 * q.x.stride[4],
+            width * step, step, panels, width)
+
+
+cdef bint taps_inside(
+    const grid* q, int axis, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Whether all taps of outputs first .. last on an axis are inside the array."""
+    cdef Py_ssize_t reach = (q.taps[axis] - 1) * q.dilation[axis]
+    first = first * q.stride[axis] + q.offset[axis] + min(reach, 0)
+    last = last * q.stride[axis] + q.offset[axis] + max(reach, 0)
+    return first >= 0 and last < q.x.shape[2 + axis]
+
+
 cdef void pack_grid(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
 ) noexcept nogil:
     cdef const grid* q = <const grid*>ctx
-    cdef Py_ssize_t es = q.leaf.esize, column = 0, length, o2, row
+    cdef Py_ssize_t es = q.leaf.esize, column = 0, length, o0, o1, o2, row
     cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
     o2 = p % q.out[2]
     row = p // q.out[2]
     while count > 0:
-        length = min(min(count, width - column), q.out[2] - o2)
-        pack_segment(
-            q, src, row // q.out[1], row % q.out[1], o2, length, k0, k1, width,
-            panel + column * es)
+        o0, o1 = row // q.out[1], row % q.out[1]
+        length = min(count, q.out[2] - o2) // width * width
+        if (column == 0 and length >= PANELS_AT_ONCE * width and taps_inside(q, 0, o0, o0)
+                and taps_inside(q, 1, o1, o1) and taps_inside(q, 2, o2, o2 + length - 1)):
+            pack_panels(q, src, o0, o1, o2, length // width, k0, k1, width, panel)
+            panel += (k1 - k0) * length * es
+        else:
+            length = min(min(count, width - column), q.out[2] - o2)
+            pack_segment(q, src, o0, o1, o2, length, k0, k1, width, panel + column * es)
+            column += length
+            if column == width:
+                column = 0
+                panel += (k1 - k0) * width * es
         count -= length
         o2 += length
         if o2 == q.out[2]:
             o2 = 0
             row += 1
-        column += length
-        if column == width:
-            column = 0
-            panel += (k1 - k0) * width * es
 
 
 # ---- planes: inputs where the micro-kernel finds them -----------------------------------------

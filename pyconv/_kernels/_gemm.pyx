@@ -5,8 +5,7 @@ Forward, for every sample n and group g, with K = channels * taps::
     out[n, g, m, p] = bias[g, m] + sum_k A[g, m, k] * B[n, g][k, p]
 
 `A` is the weights, read where they are or packed into [block of KC][row block][k][mr].  `B` never
-exists as a whole: a packer fills one tile of it at a time, KC depths by NC pixels, in panels of nr
-pixels.
+exists as a whole: a packer fills one tile of it at a time, KC depths of NC pixels.
 
     for each tile of NC pixels                  (threads share out the tiles, or the rows)
         for each KC depths
@@ -38,6 +37,7 @@ cdef enum:
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
+    CACHE_LINE = 64
 
 
 cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
@@ -190,7 +190,8 @@ cdef struct gemm_job:
     bint to_output              # the micro-kernel may write results where they belong
     bint rows_to_output         # panels that lie in one output row, at least
     bint in_place               # A is read where it is
-    size_t a_bytes, b_bytes, c_bytes
+    Py_ssize_t width            # columns of a panel of packed B: nr, or a whole tile's
+    size_t a_bytes, b_bytes, c_bytes, offset_bytes
 
 
 cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
@@ -214,13 +215,26 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
             job.pixel_splits, job.row_splits = i, splits
 
 
+cdef Py_ssize_t odd_lines(Py_ssize_t columns, Py_ssize_t es) noexcept nogil:
+    """At least so many elements: an odd number of cache lines, so that rows do not evict each other."""
+    return (ceil_div(columns * es, CACHE_LINE) | 1) * CACHE_LINE // es
+
+
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     cdef Py_ssize_t es = job.leaf.esize
-    job.b_bytes = 0 if job.direct != NULL else aligned(job.kc * job.nc * es)
+    job.b_bytes = job.offset_bytes = 0
+    if job.direct == NULL:
+        # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
+        # once, and do not read B often enough for that to matter: all columns next to each other.
+        job.width = job.leaf.nr
+        if LEAF_WIDE(job.rows, job.leaf.mr) > 1:
+            job.width = odd_lines(job.nc, es)
+        job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
+        job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
         round_up(job.mc, job.leaf.mr) * job.kc * es)
     job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.nc * es)
-    return (job.a_bytes + job.b_bytes + job.c_bytes + aligned(job.pk.scratch)
+    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.c_bytes + aligned(job.pk.scratch)
             + aligned(job.pk.scratch_per_pixel * job.nc))
 
 
@@ -282,60 +296,46 @@ cdef void store_tile(
         count -= length
 
 
-cdef void gemm_block(
-    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, Py_ssize_t a_panel,
-    const char* b, Py_ssize_t k, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
-    Py_ssize_t count, const char* bias
-) noexcept nogil:
-    """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time."""
-    cdef const leaf_table* leaf = job.leaf
-    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j, panel, block
-    for panel in range(ceil_div(count, nr)):
-        j = panel * nr
-        for block in range(ceil_div(rows, mr)):
-            i = block * mr
-            leaf.gemm(
-                min(mr, rows - i), min(nr, count - j), depth, a + block * a_panel, a_rs, a_ks,
-                b + j * depth * es, nr, c + (i * c_rs + j) * es, c_rs, 1,
-                bias + i * es if bias != NULL else NULL, k > 0)
-
-
 cdef inline char* place_in_row(
     const gemm_job* job, char* plane, Py_ssize_t line, Py_ssize_t p
 ) noexcept nogil:
-    """Where the results of a panel of planes go, from pixel p of a line, if to one output row.
+    """Where the results of a panel go, from pixel p of a line, if to one output row.
 
-    NULL if they do not, or not next to each other, or not in the compute type.
+    NULL if they do not.
     """
     cdef Py_ssize_t o1 = p // job.pitch, o2 = p % job.pitch
-    if not job.rows_to_output or o2 + job.leaf.nr > job.out.shape[4]:
+    if o2 + job.leaf.nr > job.out.shape[4]:
         return NULL
     return (plane + line * job.out.stride[2] + o1 * job.out.stride[3]
             + o2 * job.out.stride[4])
 
 
-cdef void direct_block(
-    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, Py_ssize_t a_panel,
-    const char* b, Py_ssize_t k, Py_ssize_t depth, char* c, Py_ssize_t c_rs, Py_ssize_t rows,
-    Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line, Py_ssize_t p
+cdef void gemm_block(
+    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, const char* b,
+    const Py_ssize_t* offset, bint add, Py_ssize_t depth, char* c, Py_ssize_t c_rs,
+    Py_ssize_t rows, Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line, Py_ssize_t p
 ) noexcept nogil:
-    """`gemm_block` for B in planes: panels within an output row go where they belong, not to c."""
+    """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time.
+
+    Depth k of pixel j of B is at element j + offset[k]; without offsets the panels follow each
+    other.  Panels within an output row go where they belong, not to c.
+    """
     cdef const leaf_table* leaf = job.leaf
-    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, i, j = 0, n, block, rs
+    cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
     cdef char* dst
+    if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
+        wide = LEAF_WIDE(rows, leaf.mr) * nr
     while j < count:
-        n = LEAF_WIDE(rows, mr) * nr
-        if count - j < n:
-            n = min(nr, count - j)
-        dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
-        if dst == NULL:
-            dst, rs = c + j * es, c_rs
-        for block in range(ceil_div(rows, mr)):
-            i = block * mr
+        n = wide if count - j >= wide else min(nr, count - j)
+        dst, rs = c + j * es, c_rs
+        if job.rows_to_output and place_in_row(job, plane, line, p + j) != NULL:
+            dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
+        if offset != NULL:
             leaf.gemm_at(
-                min(mr, rows - i), n, depth, a + block * a_panel, a_rs, a_ks, b + j * es,
-                job.direct.offset + k, dst + i * rs * es, rs, 1,
-                bias + i * es if bias != NULL else NULL, k > 0)
+                rows, n, depth, a, a_rs, a_ks, b + j * es, offset, dst, rs, 1, bias, add)
+        else:
+            leaf.gemm(
+                rows, n, depth, a, a_rs, a_ks, b + j * depth * es, nr, dst, rs, 1, bias, add)
         j += n
 
 
@@ -343,9 +343,9 @@ cdef void store_rest(
     const gemm_job* job, char* plane, const char* tile, Py_ssize_t rows, Py_ssize_t line,
     Py_ssize_t p, Py_ssize_t count
 ) noexcept nogil:
-    """`store_tile` of what is not in the output yet: of planes, the panels between two rows."""
+    """`store_tile` of what is not in the output yet: the panels that lie across two rows."""
     cdef Py_ssize_t j = 0, done = 0, nr = job.leaf.nr, es = job.leaf.esize
-    if job.direct != NULL:
+    if job.rows_to_output:
         while j < count:
             if place_in_row(job, plane, line, p + j) != NULL:
                 if j > done:
@@ -368,18 +368,25 @@ cdef void gemm_tile(
     cdef char* b = scratch
     cdef char* a_block = b + job.b_bytes
     cdef char* tile = a_block + job.a_bytes
-    cdef char* own = tile + job.c_bytes
+    cdef Py_ssize_t* step = <Py_ssize_t*>(tile + job.c_bytes)
+    cdef char* own = <char*>step + job.offset_bytes
     cdef char* plane
     cdef char* c
     cdef const char* rows_at
     cdef const char* bias
-    cdef Py_ssize_t m, i, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks, a_panel
+    cdef const Py_ssize_t* offset = NULL
+    cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
         b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
             g * job.direct.group_stride + line * job.direct.line_stride + p)
-    elif job.pk.begin != NULL:
-        job.pk.begin(job.pk.ctx, own, n, g, p, count)
+    else:
+        if job.width > nr:
+            offset = step
+            for k in range(job.kc):
+                step[k] = k * job.width
+        if job.pk.begin != NULL:
+            job.pk.begin(job.pk.ctx, own, n, g, p, count)
     m = m_lo
     while m < m_hi:
         plane = out.data + n * out.stride[0] + (g * job.rows + m) * out.stride[1]
@@ -392,32 +399,31 @@ cdef void gemm_tile(
         while True:             # at least once: without inputs the result is the bias
             depth = min(job.kc, job.depth - k)
             if job.direct == NULL and depth > 0 and (m == m_lo or job.depth > job.kc):
-                if count % nr:
-                    memset(b + count // nr * nr * depth * es, 0, nr * depth * es)
-                job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, nr, b)
+                if count % nr:      # columns that are computed and dropped
+                    j = count // job.width * job.width
+                    leaf.clear(
+                        b + (j * depth + count - j) * es, job.width, depth, nr - count % nr)
+                job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
-                    a_rs, a_ks, a_panel = 1, mr, mr * depth * es
+                    a_rs, a_ks = 1, mr
                 elif job.in_place:
                     rows_at = (a.t.data + g * a.t.stride[0] + (m + i) * a.t.stride[1] + k * es)
-                    a_rs, a_ks, a_panel = a.t.stride[1] // es, 1, mr * a.t.stride[1]
+                    a_rs, a_ks = a.t.stride[1] // es, 1
                 else:
                     pack_rows(a, leaf, g, m + i, rows, k, k + depth, a_block)
                     rows_at = a_block
-                    a_rs, a_ks, a_panel = 1, mr, mr * depth * es
-                columns = count if job.to_output else round_up(count, nr)
+                    a_rs, a_ks = 1, mr
+                columns = count if job.to_output else round_up(count, nr // 2)
                 if job.direct != NULL:
-                    direct_block(
-                        job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs,
-                        rows, columns, bias + i * es if bias != NULL else NULL,
-                        plane + i * out.stride[1], line, p)
-                else:
-                    gemm_block(
-                        job, rows_at, a_rs, a_ks, a_panel, b, k, depth, c + i * c_rs * es, c_rs,
-                        rows, columns, bias + i * es if bias != NULL else NULL)
+                    offset = job.direct.offset + k
+                gemm_block(
+                    job, rows_at, a_rs, a_ks, b, offset, k > 0, depth, c + i * c_rs * es, c_rs,
+                    rows, columns, bias + i * es if bias != NULL else NULL,
+                    plane + i * out.stride[1], line, p)
                 i += job.mc
             k += job.kc
             if k >= job.depth:
@@ -667,11 +673,9 @@ cdef void weight_task(
                 p, count, gp)
             for panel in range(ceil_div(rows, nr)):
                 j = panel * nr
-                for row in range(ceil_div(depth, mr)):
-                    i = row * mr
-                    leaf.gemm(
-                        min(mr, depth - i), nr, count, b + i * PIXEL_TILE * es, PIXEL_TILE, 1,
-                        gp + j * count * es, nr, c + (i * ld + j) * es, ld, 1, NULL, 1)
+                leaf.gemm(
+                    depth, nr, count, b, PIXEL_TILE, 1, gp + j * count * es, nr, c + j * es, ld, 1,
+                    NULL, 1)
         for i in range(depth):
             if job.chunks == 1:
                 store_depth(job, g, m, k + i, c + i * ld * es, rows)

@@ -49,10 +49,11 @@ typedef struct leaf_table {
     ptrdiff_t esize;      /* bytes of the compute type */
     ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
 
-    /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m <= mr, j < n <= nr
-     * The micro-kernel.  a: element strides (a_rs, a_ks); b: rows of nr columns, b_ks elements
-     * apart, columns n..nr-1 readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over
-     * k in order; then it is added to bias[i] (or 0) when `add` is 0, else to c[i, j]. */
+    /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n <= nr
+     * The micro-kernel.  a: element strides (a_rs, a_ks), or with (1, mr) blocks of mr rows, each
+     * [k][mr], one after another; b: rows of nr columns, b_ks elements apart, columns n..nr-1
+     * readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over k in
+     * order; then it is added to bias[i] (or 0) when `add` is 0, else to c[i, j]. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                  ptrdiff_t a_ks, const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs,
                  ptrdiff_t c_cs, const void *bias, int add);

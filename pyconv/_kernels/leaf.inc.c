@@ -23,10 +23,20 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
  *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
+
+/* c[0 .. n-1] = (add ? c : start) + sum, with a stride: what is not whole vectors of a row. */
+INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, ptrdiff_t c_cs, T start, int add) {
+    ptrdiff_t j = 0;
+    if (c_cs == 1)
+        for (; j + VL <= n; j += VL)
+            VSTORE(c + j, VADD(add ? VLOAD(c + j) : VSET1(start), VLOAD(sum + j)));
+    for (; j < n; ++j) c[j * c_cs] = (add ? c[j * c_cs] : start) + sum[j];
+}
+
 INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
                             ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
-                            const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, ptrdiff_t c_cs,
-                            const T *bias, int add) {
+                            const int table, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs,
+                            ptrdiff_t c_cs, const T *bias, int add) {
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = VZERO();
@@ -37,7 +47,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         }
 
     for (; k > 0; --k) {
-        const T *row = b_at ? b + *b_at++ : b;
+        const T *row = table ? b + *b_at++ : b;
         if (nv > NV) { /* one of b at a time: there are not registers for all of them */
             VEC av[MR];
             UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
@@ -48,10 +58,10 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
             }
         } else {
             VEC bv[NV];
-            UNROLL for (int v = 0; v < NV; ++v) bv[v] = VLOAD(row + v * VL);
+            UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
             UNROLL for (int i = 0; i < rows; ++i) {
                 VEC av = VSET1(a[i * a_rs]);
-                UNROLL for (int v = 0; v < NV; ++v)
+                UNROLL for (int v = 0; v < nv; ++v)
                     acc[i * nv + v] = VFMA(av, bv[v], acc[i * nv + v]);
             }
         }
@@ -59,7 +69,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         b += b_ks;
     }
 
-    if (nv > NV || (n == NR && c_cs == 1)) {
+    if (nv > NV || (n == nv * VL && c_cs == 1)) {
         UNROLL for (int i = 0; i < rows; ++i) {
             T *row = c + i * c_rs;
             VEC start = VSET1(bias && !add ? bias[i] : (T)0);
@@ -71,59 +81,76 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         return;
     }
     T tile[MR][NR];
-    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
+    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv && v < NV; ++v)
         VSTORE(&tile[i][v * VL], acc[i * nv + v]);
-    for (int i = 0; i < rows; ++i) {
-        T *row = c + i * c_rs;
-        T start = bias && !add ? bias[i] : (T)0;
-        for (ptrdiff_t j = 0; j < n; ++j) row[j * c_cs] = (add ? row[j * c_cs] : start) + tile[i][j];
-    }
+    if (n > nv * VL) n = nv * VL; /* it never is: for the compiler */
+    for (int i = 0; i < rows; ++i)
+        NAME(add_rest)(n, tile[i], c + i * c_rs, c_cs, bias && !add ? bias[i] : (T)0, add);
 }
 
-/* One specialised body per row count, for packed A (a_rs == 1, a_ks == MR) and for A in place. */
-#define GEMM_CASE(rows, b_ks, b_at)                                                              \
-    case rows:                                                                                   \
-        if (a_rs == 1 && a_ks == MR)                                                             \
-            NAME(gemm_rows)(rows, NV, n, k, a, 1, MR, b, b_ks, b_at, c, c_rs, c_cs, bias, add);  \
-        else                                                                                     \
-            NAME(gemm_rows)(rows, NV, n, k, a, a_rs, a_ks, b, b_ks, b_at, c, c_rs, c_cs, bias,   \
-                            add);                                                                \
+/* One specialised body per row count; whole blocks of rows one after another. */
+#define GEMM_BODY(rows, nv) \
+    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, c, c_rs, c_cs, bias, add)
+
+#define GEMM_CASE(rows)      \
+    case rows:               \
+        GEMM_BODY(rows, nv); \
         return;
 
-#if MR > 6
-#define GEMM_CASES_ABOVE_4(b_ks, b_at)                                                           \
-    GEMM_CASE(5, b_ks, b_at)                                                                     \
-    GEMM_CASE(6, b_ks, b_at)                                                                     \
-    GEMM_CASE(7, b_ks, b_at)                                                                     \
-    GEMM_CASE(8, b_ks, b_at)                                                                     \
-    GEMM_CASE(9, b_ks, b_at)                                                                     \
-    GEMM_CASE(10, b_ks, b_at)                                                                    \
-    GEMM_CASE(11, b_ks, b_at)                                                                    \
-    GEMM_CASE(12, b_ks, b_at)                                                                    \
-    GEMM_CASE(13, b_ks, b_at)                                                                    \
-    GEMM_CASE(14, b_ks, b_at)
-#elif MR > 4
-#define GEMM_CASES_ABOVE_4(b_ks, b_at) GEMM_CASE(5, b_ks, b_at) GEMM_CASE(6, b_ks, b_at)
-#else
-#define GEMM_CASES_ABOVE_4(b_ks, b_at)
+INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
+                             const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
+                             const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
+                             T *c, ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
+    for (; m >= MR; m -= MR) {
+        GEMM_BODY(MR, nv);
+        a += a_panel;
+        c += MR * c_rs;
+        if (bias) bias += MR;
+    }
+    switch (m) {
+        GEMM_CASE(1)
+        GEMM_CASE(2)
+        GEMM_CASE(3)
+#if MR > 4
+        GEMM_CASE(4)
+        GEMM_CASE(5)
 #endif
+#if MR > 6
+        GEMM_CASE(6)
+        GEMM_CASE(7)
+        GEMM_CASE(8)
+        GEMM_CASE(9)
+        GEMM_CASE(10)
+        GEMM_CASE(11)
+        GEMM_CASE(12)
+        GEMM_CASE(13)
+#endif
+        default: return;
+    }
+}
+#undef GEMM_CASE
+#undef GEMM_BODY
 
-#define GEMM_CASES(b_ks, b_at)                                                                   \
-    GEMM_CASE(1, b_ks, b_at)                                                                     \
-    GEMM_CASE(2, b_ks, b_at)                                                                     \
-    GEMM_CASE(3, b_ks, b_at)                                                                     \
-    GEMM_CASE(4, b_ks, b_at)                                                                     \
-    GEMM_CASES_ABOVE_4(b_ks, b_at)
+/* Packed A (a_rs == 1, a_ks == MR) or A in place; half a panel of B where that is all there is. */
+#define GEMM(b_ks, table, b_at)                                                                   \
+    if (a_rs == 1 && a_ks == MR) {                                                                \
+        if (n <= NR / 2)                                                                          \
+            NAME(gemm_panel)(NV / 2, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs,    \
+                             c_cs, bias, add);                                                    \
+        else                                                                                      \
+            NAME(gemm_panel)(NV, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, c_cs,  \
+                             bias, add);                                                          \
+    } else {                                                                                      \
+        NAME(gemm_panel)(NV, m, n, k, a, a_rs, a_ks, MR * a_rs, b, b_ks, table, b_at, c, c_rs,    \
+                         c_cs, bias, add);                                                        \
+    }
 
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
                        ptrdiff_t a_ks, const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs,
                        ptrdiff_t c_cs, const void *bias_, int add) {
     const T *a = a_, *b = b_, *bias = bias_;
     T *c = c_;
-    switch (m) {
-        GEMM_CASES(b_ks, NULL)
-        default: return;
-    }
+    GEMM(b_ks, 0, NULL)
 }
 
 static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
@@ -133,24 +160,19 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
     T *c = c_;
     if (n > NR) { /* few rows: more columns keep the pipelines busy */
         if (m == 1)
-            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
-                            bias, add);
+            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
+                            c_cs, bias, add);
         else if (m == 2)
-            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
-                            bias, add);
+            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
+                            c_cs, bias, add);
         else
-            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, b_at, c, c_rs, c_cs,
-                            bias, add);
+            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
+                            c_cs, bias, add);
         return;
     }
-    switch (m) {
-        GEMM_CASES(0, b_at)
-        default: return;
-    }
+    GEMM(0, 1, b_at)
 }
-#undef GEMM_CASES
-#undef GEMM_CASES_ABOVE_4
-#undef GEMM_CASE
+#undef GEMM
 
 /* ---- Winograd F(4x4, 3x3) --------------------------------------------------------------------
  *        1   0  -5/2   0   1  0          1  1  1  1  1  0         1     0     0
