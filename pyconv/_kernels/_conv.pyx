@@ -17,6 +17,7 @@ from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
     implicit_gemm,
+    odd_lines,
     operand,
     pack_operand,
     packer,
@@ -30,7 +31,7 @@ from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 
 
 cdef enum:
-    PANELS_AT_ONCE = 4      # that make it worth to read inputs by rows
+    PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
 
 
 cdef void pack_segment(
@@ -107,10 +108,10 @@ cdef void pack_grid(
     row = p // q.out[2]
     while count > 0:
         o0, o1 = row // q.out[1], row % q.out[1]
-        length = min(count, q.out[2] - o2) // width * width
-        if (column == 0 and length >= PANELS_AT_ONCE * width and taps_inside(q, 0, o0, o0)
+        length = PANELS_AT_ONCE * width
+        if (column == 0 and length <= min(count, q.out[2] - o2) and taps_inside(q, 0, o0, o0)
                 and taps_inside(q, 1, o1, o1) and taps_inside(q, 2, o2, o2 + length - 1)):
-            pack_panels(q, src, o0, o1, o2, length // width, k0, k1, width, panel)
+            pack_panels(q, src, o0, o1, o2, PANELS_AT_ONCE, k0, k1, width, panel)
             panel += (k1 - k0) * length * es
         else:
             length = min(min(count, width - column), q.out[2] - o2)
@@ -134,13 +135,14 @@ cdef void pack_grid(
 #     [channel][position on axis 0][phase of axis 1][phase of axis 2][row][column]
 #
 # so that neighbouring outputs have neighbouring inputs, equally far away for every tap.  After an
-# output row come as many positions as the taps reach past it.
+# output row come as many positions as the taps reach past it, but for the zeros that one row ends
+# and the next begins with: those are there once.
 
 cdef enum:
     MOST_DEPTHS = 1 << 14       # in a table of offsets
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
+    BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
-    CACHE_SETS_BYTES = 1024     # channels that far apart, or a multiple, would evict each other
 
 
 cdef struct plane_axis:
@@ -154,12 +156,26 @@ cdef struct plane_grid:
     grid q                      # comes first: what reads a grid reads this
     planes layout
     plane_axis axis[3]
-    Py_ssize_t phase_size, channel_size, size   # elements: of a phase, a channel, a sample
+    Py_ssize_t pitch            # elements from one row of a phase to the next,
+    Py_ssize_t phase_size, channel_size, size   # of a phase, a channel, a sample
 
 
 cdef Py_ssize_t tap_position(const plane_grid* s, int axis, Py_ssize_t tap) noexcept nogil:
     """Input positions from the first tap of output 0, whatever the sign of the dilation."""
     return s.q.offset[axis] + tap * s.q.dilation[axis] - s.axis[axis].low
+
+
+cdef Py_ssize_t shared_zeros(const plane_grid* s) noexcept nogil:
+    """Positions on the last axis where each row may begin before the one above it ends."""
+    cdef const plane_axis* x = &s.axis[2]
+    cdef Py_ssize_t r, left, right, shared = x.extent - s.q.out[2]
+    if s.q.mode != PAD_ZEROS:
+        return 0
+    for r in range(x.phases):
+        inside(x.low + r, x.step, x.extent, s.q.x.shape[4], &left, &right)
+        if left < right:
+            shared = min(shared, min(left, x.extent - right))
+    return shared
 
 
 cdef bint describe_planes(plane_grid* s) noexcept nogil:
@@ -183,16 +199,15 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
         cells *= <double>axis.phases * axis.extent
     if cells > <double>(1 << 40):
         return False
-    s.phase_size = s.axis[1].extent * s.axis[2].extent
-    s.channel_size = round_up(
-        s.axis[0].extent * s.axis[1].phases * s.axis[2].phases * s.phase_size, 16)
-    if s.channel_size * s.q.leaf.esize % CACHE_SETS_BYTES == 0:
-        s.channel_size += 16
+    s.pitch = s.axis[2].extent - shared_zeros(s)
+    s.phase_size = s.axis[1].extent * s.pitch + s.axis[2].extent - s.pitch
+    s.channel_size = odd_lines(
+        s.axis[0].extent * s.axis[1].phases * s.axis[2].phases * s.phase_size, s.q.leaf.esize)
     s.size = s.q.x.shape[1] * s.channel_size + s.q.leaf.nr
     s.layout.group_stride = s.q.channels * s.channel_size
     s.layout.lines = s.q.out[0]
     s.layout.line_stride = s.q.stride[0] * s.axis[1].phases * s.axis[2].phases * s.phase_size
-    s.layout.pitch = s.axis[2].extent
+    s.layout.pitch = s.pitch
     s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
     return True
 
@@ -200,7 +215,8 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
 cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
     """Whether copying samples into planes costs less than packing each depth of each pixel.
 
-    In multiply-adds of one row and 16 pixels, as in `split_threads`: an element moved is worth 5.
+    In multiply-adds of one row and 16 pixels, as in `split_threads`: 16 elements packed are worth
+    16, those moved in longer rows 5.
     """
     cdef Py_ssize_t nr = s.q.leaf.nr, pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
     cdef double computed = <double>s.layout.lines * round_up(s.layout.length, nr)
@@ -210,7 +226,24 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
     cdef double copied = <double>s.channel_size * s.q.channels + across * pixels * rows
     if depth == 0 or depth > MOST_DEPTHS:
         return False
-    return computed * rows * depth + 5 * copied < round_up(pixels, nr) * depth * (rows + 5.0)
+    return computed * rows * depth + 5 * copied < round_up(pixels, nr) * depth * (rows + 16.0)
+
+
+cdef bint fit_band(
+    plane_grid* s, Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t limit
+) noexcept nogil:
+    """Halve the outputs until the planes they need fit; False if packing is better then."""
+    cdef int axis = 0
+    limit = min(limit, <Py_ssize_t>BAND_BYTES)
+    while describe_planes(s):
+        if s.size * s.q.leaf.esize <= limit:
+            return planes_pay(s, rows, depth)
+        while axis < 2 and s.q.out[axis] <= 1:
+            axis += 1
+        if s.q.out[axis] <= 1:
+            break
+        s.q.out[axis] = (s.q.out[axis] + 1) // 2
+    return False
 
 
 cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
@@ -224,7 +257,7 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
                 at = tap_position(s, 0, t0)
                 at = at * y.phases + tap_position(s, 1, t1) % y.step
                 at = at * x.phases + tap_position(s, 2, t2) % x.step
-                offset[k] = (at * s.phase_size + tap_position(s, 1, t1) // y.step * x.extent
+                offset[k] = (at * s.phase_size + tap_position(s, 1, t1) // y.step * s.pitch
                              + tap_position(s, 2, t2) // x.step)
                 k += 1
     for k in range(taps, depth):
@@ -257,7 +290,8 @@ cdef void fill_channels(
                             q, dst, s.channel_size,
                             src + i0 * q.x.stride[2] + i1 * q.x.stride[3], count,
                             x.low + r2, x.step, x.extent)
-                    dst += x.extent * q.leaf.esize
+                    dst += s.pitch * q.leaf.esize
+                dst += (x.extent - s.pitch) * q.leaf.esize
 
 
 cdef void fill_channel(const plane_grid* s, const char* src, char* dst) noexcept nogil:
@@ -273,7 +307,7 @@ cdef void fill_channel(const plane_grid* s, const char* src, char* dst) noexcept
                 inside(x.low + r2, x.step, x.extent, q.x.shape[4], &left, &right)
                 if 0 <= i0 < q.x.shape[2] and top < bottom and left < right:
                     q.leaf.load[q.x.storage](
-                        dst + (top * x.extent + left) * es, x.extent,
+                        dst + (top * s.pitch + left) * es, s.pitch,
                         src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
                         + (x.low + r2 + left * x.step) * q.x.stride[4],
                         y.step * q.x.stride[3], x.step * q.x.stride[4], bottom - top, right - left)
@@ -370,7 +404,11 @@ def correlate(
     cdef operand a
     cdef tensor result
     cdef Workspace offsets
-    cdef Py_ssize_t taken = 0
+    cdef plane_grid whole
+    cdef tensor part
+    cdef Py_ssize_t taken, used, o0, o1, o2
+    cdef Py_ssize_t[3] first
+    cdef int i
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
@@ -382,14 +420,32 @@ def correlate(
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
-    if (budget >= LEAST_WORKSPACE and describe_planes(&s) and planes_pay(&s, a.rows, a.depth)
-            and s.size * table.esize <= budget // 2):
-        taken = a.depth * sizeof(Py_ssize_t)
-        offsets = Workspace(taken)
-        fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
-        pk.prepare, pk.sample_bytes, pk.direct = fill_planes, s.size * table.esize, &s.layout
-    return taken + implicit_gemm(
-        operator, &pk, &a, &result, bias, table, threads, budget - taken, measure)
+    if not (budget >= LEAST_WORKSPACE and fit_band(&s, a.rows, a.depth, budget // 2)):
+        q.out[0], q.out[1], q.out[2] = result.shape[2], result.shape[3], result.shape[4]
+        return implicit_gemm(operator, &pk, &a, &result, bias, table, threads, budget, measure)
+    taken = a.depth * sizeof(Py_ssize_t)
+    offsets = Workspace(taken)
+    whole, s.layout.offset = s, <Py_ssize_t*>offsets.data
+    part, used = result, 0
+    pk.prepare, pk.direct = fill_planes, &s.layout
+    for o0 in range(0, result.shape[2], whole.q.out[0]):
+        for o1 in range(0, result.shape[3], whole.q.out[1]):
+            for o2 in range(0, result.shape[4], whole.q.out[2]):
+                first[0], first[1], first[2] = o0, o1, o2
+                part.data = result.data
+                for i in range(3):
+                    s.q.offset[i] = whole.q.offset[i] + first[i] * s.q.stride[i]
+                    s.q.out[i] = min(whole.q.out[i], result.shape[2 + i] - first[i])
+                    part.shape[2 + i] = s.q.out[i]
+                    part.data += first[i] * result.stride[2 + i]
+                describe_planes(&s)
+                fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
+                pk.sample_bytes = s.size * table.esize
+                used = max(used, implicit_gemm(
+                    operator, &pk, &a, &part, bias, table, threads, budget - taken, measure))
+                if measure:
+                    return taken + used     # the first is the largest
+    return taken + used
 
 
 def weight_gradient(

@@ -216,7 +216,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
 
 
 cdef Py_ssize_t odd_lines(Py_ssize_t columns, Py_ssize_t es) noexcept nogil:
-    """At least so many elements: an odd number of cache lines, so that rows do not evict each other."""
+    """At least so many elements, an odd number of cache lines: rows do not evict each other."""
     return (ceil_div(columns * es, CACHE_LINE) | 1) * CACHE_LINE // es
 
 
@@ -643,10 +643,10 @@ cdef void weight_task(
     cdef const weight_job* job = <const weight_job*>ctx
     cdef const leaf_table* leaf = job.leaf
     cdef const tensor* grad = job.grad
-    cdef Py_ssize_t nr = leaf.nr, mr = leaf.mr, es = leaf.esize
+    cdef Py_ssize_t nr = leaf.nr, es = leaf.esize
     cdef Py_ssize_t k_blocks = ceil_div(job.depth, job.kb), m_blocks = ceil_div(job.rows, job.mb)
     cdef Py_ssize_t task, rest, chunk, g, m, k, rows, depth, ld, tile, n, p, count, i, j
-    cdef Py_ssize_t panel, row
+    cdef Py_ssize_t panel
     cdef char* b = scratch
     cdef char* gp = b + job.b_bytes
     cdef char* c = gp + job.g_bytes

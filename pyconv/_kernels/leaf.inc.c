@@ -35,8 +35,8 @@ INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, ptrdiff_t c_cs, T st
 
 INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
                             ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
-                            const int table, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs,
-                            ptrdiff_t c_cs, const T *bias, int add) {
+                            const int table, const ptrdiff_t *b_at, const int ahead, T *c,
+                            ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = VZERO();
@@ -48,6 +48,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
 
     for (; k > 0; --k) {
         const T *row = table ? b + *b_at++ : b;
+        if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
         if (nv > NV) { /* one of b at a time: there are not registers for all of them */
             VEC av[MR];
             UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
@@ -81,28 +82,33 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         return;
     }
     T tile[MR][NR];
-    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv && v < NV; ++v)
-        VSTORE(&tile[i][v * VL], acc[i * nv + v]);
-    if (n > nv * VL) n = nv * VL; /* it never is: for the compiler */
+    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
+        VSTORE(&tile[i][v * VL], v < nv ? acc[i * nv + v] : VZERO());
     for (int i = 0; i < rows; ++i)
         NAME(add_rest)(n, tile[i], c + i * c_rs, c_cs, bias && !add ? bias[i] : (T)0, add);
 }
 
 /* One specialised body per row count; whole blocks of rows one after another. */
-#define GEMM_BODY(rows, nv) \
-    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, c, c_rs, c_cs, bias, add)
+#define GEMM_BODY(rows, ahead)                                                                     \
+    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, c_cs, bias, \
+                    add)
 
-#define GEMM_CASE(rows)      \
-    case rows:               \
-        GEMM_BODY(rows, nv); \
+#define GEMM_CASE(rows)     \
+    case rows:              \
+        GEMM_BODY(rows, 0); \
         return;
 
 INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
                              const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
                              const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
                              T *c, ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
+    int first = table; /* while it is at it, inputs that lie apart come nearer */
     for (; m >= MR; m -= MR) {
-        GEMM_BODY(MR, nv);
+        if (first)
+            GEMM_BODY(MR, 1);
+        else
+            GEMM_BODY(MR, 0);
+        first = 0;
         a += a_panel;
         c += MR * c_rs;
         if (bias) bias += MR;
@@ -160,14 +166,14 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
     T *c = c_;
     if (n > NR) { /* few rows: more columns keep the pipelines busy */
         if (m == 1)
-            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
-                            c_cs, bias, add);
+            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
+                            c_rs, c_cs, bias, add);
         else if (m == 2)
-            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
-                            c_cs, bias, add);
+            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
+                            c_rs, c_cs, bias, add);
         else
-            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, c, c_rs,
-                            c_cs, bias, add);
+            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
+                            c_rs, c_cs, bias, add);
         return;
     }
     GEMM(0, 1, b_at)
