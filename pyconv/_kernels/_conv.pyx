@@ -15,6 +15,7 @@ from libc.string cimport memset
 from pyconv._kernels._cpu cimport leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
+    depth_block,
     describe_operand,
     implicit_gemm,
     odd_lines,
@@ -212,21 +213,34 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
     return True
 
 
+cdef double in_panels(const plane_grid* s, Py_ssize_t pixels) noexcept nogil:
+    """Pixels that are computed for so many: whole panels, and half of one takes 2/3 of its time."""
+    cdef Py_ssize_t nr = s.q.leaf.nr, rest = pixels % nr
+    return pixels - rest + nr * (0 if rest == 0 else 2 / 3.0 if 2 * rest <= nr else 1)
+
+
 cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
     """Whether copying samples into planes costs less than packing each depth of each pixel.
 
-    In multiply-adds of one row and 16 pixels, as in `split_threads`: 16 elements packed are worth
-    16, those moved in longer rows 5.
+    In multiply-adds.  The micro-kernel is 5 % slower where inputs lie apart; an element moved in
+    long rows is worth 5, every second one 10; one that is packed 10, and more where a tap has few
+    channels in a block of depths, or a panel several output rows.
     """
-    cdef Py_ssize_t nr = s.q.leaf.nr, pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
-    cdef double computed = <double>s.layout.lines * round_up(s.layout.length, nr)
+    cdef Py_ssize_t pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
+    cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
+    cdef double computed = s.layout.lines * in_panels(s, s.layout.length)
     # Results of panels that lie across the end of a row are copied once more.
     cdef double across = <double>(
-        s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - nr + 1)) / s.layout.pitch
+        s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - s.q.leaf.nr + 1)) / s.layout.pitch
     cdef double copied = <double>s.channel_size * s.q.channels + across * pixels * rows
+    cdef double packed = 10 + 30.0 * taps / max(taps, depth_block(depth))
     if depth == 0 or depth > MOST_DEPTHS:
         return False
-    return computed * rows * depth + 5 * copied < round_up(pixels, nr) * depth * (rows + 16.0)
+    packed *= 1 + <double>s.q.leaf.nr / s.q.out[2]
+    if s.q.stride[2] != 1:
+        copied *= 2
+    return 1.05 * computed * rows * depth + 5 * copied < depth * (
+        in_panels(s, pixels) * rows + pixels * packed)
 
 
 cdef bint fit_band(
