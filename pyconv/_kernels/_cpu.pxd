@@ -49,6 +49,9 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             Py_ssize_t a_ks, const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs,
             Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
+        void (*gemm_narrow)(
+            Py_ssize_t m, Py_ssize_t k, const void* a, Py_ssize_t block, const void* b,
+            Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
         void (*taps)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,

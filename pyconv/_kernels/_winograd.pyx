@@ -271,7 +271,8 @@ cdef void multiply(
     """M of one place and rows m .. m+rows-1 of those at hand; m is a multiple of mr."""
     cdef const leaf_table* table = job.leaf
     cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr, kc = depth_block(job.depth)
-    cdef Py_ssize_t k = 0, depth, panel, i, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t k = 0, depth, t, i, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t tiles = job.last - job.first
     cdef const char* u = job.u + ((job.group + g) * job.places + f) * job.u_place * es
     cdef const char* v = job.v + (g * job.places + f) * job.v_place * es
     cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.capacity) * es
@@ -279,14 +280,24 @@ cdef void multiply(
     while k < job.depth:
         depth = min(kc, job.depth - k)
         a = u + (k * all_rows + (job.some_row + m) * depth) * es
-        for panel in range(ceil_div(job.last - job.first, nr)):
+        t = 0
+        while t < tiles:
             i = 0
+            if tiles - t <= table.vl:
+                while i < rows:
+                    table.gemm_narrow(
+                        min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
+                        v + (k * job.pitch + t) * es, job.pitch,
+                        result + (i * job.capacity + t) * es, job.capacity, k > 0)
+                    i += 2 * mr
+                break
             while i < rows:
                 table.gemm(
                     min(mr, rows - i), nr, depth, a + i * depth * es, 1, mr,
-                    v + (k * job.pitch + panel * nr) * es, job.pitch,
-                    result + (i * job.capacity + panel * nr) * es, job.capacity, 1, NULL, k > 0)
+                    v + (k * job.pitch + t) * es, job.pitch,
+                    result + (i * job.capacity + t) * es, job.capacity, 1, NULL, k > 0)
                 i += mr
+            t += nr
         k += depth
 
 
@@ -502,7 +513,7 @@ cdef size_t scratch_of(winograd_job* job) noexcept nogil:
 
 
 cdef Py_ssize_t shared_bytes(const winograd_job* job) noexcept nogil:
-    return job.v_bytes + job.m_bytes + job.table_bytes + 3 * 64
+    return job.v_bytes + job.m_bytes + job.table_bytes + 64
 
 
 cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
@@ -576,7 +587,8 @@ def correlate(
     cdef grid q
     cdef tensor w, result
     cdef winograd_job job
-    cdef Workspace held_bias = None, held_weights = None, held_v, held_m, table_of
+    cdef Workspace held_bias = None, held
+    cdef size_t u_bytes = 0
     cdef const leaf_table* table = leaf(compute) if packed is None else packed.leaf
     cdef Py_ssize_t fixed = 0, shortfall, each, axis
     cdef size_t scratch
@@ -612,7 +624,8 @@ def correlate(
         # as many rows at a time as a quarter of the workspace has room for
         each = weight_bytes(&w, tile, table.mr, table)
         job.rows = min(job.all_rows, max(<Py_ssize_t>1, budget // 4 // each) * table.mr)
-        fixed += weight_bytes(&w, tile, job.rows, table) + 64
+        u_bytes = aligned(weight_bytes(&w, tile, job.rows, table))
+        fixed += u_bytes
     scratch = fit_blocks(&job, &threads, budget - fixed)
     shortfall = fixed + shared_bytes(&job) + threads * <Py_ssize_t>(aligned(scratch) + 128) - budget
     if shortfall > 0:
@@ -622,20 +635,18 @@ def correlate(
     if bias is not None:
         held_bias = load_bias(bias, table, compute)
         job.bias = held_bias.data
-    held_v, held_m = Workspace(job.v_bytes), Workspace(job.m_bytes)
-    table_of = Workspace(job.table_bytes)
-    job.v, job.result, job.pieces = held_v.data, held_m.data, <piece*>table_of.data
-    job.at = <Py_ssize_t*>(table_of.data + job.capacity * sizeof(piece))
-    if packed is None:
-        held_weights = Workspace(weight_bytes(&w, tile, job.rows, table))
-        job.u = held_weights.data
-    else:
-        job.u = packed.store.data
+    # One block, which the C library keeps from call to call as it does not several.
+    held = Workspace(u_bytes + job.v_bytes + job.m_bytes + job.table_bytes)
+    job.u = packed.store.data if packed is not None else held.data
+    job.v = held.data + u_bytes
+    job.result = job.v + job.v_bytes
+    job.pieces = <piece*>(job.result + job.m_bytes)
+    job.at = <Py_ssize_t*>(job.pieces + job.capacity)
     while job.row < job.all_rows:
         job.rows = min(job.rows, job.all_rows - job.row)
         job.u_place = weight_place(&w, job.rows, table)
         if packed is None:
-            transform_weights(&w, tile, job.row, job.rows, table, threads, held_weights.data)
+            transform_weights(&w, tile, job.row, job.rows, table, threads, held.data)
         convolve_rows(&job, threads, scratch)
         job.row += job.rows
     return budget + shortfall

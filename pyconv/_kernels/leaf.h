@@ -90,6 +90,11 @@ typedef struct leaf_table {
                     ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     ptrdiff_t c_cs, const void *bias, int add);
 
+    /* The same for one vector of columns and up to 2 * mr rows, in packed blocks of mr that are
+     * `block` elements apart; with c_cs == 1 and no bias. */
+    void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t block, const void *b,
+                        ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
+
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
      * for r < rows, j < cols: columns and taps in order, then the bias.  Columns with more taps

@@ -174,6 +174,58 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 }
 #undef GEMM
 
+/* One vector of columns: twice the rows, for as many chains of multiply-adds.
+ *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
+INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, const T *a,
+                                   const T *a_more, const T *b, ptrdiff_t b_ks, T *c,
+                                   ptrdiff_t c_rs, int add) {
+    VEC acc[2 * MR];
+    UNROLL for (int i = 0; i < rows; ++i) acc[i] = VZERO();
+    UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VZERO();
+    for (; k > 0; --k) {
+        VEC bv = VLOAD(b);
+        UNROLL for (int i = 0; i < rows; ++i) acc[i] = VFMA(VSET1(a[i]), bv, acc[i]);
+        UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VFMA(VSET1(a_more[i]), bv, acc[MR + i]);
+        a += MR;
+        a_more += MR;
+        b += b_ks;
+    }
+    UNROLL for (int i = 0; i < rows; ++i)
+        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[i]));
+    c += MR * c_rs;
+    UNROLL for (int i = 0; i < more; ++i)
+        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[MR + i]));
+}
+
+#define NARROW_CASE(m)                                                                           \
+    case m:                                                                                      \
+        NAME(gemm_narrow_rows)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a, a + block, b, \
+                               b_ks, c, c_rs, add);                                              \
+        return;
+#define NARROW_CASES(m) NARROW_CASE(m) NARROW_CASE(m + 1) NARROW_CASE(m + 2) NARROW_CASE(m + 3)
+
+static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t block,
+                              const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs, int add) {
+    const T *a = a_, *b = b_;
+    T *c = c_;
+    switch (m) {
+        NARROW_CASES(1)
+        NARROW_CASES(5)
+#if MR > 4
+        NARROW_CASES(9)
+#endif
+#if MR > 6
+        NARROW_CASES(13)
+        NARROW_CASES(17)
+        NARROW_CASES(21)
+        NARROW_CASES(25)
+#endif
+        default: return;
+    }
+}
+#undef NARROW_CASES
+#undef NARROW_CASE
+
 /* ---- Winograd F(m x m, 3x3), m = 2 or 4 -----------------------------------------------------
  * Tiles of m x m outputs of d x d inputs, d = m + 2, and d * d products for each pair of channels.
  *
@@ -921,6 +973,7 @@ const leaf_table NAME(leaf_table) = {
     .vl = VL,
     .gemm = NAME(gemm),
     .gemm_at = NAME(gemm_at),
+    .gemm_narrow = NAME(gemm_narrow),
     .winograd = {{NAME(winograd_rows_2), NAME(winograd_columns_2), NAME(winograd_output_2),
                   NAME(winograd_weights_2)},
                  {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
