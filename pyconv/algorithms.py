@@ -104,6 +104,11 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     return products + inputs + OUTPUT * tiles * rows + WEIGHT * PLACES * depth * rows
 
 
+def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> int:
+    """Outputs along a side of the tiles: 4, for F(4x4, 3x3), or 2."""
+    return 4
+
+
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster than ``"direct"`` F(4x4, 3x3) is; 0 where it is not for the shape."""
     if not winograd_takes(axes) or _few_channels(rows, channels):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -167,6 +168,13 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
+# The kernel for tiles of so many outputs along an axis, and what puts weights into its order.
+_WINOGRAD = {
+    tile: (partial(_winograd.correlate, tile), partial(_winograd.pack_weights, tile))
+    for tile in (2, 4)
+}
+
+
 def _descriptor(
     weight_shape: Sequence[int],
     stride: Sequence[int],
@@ -189,8 +197,8 @@ def describe(
     """
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
-        pack = _winograd.pack_weights
-        return Descriptor(_winograd.correlate, pack, *numbers(axes), mode)
+        kernel, pack = _WINOGRAD[algorithms.winograd_tile(axes, *weight_shape[1:3])]
+        return Descriptor(kernel, pack, *numbers(axes), mode)
     return _descriptor(weight_shape, *numbers(axes), mode)
 
 

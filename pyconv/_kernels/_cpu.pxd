@@ -22,11 +22,25 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t weight
         Py_ssize_t taps
 
+    ctypedef struct leaf_winograd:
+        void (*rows)(
+            Py_ssize_t cols, const void* const* src, void* dst, Py_ssize_t rs) noexcept nogil
+        void (*columns)(
+            Py_ssize_t tiles, const void* src, Py_ssize_t rs, const Py_ssize_t* at,
+            Py_ssize_t step, void* dst, Py_ssize_t fs) noexcept nogil
+        void (*output)(
+            Py_ssize_t tiles, const void* src, Py_ssize_t fs, const void* bias, void* dst,
+            Py_ssize_t rs, Py_ssize_t cs) noexcept nogil
+        void (*weights)(
+            Py_ssize_t rows, Py_ssize_t depths, const void* src, Py_ssize_t ld, void* dst,
+            Py_ssize_t fs) noexcept nogil
+
     ctypedef struct leaf_table:
         const char* isa
         Py_ssize_t esize
         Py_ssize_t mr
         Py_ssize_t nr
+        Py_ssize_t vl
         void (*gemm)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             Py_ssize_t a_ks, const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs,
@@ -35,19 +49,14 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             Py_ssize_t a_ks, const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs,
             Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
+        void (*gemm_narrow)(
+            Py_ssize_t m, Py_ssize_t k, const void* a, Py_ssize_t block, const void* b,
+            Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
         void (*taps)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
             void* dst, Py_ssize_t dst_rs) noexcept nogil
-        void (*winograd_input)(
-            Py_ssize_t tiles, const void* src, Py_ssize_t rs, void* dst, Py_ssize_t fs,
-            void* own) noexcept nogil
-        void (*winograd_output)(
-            Py_ssize_t tiles, const void* src, Py_ssize_t fs, const void* bias, void* dst,
-            Py_ssize_t rs) noexcept nogil
-        void (*winograd_weights)(
-            Py_ssize_t n, const void* src, Py_ssize_t ld, void* dst,
-            Py_ssize_t fs) noexcept nogil
+        leaf_winograd winograd[2]
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
             void* acc) noexcept nogil

@@ -9,8 +9,9 @@ class TransformedWeights:
     @property
     def nbytes(self) -> int: ...
 
-def pack_weights(weight: Array, compute: int, threads: int) -> TransformedWeights: ...
+def pack_weights(tile: int, weight: Array, compute: int, threads: int) -> TransformedWeights: ...
 def correlate(
+    tile: int,
     operator: str,
     x: Array,
     weight: Array,

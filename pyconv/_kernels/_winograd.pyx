@@ -1,231 +1,399 @@
-"""Convolution with 3x3 kernels at stride 1 by Winograd's F(4x4, 3x3): a quarter of the products.
+"""Convolution with 3x3 kernels at stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3).
 
-The outputs are taken in tiles of 4x4, each from 6x6 inputs d.  With the matrices of leaf.inc.c::
+The outputs are taken in tiles of m x m, each from d x d inputs, d = m + 2.  With the matrices of
+leaf.inc.c::
 
-    out tile = At [ sum over k of (G w[m, k] Gt) * (Bt d[k] B) ] A       (* by elements)
+    out tile = At [ sum over k of (G w[m, k] Gt) * (Bt x[k] B) ] A       (* by elements)
 
 with depth k = (t0, c): taps of the first axis, on which nothing is transformed, and channels.  The
-sums over k are 36 matrix products, one for each place f in a transformed tile.
+sums over k are d * d matrix products, one for each place f in a transformed tile: 4 products for
+each output and pair of channels with m = 2, 2.25 with m = 4, instead of 9.
 
-    for each block of T tiles                  (threads share out the blocks, or the rows)
-        V[f][k][tile] = Bt d B                 every input tile, transformed once
+    for each block of T tiles, of all samples
+        V[f][k][tile] = Bt x B              threads share out the depths k
         for each block of rows m
-            for each f
-                M[f][m][tile] = sum over k of U[f][m][k] * V[f][k][tile]      the micro-kernel
-            out = At M A + bias
+            M[f][m][tile] = sum over k of U[f][m][k] * V[f][k][tile]      the places f, and rows
+            out = At M A + bias                                           the rows
 
-A dilated convolution is one for each residue class of its outputs, modulo the dilations, of inputs
-as far apart: the classes are numbered along with the tiles.
+Tiles are numbered along the lines of the result.  A dilated convolution is one for each residue
+class of its outputs modulo the dilations, of inputs as far apart.  Neighbouring tiles are then of
+neighbouring classes, and so are neighbouring inputs; of few classes, each one's are brought
+together for the lanes of a vector to be full.
 """
 
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport leaf, leaf_table
+from pyconv._kernels._cpu cimport leaf, leaf_table, leaf_winograd
 from pyconv._kernels._gemm cimport depth_block, load_bias
-from pyconv._kernels._grid cimport fill_grid, grid, load_run
-from pyconv._kernels._integers cimport ceil_div, round_up
+from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run
+from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
-from pyconv._kernels._tensor cimport describe, source_index, tensor
+from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
 
 cdef enum:
-    PLACES = 36                 # in a transformed tile
-    CACHE_BYTES = 4096 * 1024   # V and M of a block of tiles
-    MOST_TILES = 96             # in a block
-    ROW_BLOCK = 96              # rows of M at a time
-    CHANNELS = 16               # loaded together
+    CACHE_BYTES = 6144 * 1024   # V and M of a block of tiles: some of the last level's cache
+    MOST_TILES = 256            # in a block
+    LEAST_TILES = 64            # for which U is worth being read, whatever the cache
+    MOST_ROWS = 384             # of U: those of a block of KC stay in L2 for all tiles
+    LEAST_ROWS = 96
+    CHANNELS = 16               # loaded together where they lie next to each other: a cache line
     SLACK = 64                  # elements that leaves may touch beyond the last
-    TAP_LINE = 16               # room for one tap of mr kernels
     DEPTHS = 16                 # of weights, transformed together
 
 
 cdef struct weight_job:
     const leaf_table* leaf
+    const leaf_winograd* form
     const tensor* weight        # (G, M, C, T0, 3, 3)
-    char* u                     # [g][f][row block][k][mr]
+    char* u                     # [g][f][block of KC][row block][k][mr]
+    Py_ssize_t places, u_place
     Py_ssize_t row, rows        # which of the M
+
+
+# Tiles in one line of the result: `classes` next to each other, and that in `steps` steps.
+cdef struct piece:
+    Py_ssize_t n
+    Py_ssize_t o[3]             # first output
+    Py_ssize_t first            # tile of the block
+    Py_ssize_t classes, steps   # more than one step: with all classes
+    Py_ssize_t length           # inputs of a class
+    Py_ssize_t column           # where its inputs are in a line of `columns`,
+    Py_ssize_t inputs           # ... how many,
+    Py_ssize_t together         # ... and of these next to each other in the array
+    Py_ssize_t rows             # of outputs: of tiles at the end, not all are in the result
 
 
 cdef struct winograd_job:
     const leaf_table* leaf
+    const leaf_winograd* form
     const grid* q
     const tensor* out           # (N, G*M, O0, O1, O2)
     const char* bias            # or NULL
-    const char* u               # [g][f][row block][k][mr] of rows row .. row+rows-1
+    const char* u               # [g][f][block of KC][row block][k][mr] of rows row .. row+rows-1
+    char* v                     # [g][f][k][tile]
+    char* result                # [g][f][row][tile]: M
+    int compute
+    Py_ssize_t m, d, places
     Py_ssize_t row, rows
     Py_ssize_t all_rows, groups, depth
     Py_ssize_t classes[2]       # residue classes of the outputs along the last two axes
     Py_ssize_t across[2]        # tiles of one class along them
-    Py_ssize_t tiles            # of a sample and group
-    Py_ssize_t panels           # of nr tiles
-    Py_ssize_t blocks           # of a sample and group
-    Py_ssize_t row_splits
-    Py_ssize_t capacity         # most tiles of a block
-    Py_ssize_t row_block
+    bint dilated                # along the last axis,
+    bint by_class               # ... with so few classes that each one's inputs are put together
+    bint in_place               # whether the inputs may be read where they are
+    Py_ssize_t channels_at_once
+    Py_ssize_t tiles, panels    # of all samples; panels of nr tiles
+    Py_ssize_t blocks           # of tiles
+    Py_ssize_t capacity         # tiles of a block, at most
+    Py_ssize_t row_block, group_block
     Py_ssize_t pitch            # elements from one row of V to the next,
-    Py_ssize_t v_place, m_place  # ... and from one place to the next, in V and in M
-    Py_ssize_t line             # of a row of inputs, elements
-    size_t v_bytes, m_bytes, line_bytes, y_bytes, own_bytes
+    Py_ssize_t u_place, v_place, m_place    # ... from one place to the next
+    Py_ssize_t width            # of a line of `columns`
+    size_t v_bytes, m_bytes, table_bytes
+    size_t line_bytes, column_bytes, y_bytes
+    # the block at hand
+    Py_ssize_t first, last      # tiles
+    Py_ssize_t group, some_groups
+    Py_ssize_t some_row, some_rows
+    piece* pieces
+    Py_ssize_t count
+    Py_ssize_t* at              # first column of each tile, in a line of `columns`
 
 
-# A run of tiles that lie side by side: where its first output is, and how many there are of them.
-cdef struct tile_run:
-    Py_ssize_t tiles
-    Py_ssize_t o[3]             # first output
-    Py_ssize_t rows, columns    # outputs, in steps of the dilations
+# ---- inputs -----------------------------------------------------------------------------------
 
-
-cdef void find_run(
-    const winograd_job* job, Py_ssize_t tile, Py_ssize_t last, tile_run* r
-) noexcept nogil:
+cdef void find_pieces(winograd_job* job) noexcept nogil:
+    """Those of tiles first .. last-1."""
     cdef const grid* q = job.q
-    cdef Py_ssize_t along = tile % job.across[1], rest = tile // job.across[1]
-    cdef Py_ssize_t down = rest % job.across[0], left
-    r.tiles = min(job.across[1] - along, last - tile)
-    rest //= job.across[0]
-    r.o[2] = rest % job.classes[1] + 4 * along * q.dilation[2]
-    rest //= job.classes[1]
-    r.o[1] = rest % job.classes[0] + 4 * down * q.dilation[1]
-    r.o[0] = rest // job.classes[0]
-    left = ceil_div(q.out[1] - r.o[1], q.dilation[1]) if r.o[1] < q.out[1] else 0
-    r.rows = min(<Py_ssize_t>4, left)
-    left = ceil_div(q.out[2] - r.o[2], q.dilation[2]) if r.o[2] < q.out[2] else 0
-    r.columns = min(4 * r.tiles, left)
+    cdef Py_ssize_t line = job.across[1] * job.classes[1], dilation = q.dilation[2]
+    cdef Py_ssize_t tile = job.first, along, rest, left, residue, step, column = 0, i
+    cdef piece* p
+    job.count = 0
+    while tile < job.last:
+        p = &job.pieces[job.count]
+        along, rest = tile % line, tile // line
+        residue, step = along % job.classes[1], along // job.classes[1]
+        left = min(line - along, job.last - tile)
+        p.classes, p.steps = min(job.classes[1] - residue, left), 1
+        if p.classes == dilation:
+            p.steps = left // dilation
+        p.length = job.m * p.steps + 2
+        p.inputs = p.length * p.classes
+        p.together = p.inputs if p.classes == dilation else p.classes
+        p.o[2] = step * job.m * dilation + residue
+        p.o[1] = rest % job.across[0] * job.m * q.dilation[1]
+        rest //= job.across[0]
+        p.o[1] += rest % job.classes[0]
+        rest //= job.classes[0]
+        p.o[0], p.n = rest % q.out[0], rest // q.out[0]
+        p.rows = ceil_div(q.out[1] - p.o[1], q.dilation[1]) if p.o[1] < q.out[1] else 0
+        p.rows = min(p.rows, job.m)
+        p.first, p.column = tile - job.first, column
+        for step in range(p.steps):
+            for residue in range(p.classes):
+                job.at[tile - job.first] = column + residue * p.length + step * job.m
+                tile += 1
+        column += p.inputs
+        job.count += 1
+    # tiles that fill a panel up: all zeros
+    for i in range(job.last - job.first, round_up(job.last - job.first, job.leaf.nr)):
+        job.at[i] = job.width - SLACK // 2
 
 
-cdef void transform_inputs(
-    const winograd_job* job, Py_ssize_t n, Py_ssize_t g, Py_ssize_t first, Py_ssize_t last,
-    char* v, char* lines, char* own
+cdef void load_piece(
+    const winograd_job* job, const piece* p, const char* plane, Py_ssize_t t0, Py_ssize_t channels,
+    char* lines, Py_ssize_t pitch
 ) noexcept nogil:
-    """V of tiles first .. last-1; the columns up to a whole panel are zero."""
+    """The d lines of inputs of `channels` channels, `pitch` elements from one to the next."""
     cdef const grid* q = job.q
-    cdef const leaf_table* table = job.leaf
-    cdef Py_ssize_t es = table.esize, tile = first, wide
-    cdef Py_ssize_t t0, c, count, i, j, i0, i1, k, f
-    cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
-    cdef const char* plane
-    cdef char* line
-    cdef tile_run r
-    while tile < last:
-        find_run(job, tile, last, &r)
-        wide = 4 * r.tiles + 2
-        for t0 in range(q.taps[0]):
-            i0 = source_index(
-                r.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
-            c = 0
-            while c < q.channels:
-                count = min(<Py_ssize_t>CHANNELS, q.channels - c)
-                plane = src + c * q.x.stride[1] + i0 * q.x.stride[2]
-                for i in range(6):
-                    i1 = source_index(
-                        r.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
-                    line = lines + i * job.line * es
-                    if i0 < 0 or i1 < 0:
-                        table.clear(line, 6 * job.line, count, wide)
-                    else:
-                        load_run(
-                            q, line, 6 * job.line, plane + i1 * q.x.stride[3], count,
-                            r.o[2] + q.offset[2], q.dilation[2], wide)
-                for j in range(count):
-                    table.winograd_input(
-                        r.tiles, lines + j * 6 * job.line * es, job.line,
-                        v + ((t0 * q.channels + c + j) * job.pitch + tile - first) * es,
-                        job.v_place, own)
-                c += count
-        tile += r.tiles
-    count = last - first
-    wide = round_up(count, table.nr) - count
-    if wide > 0:
-        for f in range(PLACES):
-            for k in range(job.depth):
-                memset(v + (f * job.v_place + k * job.pitch + count) * es, 0, wide * es)
+    cdef Py_ssize_t es = q.leaf.esize, i0, i1, i, j
+    plane += p.n * q.x.stride[0]
+    i0 = source_index(p.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+    for i in range(job.d):
+        i1 = source_index(p.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
+        if i0 < 0 or i1 < 0:
+            q.leaf.clear(lines, pitch, channels, p.inputs)
+        else:
+            for j in range(p.inputs // p.together):
+                load_run(
+                    q, lines + j * p.together * es, pitch,
+                    plane + i0 * q.x.stride[2] + i1 * q.x.stride[3], channels,
+                    p.o[2] + j * q.dilation[2] + q.offset[2], 1, p.together)
+        lines += job.width * es
 
 
-cdef void multiply(
-    const winograd_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t tiles,
-    const char* v, char* result
+cdef void transform_in_place(
+    const winograd_job* job, const piece* p, const char* plane, Py_ssize_t t0, const char* zeros,
+    char* lines, char* columns
 ) noexcept nogil:
-    """M of rows m .. m+rows-1 (m counts from `job.row`, in whole blocks of mr)."""
-    cdef const leaf_table* table = job.leaf
-    cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr, kc = depth_block(job.depth)
-    cdef Py_ssize_t f, k, depth, panel, i, blocks = ceil_div(job.rows, mr)
-    cdef const char* a
-    for f in range(PLACES):
-        a = job.u + ((g * PLACES + f) * blocks + m // mr) * job.depth * mr * es
-        k = 0
-        while k < job.depth:
-            depth = min(kc, job.depth - k)
-            for panel in range(ceil_div(tiles, nr)):
-                i = 0
-                while i < rows:
-                    table.gemm(
-                        min(mr, rows - i), nr, depth, a + (i * job.depth + k * mr) * es, 1, mr,
-                        v + (f * job.v_place + k * job.pitch + panel * nr) * es, job.pitch,
-                        result + (f * job.m_place + i * job.capacity + panel * nr) * es,
-                        job.capacity, 1, NULL, k > 0)
-                    i += mr
-            k += depth
-
-
-cdef void transform_outputs(
-    const winograd_job* job, Py_ssize_t n, Py_ssize_t channel, Py_ssize_t rows, Py_ssize_t first,
-    Py_ssize_t last, const char* result, char* y
-) noexcept nogil:
-    """Outputs of `rows` channels, from M."""
+    """Bt x of one channel's piece: lines are read where they are if they are whole vectors."""
     cdef const grid* q = job.q
-    cdef const leaf_table* table = job.leaf
-    cdef const tensor* out = job.out
-    cdef Py_ssize_t es = table.esize, i, tile, width = 4 * job.capacity
-    cdef double zero = 0        # in either type
-    cdef const char* bias = <const char*>&zero
-    cdef char* dst
-    cdef tile_run r
-    for i in range(rows):
-        if job.bias != NULL:
-            bias = job.bias + (channel + i) * es
-        table.winograd_output(
-            last - first, result + i * job.capacity * es, job.m_place, bias, y, width)
-        tile = first
-        while tile < last:
-            find_run(job, tile, last, &r)
-            if r.rows > 0 and r.columns > 0:
-                dst = (out.data + n * out.stride[0] + (channel + i) * out.stride[1]
-                       + r.o[0] * out.stride[2] + r.o[1] * out.stride[3] + r.o[2] * out.stride[4])
-                table.store[out.storage](
-                    dst, q.dilation[1] * out.stride[3], q.dilation[2] * out.stride[4],
-                    y + 4 * (tile - first) * es, width, r.rows, r.columns)
-            tile += r.tiles
+    cdef Py_ssize_t es = q.leaf.esize, start = p.o[2] + q.offset[2], lo, hi, i0, i1, i
+    cdef const void* rows[6]
+    columns += p.column * es
+    inside(start, 1, p.inputs, q.x.shape[4], &lo, &hi)
+    if (hi - lo < job.leaf.vl or p.together < p.inputs
+            or (q.mode != PAD_ZEROS and hi - lo < p.inputs)):
+        load_piece(job, p, plane, t0, 1, lines, 0)
+        for i in range(job.d):
+            rows[i] = lines + i * job.width * es
+        job.form.rows(p.inputs, rows, columns, job.width)
+        return
+    plane += p.n * q.x.stride[0] + (start + lo) * es
+    i0 = source_index(p.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+    for i in range(job.d):
+        i1 = source_index(p.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
+        rows[i] = zeros
+        if i0 >= 0 and i1 >= 0:
+            rows[i] = plane + i0 * q.x.stride[2] + i1 * q.x.stride[3]
+    job.form.rows(hi - lo, rows, columns + lo * es, job.width)
+    if lo > 0:
+        q.leaf.clear(columns, job.width, job.d, lo)
+    if hi < p.inputs:
+        q.leaf.clear(columns + hi * es, job.width, job.d, p.inputs - hi)
 
 
-cdef void winograd_task(
+cdef void sort_columns(const winograd_job* job, const char* src, char* dst) noexcept nogil:
+    """Inputs by classes, from the order in which they lie in the array."""
+    cdef Py_ssize_t es = job.leaf.esize, i, j
+    cdef const piece* p
+    for j in range(job.count):
+        p = &job.pieces[j]
+        for i in range(job.d):
+            # elements of the compute type: their storage has its code
+            job.leaf.load[job.compute](
+                dst + (i * job.width + p.column) * es, p.length,
+                src + (i * job.width + p.column) * es, es, p.classes * es, p.classes, p.length)
+
+
+cdef void input_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
-    """Tasks are the cells of a grid: blocks of tiles by `row_splits` ranges of rows."""
+    """V of depth `task` (of all groups at hand), all tiles of the block."""
     cdef const winograd_job* job = <const winograd_job*>ctx
-    cdef Py_ssize_t mr = job.leaf.mr, nr = job.leaf.nr, row_blocks = ceil_div(job.rows, mr)
-    cdef Py_ssize_t task, block, split, plane, n, g, lo, hi, m, end, rows
-    cdef char* v = scratch
-    cdef char* result = v + job.v_bytes
-    cdef char* lines = result + job.m_bytes
-    cdef char* y = lines + job.line_bytes
-    cdef char* own = y + job.y_bytes
-    for task in range(first, last):
-        split = task % job.row_splits
-        plane = task // job.row_splits // job.blocks
-        block = task // job.row_splits % job.blocks
-        n, g = plane // job.groups, plane % job.groups
-        lo = job.panels * block // job.blocks * nr
-        hi = min(job.tiles, job.panels * (block + 1) // job.blocks * nr)
-        m = row_blocks * split // job.row_splits * mr
-        end = min(job.rows, row_blocks * (split + 1) // job.row_splits * mr)
-        transform_inputs(job, n, g, lo, hi, v, lines, own)
-        while m < end:
-            rows = min(job.row_block, end - m)
-            multiply(job, g, m, rows, hi - lo, v, result)
-            transform_outputs(
-                job, n, g * job.all_rows + job.row + m, rows, lo, hi, result, y)
-            m += rows
+    cdef const grid* q = job.q
+    cdef Py_ssize_t es = q.leaf.esize, task = first, g, t0, c, count, i, j, step
+    cdef Py_ssize_t tiles = job.last - job.first, panels = round_up(tiles, q.leaf.nr)
+    cdef const piece* end = &job.pieces[job.count - 1]
+    cdef Py_ssize_t inputs = end.column + end.inputs
+    cdef char* lines = scratch
+    cdef char* columns = lines + job.line_bytes
+    cdef char* sorted = columns + job.column_bytes if job.by_class else columns
+    cdef char* zeros = sorted + job.column_bytes
+    cdef char* v
+    cdef const char* plane
+    cdef const piece* p
+    cdef const void* rows[6]
+    memset(sorted, 0, job.column_bytes)
+    memset(zeros, 0, job.width * es)
+    while task < last:
+        g = task // job.depth
+        t0, c = task % job.depth // q.channels, task % q.channels
+        count = min(min(job.channels_at_once, q.channels - c), last - task)
+        plane = q.x.data + ((job.group + g) * q.channels + c) * q.x.stride[1]
+        v = job.v + (g * job.places * job.v_place + task % job.depth * job.pitch) * es
+        if not job.in_place:
+            for i in range(job.count):
+                p = &job.pieces[i]
+                load_piece(job, p, plane, t0, count, lines + p.column * es, job.d * job.width)
+        for j in range(count):
+            if job.in_place:
+                for i in range(job.count):
+                    transform_in_place(job, &job.pieces[i], plane, t0, zeros, lines, columns)
+            else:
+                for i in range(job.d):
+                    rows[i] = lines + (j * job.d + i) * job.width * es
+                job.form.rows(inputs, rows, columns, job.width)
+            if job.dilated and not job.by_class:
+                for i in range(job.count):
+                    p = &job.pieces[i]
+                    for step in range(p.steps):
+                        job.form.columns(
+                            p.classes, columns + (p.column + step * job.m * p.classes) * es,
+                            job.width, NULL, p.classes, v + (p.first + step * p.classes) * es,
+                            job.v_place)
+                if tiles < panels:
+                    q.leaf.clear(v + tiles * es, job.v_place, job.places, panels - tiles)
+            else:
+                if job.by_class:
+                    sort_columns(job, columns, sorted)
+                job.form.columns(panels, sorted, job.width, job.at, 1, v, job.v_place)
+            v += job.pitch * es
+        task += count
 
+
+# ---- products and outputs ---------------------------------------------------------------------
+
+cdef void multiply(
+    const winograd_job* job, Py_ssize_t g, Py_ssize_t f, Py_ssize_t m, Py_ssize_t rows
+) noexcept nogil:
+    """M of one place and rows m .. m+rows-1 of those at hand; m is a multiple of mr."""
+    cdef const leaf_table* table = job.leaf
+    cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr, kc = depth_block(job.depth)
+    cdef Py_ssize_t k = 0, depth, t, i, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t tiles = job.last - job.first
+    cdef const char* u = job.u + ((job.group + g) * job.places + f) * job.u_place * es
+    cdef const char* v = job.v + (g * job.places + f) * job.v_place * es
+    cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.capacity) * es
+    cdef const char* a
+    while k < job.depth:
+        depth = min(kc, job.depth - k)
+        a = u + (k * all_rows + (job.some_row + m) * depth) * es
+        t = 0
+        while t < tiles:
+            i = 0
+            if tiles - t <= table.vl:
+                while i < rows:
+                    table.gemm_narrow(
+                        min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
+                        v + (k * job.pitch + t) * es, job.pitch,
+                        result + (i * job.capacity + t) * es, job.capacity, k > 0)
+                    i += 2 * mr
+                break
+            while i < rows:
+                table.gemm(
+                    min(mr, rows - i), nr, depth, a + i * depth * es, 1, mr,
+                    v + (k * job.pitch + t) * es, job.pitch,
+                    result + (i * job.capacity + t) * es, job.capacity, 1, NULL, k > 0)
+                i += mr
+            t += nr
+        k += depth
+
+
+cdef void product_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are blocks of mr rows of a place of a group."""
+    cdef const winograd_job* job = <const winograd_job*>ctx
+    cdef Py_ssize_t mr = job.leaf.mr, blocks = ceil_div(job.some_rows, mr), task = first
+    cdef Py_ssize_t place, m, count
+    while task < last:
+        place, m = task // blocks, task % blocks * mr
+        count = min(min(<Py_ssize_t>(MOST_ROWS // mr), blocks - task % blocks), last - task)
+        multiply(
+            job, place // job.places, place % job.places, m,
+            min(count * mr, job.some_rows - m))
+        task += count
+
+
+cdef void store_columns(
+    const winograd_job* job, char* dst, Py_ssize_t dst_rs, const char* src, Py_ssize_t src_rs,
+    Py_ssize_t rows, Py_ssize_t count, Py_ssize_t channels
+) noexcept nogil:
+    """rows x count outputs, of one channel or of more that lie next to each other."""
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t i
+    if channels == 1:
+        job.leaf.store[out.storage](dst, dst_rs, out.stride[4], src, src_rs, rows, count)
+        return
+    for i in range(rows):
+        job.leaf.store[out.storage](
+            dst + i * dst_rs, out.stride[1], out.stride[4], src + i * src_rs * job.leaf.esize,
+            job.m * job.m * job.capacity, channels, count)
+
+
+cdef void store_piece(
+    const winograd_job* job, const piece* p, char* dst, const char* y, Py_ssize_t channels
+) noexcept nogil:
+    """Outputs of `channels` channels to their places."""
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t es = job.leaf.esize, pitch = job.m * job.capacity, i, j, o2, whole, left
+    cdef Py_ssize_t step = job.m * job.q.dilation[2], to_row = job.q.dilation[1] * out.stride[3]
+    dst += p.n * out.stride[0] + p.o[0] * out.stride[2] + p.o[1] * out.stride[3]
+    if not job.dilated:
+        store_columns(
+            job, dst + p.o[2] * out.stride[4], to_row, y + job.m * p.first * es, pitch, p.rows,
+            min(job.m * p.steps, out.shape[4] - p.o[2]), channels)
+        return
+    for j in range(job.m):
+        o2 = p.o[2] + j * job.q.dilation[2]
+        # steps with all their classes in the result; of one more there may be some
+        whole = 0
+        if o2 + p.classes <= out.shape[4]:
+            whole = min(p.steps, (out.shape[4] - p.classes - o2) // step + 1)
+        left = out.shape[4] - o2 - whole * step if whole < p.steps else 0
+        for i in range(p.rows):
+            store_columns(
+                job, dst + i * to_row + o2 * out.stride[4], step * out.stride[4],
+                y + (i * pitch + j * job.capacity + p.first) * es, p.classes, whole, p.classes,
+                channels)
+            if left > 0:
+                store_columns(
+                    job, dst + i * to_row + (o2 + whole * step) * out.stride[4], 0,
+                    y + (i * pitch + j * job.capacity + p.first + whole * p.classes) * es, 0, 1,
+                    left, channels)
+
+
+cdef void output_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Outputs of row `task` (of all groups at hand), from M."""
+    cdef const winograd_job* job = <const winograd_job*>ctx
+    cdef Py_ssize_t es = job.leaf.esize, task = first, g, i, j, count, channel
+    cdef Py_ssize_t pitch = job.m * job.capacity, at_once
+    cdef double zero = 0        # in either type
+    cdef const char* bias
+    at_once = job.channels_at_once if magnitude(job.out.stride[1]) < magnitude(
+        job.out.stride[4]) else 1
+    while task < last:
+        g, i = task // job.some_rows, task % job.some_rows
+        count = min(min(at_once, job.some_rows - i), last - task)
+        channel = (job.group + g) * job.all_rows + job.row + job.some_row + i
+        for j in range(count):
+            bias = <const char*>&zero if job.bias == NULL else job.bias + (channel + j) * es
+            job.form.output(
+                job.last - job.first,
+                job.result + (g * job.places * job.m_place + (i + j) * job.capacity) * es,
+                job.m_place, bias, scratch + j * job.m * pitch * es, pitch,
+                job.capacity if job.dilated else 1)
+        for j in range(job.count):
+            store_piece(
+                job, &job.pieces[j], job.out.data + channel * job.out.stride[1], scratch, count)
+        task += count
+
+
+# ---- weights ----------------------------------------------------------------------------------
 
 cdef void weight_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
@@ -234,54 +402,71 @@ cdef void weight_task(
     cdef const weight_job* job = <const weight_job*>ctx
     cdef const leaf_table* table = job.leaf
     cdef const tensor* w = job.weight
-    cdef Py_ssize_t es = table.esize, mr = table.mr, blocks = ceil_div(job.rows, mr)
-    cdef Py_ssize_t depth = w.shape[2] * w.shape[3], fs = blocks * depth * mr
-    cdef Py_ssize_t task, block, t0, t1, c, f, j, count, rows
-    cdef char* taps = scratch
-    cdef char* transformed = scratch + 9 * TAP_LINE * es
+    cdef Py_ssize_t es = table.esize, mr = table.mr, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t depths = w.shape[2] * w.shape[3], kc = depth_block(depths)
+    cdef Py_ssize_t task, g, m, k, k0, depth, t0, c, count, rows, i, j
+    # whether the taps of neighbouring channels are evenly spaced
+    cdef bint even = w.stride[4] == 3 * w.stride[5] and w.stride[2] == 9 * w.stride[5]
     cdef const char* src
-    cdef char* dst
     for task in range(first, last):
-        block = task % blocks
-        rows = min(mr, job.rows - block * mr)
-        dst = job.u + (task // blocks * PLACES * fs + block * depth * mr) * es
-        for t0 in range(w.shape[3]):
-            src = (w.data + task // blocks * w.stride[0]
-                   + (job.row + block * mr) * w.stride[1] + t0 * w.stride[3])
-            c = 0
-            while c < w.shape[2]:
-                # The 36 places in U are far apart: several depths at a time go to each.
-                count = min(<Py_ssize_t>DEPTHS, w.shape[2] - c)
+        g, m = task // (all_rows // mr), task % (all_rows // mr) * mr
+        rows = min(mr, job.rows - m)
+        k = 0
+        while k < depths:
+            k0 = k // kc * kc
+            depth = min(kc, depths - k0)
+            t0, c = k // w.shape[2], k % w.shape[2]
+            count = min(min(<Py_ssize_t>DEPTHS, w.shape[2] - c), k0 + depth - k)
+            for i in range(rows):
+                src = (w.data + g * w.stride[0] + (job.row + m + i) * w.stride[1]
+                       + c * w.stride[2] + t0 * w.stride[3])
+                if even:
+                    table.load[w.storage](
+                        scratch + i * 9 * DEPTHS * es, 0, src, 0, w.stride[5], 1, 9 * count)
+                    continue
                 for j in range(count):
-                    for t1 in range(3):
-                        table.load[w.storage](
-                            taps + 3 * t1 * TAP_LINE * es, TAP_LINE, src + t1 * w.stride[4],
-                            w.stride[5], w.stride[1], 3, rows)
-                    table.winograd_weights(
-                        rows, taps, TAP_LINE, transformed + j * mr * es, DEPTHS * mr)
-                    src += w.stride[2]
-                for f in range(PLACES):
-                    memcpy(dst + f * fs * es, transformed + f * DEPTHS * mr * es, count * mr * es)
-                dst += count * mr * es
-                c += count
+                    table.load[w.storage](
+                        scratch + 9 * (i * DEPTHS + j) * es, 3, src + j * w.stride[2], w.stride[4],
+                        w.stride[5], 3, 3)
+            job.form.weights(
+                rows, count, scratch, 9 * DEPTHS,
+                job.u + (g * job.places * job.u_place + k0 * all_rows + m * depth
+                         + (k - k0) * mr) * es,
+                job.u_place)
+            k += count
+
+
+cdef Py_ssize_t odd_lines(Py_ssize_t elements, Py_ssize_t es) noexcept nogil:
+    """Rounded up to an odd number of cache lines, so that equal places share no cache sets."""
+    return (ceil_div(elements * es, 64) | 1) * 64 // es
+
+
+cdef Py_ssize_t weight_place(
+    const tensor* w, Py_ssize_t rows, const leaf_table* table
+) noexcept nogil:
+    """Elements of U from one place to the next."""
+    return odd_lines(round_up(rows, table.mr) * w.shape[2] * w.shape[3], table.esize)
 
 
 cdef Py_ssize_t weight_bytes(
-    const tensor* w, Py_ssize_t rows, const leaf_table* table
+    const tensor* w, Py_ssize_t m, Py_ssize_t rows, const leaf_table* table
 ) noexcept nogil:
     """Size of U for `rows` rows of every group."""
-    return (w.shape[0] * PLACES * round_up(rows, table.mr) * w.shape[2] * w.shape[3]) * table.esize
+    return w.shape[0] * (m + 2) * (m + 2) * weight_place(w, rows, table) * table.esize
 
 
 cdef int transform_weights(
-    const tensor* w, Py_ssize_t row, Py_ssize_t rows, const leaf_table* table, int threads, char* u
+    const tensor* w, Py_ssize_t m, Py_ssize_t row, Py_ssize_t rows, const leaf_table* table,
+    int threads, char* u
 ) except -1:
     """U of rows row .. row+rows-1 of every group."""
     cdef weight_job job
-    job.leaf, job.weight, job.u, job.row, job.rows = table, w, u, row, rows
+    job.leaf, job.form, job.weight, job.u, job.row, job.rows = (
+        table, &table.winograd[m // 4], w, u, row, rows)
+    job.places, job.u_place = (m + 2) * (m + 2), weight_place(w, rows, table)
     run(weight_task, &job, w.shape[0] * ceil_div(rows, table.mr),
         useful_threads(threads, 200.0 * w.shape[0] * rows * w.shape[2] * w.shape[3]),
-        (9 * TAP_LINE + PLACES * DEPTHS * table.mr) * table.esize)
+        9 * DEPTHS * table.mr * table.esize)
     return 0
 
 
@@ -296,112 +481,153 @@ cdef class TransformedWeights:
         return self.store.nbytes
 
 
-def pack_weights(weight, int compute, int threads):
-    """Weights (G, M, C, T0, 3, 3) transformed, in the order the micro-kernel reads them."""
+def pack_weights(int tile, weight, int compute, int threads):
+    """Weights (G, M, C, T0, 3, 3) for tiles of `tile` outputs a side, as the kernel reads them."""
     cdef TransformedWeights result = TransformedWeights()
     cdef tensor w
     describe(weight, 6, compute, &w)
     result.leaf = leaf(compute)
-    result.store = Workspace(weight_bytes(&w, w.shape[1], result.leaf))
-    transform_weights(&w, 0, w.shape[1], result.leaf, threads, result.store.data)
+    result.store = Workspace(weight_bytes(&w, tile, w.shape[1], result.leaf))
+    transform_weights(&w, tile, 0, w.shape[1], result.leaf, threads, result.store.data)
     return result
 
 
-cdef Py_ssize_t odd_lines(Py_ssize_t elements, Py_ssize_t es) noexcept nogil:
-    """Rounded up to an odd number of cache lines, so that equal places share no cache sets."""
-    return (ceil_div(elements * es, 64) | 1) * 64 // es
-
+# ---- the whole --------------------------------------------------------------------------------
 
 cdef size_t scratch_of(winograd_job* job) noexcept nogil:
-    cdef Py_ssize_t es = job.leaf.esize, most = min(job.capacity, job.across[1])
+    """Sizes that follow from those of the blocks; returns bytes of scratch a thread."""
+    cdef Py_ssize_t es = job.leaf.esize
+    cdef size_t inputs
     job.pitch = odd_lines(job.capacity + job.leaf.nr, es)
     job.v_place = odd_lines(job.depth * job.pitch, es)
     job.m_place = odd_lines(job.row_block * job.capacity, es)
-    job.line = 4 * most + SLACK
-    job.v_bytes = aligned(PLACES * job.v_place * es)
-    job.m_bytes = aligned((PLACES * job.m_place + SLACK) * es)
-    job.line_bytes = aligned((CHANNELS * 6 * job.line + SLACK) * es)
-    job.y_bytes = aligned(4 * 4 * job.capacity * es)
-    job.own_bytes = aligned(32 * (most + 32) * es)
-    return job.v_bytes + job.m_bytes + job.line_bytes + job.y_bytes + job.own_bytes
+    job.width = job.d * job.capacity + SLACK
+    job.v_bytes = aligned((job.group_block * job.places * job.v_place + SLACK) * es)
+    job.m_bytes = aligned((job.group_block * job.places * job.m_place + SLACK) * es)
+    job.table_bytes = aligned(job.capacity * (sizeof(piece) + sizeof(Py_ssize_t)) + 64)
+    job.line_bytes = aligned((job.channels_at_once * job.d * job.width + SLACK) * es)
+    job.column_bytes = aligned((job.d * job.width + SLACK) * es)
+    job.y_bytes = aligned((job.channels_at_once * job.m * job.m * job.capacity + SLACK) * es)
+    inputs = job.line_bytes + 2 * job.column_bytes + aligned((job.width + SLACK) * es)
+    return max(inputs, job.y_bytes)
+
+
+cdef Py_ssize_t shared_bytes(const winograd_job* job) noexcept nogil:
+    return job.v_bytes + job.m_bytes + job.table_bytes + 64
 
 
 cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose block sizes within the cache and the workspace; returns bytes of scratch a thread."""
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, each, most
     cdef size_t scratch
-    job.row_block = min(round_up(job.rows, mr), ROW_BLOCK // mr * mr)
-    each = PLACES * (job.depth + job.row_block) * job.leaf.esize * nr
-    most = max(<Py_ssize_t>1, min(CACHE_BYTES // each, MOST_TILES // nr))
+    job.row_block, job.group_block = round_up(job.rows, mr), 1
+    each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
+    most = min(<Py_ssize_t>MOST_TILES // nr, max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each))
     job.blocks = ceil_div(job.panels, most)
     job.capacity = ceil_div(job.panels, job.blocks) * nr
+    if job.blocks == 1:
+        job.group_block = max(
+            <Py_ssize_t>1, min(job.groups, CACHE_BYTES // (job.panels * each)))
     scratch = scratch_of(job)
-    while <Py_ssize_t>(scratch + 128) * threads[0] > budget:
-        if job.blocks < job.panels:
+    while shared_bytes(job) + <Py_ssize_t>(scratch + 128) * threads[0] > budget:
+        if job.group_block > 1:
+            job.group_block = ceil_div(job.group_block, 2)
+        elif job.row_block > LEAST_ROWS // mr * mr:
+            job.row_block = max(<Py_ssize_t>(LEAST_ROWS // mr * mr), round_up(job.row_block // 2, mr))
+        elif job.blocks < job.panels:
             job.blocks = min(job.panels, 2 * job.blocks)
             job.capacity = ceil_div(job.panels, job.blocks) * nr
         elif job.row_block > mr:
             job.row_block = round_up(job.row_block // 2, mr)
         elif threads[0] > 1:
             threads[0] -= 1
+        elif job.channels_at_once > 1:
+            job.channels_at_once = 1
         else:
             break
         scratch = scratch_of(job)
     return scratch
 
 
-cdef void split_threads(winograd_job* job, Py_ssize_t samples, int threads) noexcept nogil:
-    """Enough blocks for the threads; where there are too few tiles, ranges of rows as well."""
-    cdef Py_ssize_t planes = samples * job.groups
-    if planes * job.blocks < threads:
-        job.blocks = min(job.panels, ceil_div(threads, planes))
-    job.row_splits = min(
-        ceil_div(job.rows, job.leaf.mr), max(<Py_ssize_t>1, threads // (planes * job.blocks)))
+cdef int convolve_rows(winograd_job* job, int threads, size_t scratch) except -1:
+    """Outputs of rows row .. row+rows-1 of every group."""
+    cdef Py_ssize_t block, mr = job.leaf.mr, nr = job.leaf.nr
+    # One block's inputs are there still from the rows before.
+    cdef bint kept = job.row > 0 and job.blocks == 1 and job.group_block == job.groups
+    job.group = 0
+    while job.group < job.groups:
+        job.some_groups = min(job.group_block, job.groups - job.group)
+        for block in range(job.blocks):
+            job.first = job.panels * block // job.blocks * nr
+            job.last = min(job.tiles, job.panels * (block + 1) // job.blocks * nr)
+            if not kept:
+                find_pieces(job)
+                run(input_task, job, job.some_groups * job.depth, threads, scratch)
+            job.some_row = 0
+            while job.some_row < job.rows:
+                job.some_rows = min(job.row_block, job.rows - job.some_row)
+                run(product_task, job,
+                    job.some_groups * job.places * ceil_div(job.some_rows, mr), threads, 0)
+                run(output_task, job, job.some_groups * job.some_rows, threads, scratch)
+                job.some_row += job.some_rows
+        job.group += job.some_groups
+    return 0
 
 
 def correlate(
-    str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
+    int tile, str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
     int threads, Py_ssize_t budget, TransformedWeights packed=None, bint measure=False
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2), none of them empty.  Returns bytes of workspace.
 
-    x: (N, G*C, S0, S1, S2); weight: (G, M, C, T0, 3, 3), any strides; bias: (G*M,) or None; the
-    last two strides are 1.  `packed` holds the same weights transformed and takes their place.
+    `tile` is 2 or 4, outputs of a tile along an axis.  x: (N, G*C, S0, S1, S2); weight:
+    (G, M, C, T0, 3, 3), any strides; bias: (G*M,) or None; the last two strides are 1.  `packed`
+    holds the same weights transformed and takes their place.
     """
     cdef grid q
     cdef tensor w, result
     cdef winograd_job job
-    cdef Workspace held_bias = None, held_weights = None
+    cdef Workspace held_bias = None, held
+    cdef size_t u_bytes = 0
     cdef const leaf_table* table = leaf(compute) if packed is None else packed.leaf
-    cdef Py_ssize_t fixed = 0, shortfall, each, axis, planes
+    cdef Py_ssize_t fixed = 0, shortfall, each, axis
     cdef size_t scratch
     describe(weight, 6, compute, &w)
     describe(out, 5, compute, &result)
     fill_grid(
         x, w.shape[0], &w.shape[3], &result.shape[2], stride, dilation, offset, mode, compute, &q)
     q.leaf = table
-    job.leaf, job.q, job.out, job.bias = table, &q, &result, NULL
+    job.leaf, job.form, job.q, job.out, job.bias = (
+        table, &table.winograd[tile // 4], &q, &result, NULL)
+    job.compute = compute
+    job.m, job.d, job.places = tile, tile + 2, (tile + 2) * (tile + 2)
     job.groups, job.all_rows, job.depth = w.shape[0], w.shape[1], w.shape[2] * w.shape[3]
     for axis in range(2):
         job.classes[axis] = min(q.dilation[1 + axis], q.out[1 + axis])
-        job.across[axis] = ceil_div(ceil_div(q.out[1 + axis], q.dilation[1 + axis]), 4)
-    job.tiles = q.out[0] * job.classes[0] * job.classes[1] * job.across[0] * job.across[1]
+        job.across[axis] = ceil_div(ceil_div(q.out[1 + axis], q.dilation[1 + axis]), tile)
+    job.dilated = q.dilation[2] > 1
+    job.by_class = job.dilated and job.classes[1] < table.vl
+    job.in_place = q.x.in_place and q.x.stride[4] == table.esize
+    job.channels_at_once = 1
+    if (magnitude(q.x.stride[1]) < magnitude(q.x.stride[4])
+            or magnitude(result.stride[1]) < magnitude(result.stride[4])):
+        job.channels_at_once = CHANNELS
+    job.tiles = result.shape[0] * q.out[0] * (
+        job.classes[0] * job.classes[1] * job.across[0] * job.across[1])
     job.panels = ceil_div(job.tiles, table.nr)
-    planes = result.shape[0] * job.groups
     threads = useful_threads(
-        threads, 2.0 * PLACES * planes * job.panels * table.nr * job.all_rows * job.depth)
+        threads, 2.0 * job.places * job.groups * job.panels * table.nr * job.all_rows * job.depth)
     if bias is not None:
         fixed = job.groups * job.all_rows * table.esize + 64
     job.row, job.rows = 0, job.all_rows
     if packed is None:
         # as many rows at a time as a quarter of the workspace has room for
-        each = weight_bytes(&w, table.mr, table)
+        each = weight_bytes(&w, tile, table.mr, table)
         job.rows = min(job.all_rows, max(<Py_ssize_t>1, budget // 4 // each) * table.mr)
-        fixed += weight_bytes(&w, job.rows, table) + 64
+        u_bytes = aligned(weight_bytes(&w, tile, job.rows, table))
+        fixed += u_bytes
     scratch = fit_blocks(&job, &threads, budget - fixed)
-    split_threads(&job, result.shape[0], threads)
-    threads = <int>min(<Py_ssize_t>threads, planes * job.blocks * job.row_splits)
-    shortfall = fixed + threads * <Py_ssize_t>(aligned(scratch) + 128) - budget
+    shortfall = fixed + shared_bytes(&job) + threads * <Py_ssize_t>(aligned(scratch) + 128) - budget
     if shortfall > 0:
         raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
@@ -409,15 +635,18 @@ def correlate(
     if bias is not None:
         held_bias = load_bias(bias, table, compute)
         job.bias = held_bias.data
-    if packed is None:
-        held_weights = Workspace(weight_bytes(&w, job.rows, table))
-        job.u = held_weights.data
-    else:
-        job.u = packed.store.data
+    # One block, which the C library keeps from call to call as it does not several.
+    held = Workspace(u_bytes + job.v_bytes + job.m_bytes + job.table_bytes)
+    job.u = packed.store.data if packed is not None else held.data
+    job.v = held.data + u_bytes
+    job.result = job.v + job.v_bytes
+    job.pieces = <piece*>(job.result + job.m_bytes)
+    job.at = <Py_ssize_t*>(job.pieces + job.capacity)
     while job.row < job.all_rows:
         job.rows = min(job.rows, job.all_rows - job.row)
+        job.u_place = weight_place(&w, job.rows, table)
         if packed is None:
-            transform_weights(&w, job.row, job.rows, table, threads, held_weights.data)
-        run(winograd_task, &job, planes * job.blocks * job.row_splits, threads, scratch)
+            transform_weights(&w, tile, job.row, job.rows, table, threads, held.data)
+        convolve_rows(&job, threads, scratch)
         job.row += job.rows
     return budget + shortfall

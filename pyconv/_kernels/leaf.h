@@ -44,10 +44,36 @@ typedef struct leaf_column {
     ptrdiff_t src, weight, taps;
 } leaf_column;
 
+/* Winograd's F(m x m, 3x3): a tile is m x m outputs of d x d inputs, d = m + 2, and d * d products
+ * for each pair of channels.  Its matrices are in leaf.inc.c. */
+typedef struct leaf_winograd {
+    /* dst[i * rs + j] = sum over l of Bt[i][l] * src[l][j]   for i < d, j < cols.
+     * Fewer columns than a vector has are read and written as a whole vector. */
+    void (*rows)(ptrdiff_t cols, const void *const *src, void *dst, ptrdiff_t rs);
+
+    /* dst[(d * i + j) * fs + t] = sum over l of Bt[j][l] * column l of tile t in row i of src, which
+     * is element i * rs + at[t] + l; or, where `at` is NULL, i * rs + t + l * step.  In whole
+     * vectors of tiles: past the last, `at` and 64 bytes are read, and results written. */
+    void (*columns)(ptrdiff_t tiles, const void *src, ptrdiff_t rs, const ptrdiff_t *at,
+                    ptrdiff_t step, void *dst, ptrdiff_t fs);
+
+    /* dst[i * rs + m * t + j] = bias + (At m_t A)[i][j], where m_t is src[f * fs + t], f < d * d; with
+     * cs != 1 at dst[i * rs + j * cs + t].  In whole vectors of tiles: up to 64 bytes past the
+     * last are read, and their outputs written. */
+    void (*output)(ptrdiff_t tiles, const void *src, ptrdiff_t fs, const void *bias, void *dst,
+                   ptrdiff_t rs, ptrdiff_t cs);
+
+    /* dst[f * fs + k * mr + j] = (G w Gt)[f], in double, rounded once, for j < mr, k < depths: tap t
+     * of w is src[j * ld + 9 * k + t], or 0 for j >= rows. */
+    void (*weights)(ptrdiff_t rows, ptrdiff_t depths, const void *src, ptrdiff_t ld, void *dst,
+                    ptrdiff_t fs);
+} leaf_winograd;
+
 typedef struct leaf_table {
     const char *isa;      /* "base", "avx2", "avx512", "neon" */
     ptrdiff_t esize;      /* bytes of the compute type */
     ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
+    ptrdiff_t vl;         /* elements of a vector */
 
     /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n <= nr
      * The micro-kernel.  a: element strides (a_rs, a_ks), or with (1, mr) blocks of mr rows, each
@@ -64,6 +90,11 @@ typedef struct leaf_table {
                     ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     ptrdiff_t c_cs, const void *bias, int add);
 
+    /* The same for one vector of columns and up to 2 * mr rows, in packed blocks of mr that are
+     * `block` elements apart; with c_cs == 1 and no bias. */
+    void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t block, const void *b,
+                        ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
+
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
      * for r < rows, j < cols: columns and taps in order, then the bias.  Columns with more taps
@@ -72,23 +103,8 @@ typedef struct leaf_table {
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs);
 
-    /* Winograd's F(4x4, 3x3) with the points 0, +-1/sqrt(2), +-sqrt(2) and infinity: a tile is
-     * 4x4 outputs of 6x6 inputs, and 36 products for each pair of channels.
-     *
-     * dst[f * fs + t] = (Bt d_t B)[f]: d_t is the block of 6 rows (rs elements apart) and 6
-     * columns from column 4t of src.  Up to 64 bytes past the last column are read and past the
-     * tiles are written.  `own` is room for 32 * (tiles + 32) elements. */
-    void (*winograd_input)(ptrdiff_t tiles, const void *src, ptrdiff_t rs, void *dst, ptrdiff_t fs,
-                           void *own);
-
-    /* dst[i * rs + 4 * t + j] = bias + (At m_t A)[i][j]: m_t is src[f * fs + t].  Works in whole
-     * vectors of tiles: up to 64 bytes past the last are read, and their outputs written. */
-    void (*winograd_output)(ptrdiff_t tiles, const void *src, ptrdiff_t fs, const void *bias,
-                            void *dst, ptrdiff_t rs);
-
-    /* dst[f * fs + j] = (G w_j Gt)[f] for j < n, in double, rounded once: tap t of kernel j is
-     * src[t * ld + j]; up to 3 kernels past the last are read. */
-    void (*winograd_weights)(ptrdiff_t n, const void *src, ptrdiff_t ld, void *dst, ptrdiff_t fs);
+    /* Winograd's F(2x2, 3x3) and F(4x4, 3x3). */
+    leaf_winograd winograd[2];
 
     /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
     void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);

@@ -180,19 +180,88 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 }
 #undef GEMM
 
-/* ---- Winograd F(4x4, 3x3) --------------------------------------------------------------------
+/* One vector of columns: twice the rows, for as many chains of multiply-adds.
+ *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
+INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, const T *a,
+                                   const T *a_more, const T *b, ptrdiff_t b_ks, T *c,
+                                   ptrdiff_t c_rs, int add) {
+    VEC acc[2 * MR];
+    UNROLL for (int i = 0; i < rows; ++i) acc[i] = VZERO();
+    UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VZERO();
+    for (; k > 0; --k) {
+        VEC bv = VLOAD(b);
+        UNROLL for (int i = 0; i < rows; ++i) acc[i] = VFMA(VSET1(a[i]), bv, acc[i]);
+        UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VFMA(VSET1(a_more[i]), bv, acc[MR + i]);
+        a += MR;
+        a_more += MR;
+        b += b_ks;
+    }
+    UNROLL for (int i = 0; i < rows; ++i)
+        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[i]));
+    c += MR * c_rs;
+    UNROLL for (int i = 0; i < more; ++i)
+        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[MR + i]));
+}
+
+#define NARROW_CASE(m)                                                                           \
+    case m:                                                                                      \
+        NAME(gemm_narrow_rows)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a, a + block, b, \
+                               b_ks, c, c_rs, add);                                              \
+        return;
+#define NARROW_CASES(m) NARROW_CASE(m) NARROW_CASE(m + 1) NARROW_CASE(m + 2) NARROW_CASE(m + 3)
+
+static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t block,
+                              const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs, int add) {
+    const T *a = a_, *b = b_;
+    T *c = c_;
+    switch (m) {
+        NARROW_CASES(1)
+        NARROW_CASES(5)
+#if MR > 4
+        NARROW_CASES(9)
+#endif
+#if MR > 6
+        NARROW_CASES(13)
+        NARROW_CASES(17)
+        NARROW_CASES(21)
+        NARROW_CASES(25)
+#endif
+        default: return;
+    }
+}
+#undef NARROW_CASES
+#undef NARROW_CASE
+
+/* ---- Winograd F(m x m, 3x3), m = 2 or 4 -----------------------------------------------------
+ * Tiles of m x m outputs of d x d inputs, d = m + 2, and d * d products for each pair of channels.
+ *
+ * m = 4, with the points 0, +-a, +-b and infinity, a = 1/sqrt(2), b = sqrt(2):
  *        1   0  -5/2   0   1  0          1  1  1  1  1  0         1     0     0
  *        0 -2a   -2    a   1  0          0  a -a  b -b  0       -2/3 -2a/3  -1/3
  *  Bt =  0  2a   -2   -a   1  0    At =  0 1/2 1/2 2 2  0   G = -2/3  2a/3  -1/3
  *        0 -b/2 -1/2   b   1  0          0 a/2 -a/2 2b -2b 1     1/6   b/6   1/3
  *        0  b/2 -1/2  -b   1  0                                  1/6  -b/6   1/3
- *        0   1    0  -5/2  0  1          a = 1/sqrt(2), b = sqrt(2)  0  0     1
+ *        0   1    0  -5/2  0  1                                   0     0     1
+ *
+ * m = 2, with the points 0, +-1 and infinity:
+ *        1  0 -1  0                      1  1  1  0               1    0    0
+ *  Bt =  0  1  1  0                At =  0  1 -1  1         G =  1/2  1/2  1/2
+ *        0 -1  1  0                                              1/2 -1/2  1/2
+ *        0 -1  0  1                                               0    0    1
  */
 #define WINOGRAD_A 0.70710678118654752440
 #define WINOGRAD_B 1.41421356237309504880
 
 /* y = Bt x, for each lane */
-INLINE void NAME(winograd_b)(const VEC x[6], VEC y[6]) {
+INLINE void NAME(winograd_b)(const int m, const VEC *x, VEC *y) {
+    VEC less = VSET1((T)-1);
+    if (m == 2) {
+        y[0] = VFMA(less, x[2], x[0]);
+        y[1] = VADD(x[1], x[2]);
+        y[2] = VFMA(less, x[1], x[2]);
+        y[3] = VFMA(less, x[1], x[3]);
+        return;
+    }
     VEC even = VFMA(VSET1((T)-2), x[2], x[4]), odd = VFMA(VSET1((T)-2), x[1], x[3]);
     y[0] = VFMA(VSET1((T)-2.5), x[2], VADD(x[0], x[4]));
     y[1] = VFMA(VSET1((T)WINOGRAD_A), odd, even);
@@ -205,68 +274,126 @@ INLINE void NAME(winograd_b)(const VEC x[6], VEC y[6]) {
 }
 
 /* y = At x, for each lane */
-INLINE void NAME(winograd_a)(const VEC x[6], VEC y[4]) {
-    VEC s1 = VADD(x[1], x[2]), s2 = VADD(x[3], x[4]);
-    VEC d1 = VFMA(VSET1((T)-1), x[2], x[1]), d2 = VFMA(VSET1((T)-1), x[4], x[3]);
+INLINE void NAME(winograd_a)(const int m, const VEC *x, VEC *y) {
+    VEC less = VSET1((T)-1), s1 = VADD(x[1], x[2]), d1 = VFMA(less, x[2], x[1]);
+    if (m == 2) {
+        y[0] = VADD(x[0], s1);
+        y[1] = VADD(x[3], d1);
+        return;
+    }
+    VEC s2 = VADD(x[3], x[4]), d2 = VFMA(less, x[4], x[3]);
     y[0] = VADD(VADD(x[0], s1), s2);
     y[1] = VFMA(VSET1((T)WINOGRAD_B), d2, VFMA(VSET1((T)WINOGRAD_A), d1, VZERO()));
     y[2] = VFMA(VSET1((T)2), s2, VFMA(VSET1((T)0.5), s1, VZERO()));
     y[3] = VFMA(VSET1((T)(2 * WINOGRAD_B)), d2, VFMA(VSET1((T)(WINOGRAD_A / 2)), d1, x[5]));
 }
 
-/* Every fourth element, from src[0] and from src[1]; and if x2 is not NULL from src[2], src[3]. */
-INLINE void NAME(every_fourth)(const T *src, VEC *x0, VEC *x1, VEC *x2, VEC *x3) {
-    VEC a = VLOAD(src), b = VLOAD(src + VL), c = VLOAD(src + 2 * VL), d = VLOAD(src + 3 * VL);
-    VEC even_ab = VEVEN(a, b), odd_ab = VODD(a, b), even_cd = VEVEN(c, d), odd_cd = VODD(c, d);
-    *x0 = VEVEN(even_ab, even_cd);
-    *x1 = VEVEN(odd_ab, odd_cd);
-    if (x2) *x2 = VODD(even_ab, even_cd);
-    if (x3) *x3 = VODD(odd_ab, odd_cd);
+/* The last vector ends where the columns do, and may overlap the one before it. */
+INLINE void NAME(winograd_rows)(const int m, ptrdiff_t cols, const void *const *src, void *dst_,
+                                ptrdiff_t rs) {
+    const T *row[6];
+    T *dst = dst_;
+    UNROLL for (int i = 0; i < m + 2; ++i) row[i] = src[i];
+    for (ptrdiff_t j = 0;;) {
+        VEC x[6], y[6];
+        UNROLL for (int i = 0; i < m + 2; ++i) x[i] = VLOAD(row[i] + j);
+        NAME(winograd_b)(m, x, y);
+        UNROLL for (int i = 0; i < m + 2; ++i) VSTORE(dst + i * rs + j, y[i]);
+        if (j + VL >= cols) return;
+        j = j + 2 * VL <= cols ? j + VL : cols - VL;
+    }
 }
 
-static void NAME(winograd_input)(ptrdiff_t tiles, const void *src_, ptrdiff_t rs, void *dst_,
-                                 ptrdiff_t fs, void *own) {
-    const T *src = src_;
-    T *dst = dst_, *columns = own;
-    const ptrdiff_t width = 4 * tiles + 4 * VL + 4;
-    for (ptrdiff_t j = 0; j < 4 * tiles + 2; j += VL) {
-        VEC x[6], y[6];
-        UNROLL for (int i = 0; i < 6; ++i) x[i] = VLOAD(src + i * rs + j);
-        NAME(winograd_b)(x, y);
-        UNROLL for (int i = 0; i < 6; ++i) VSTORE(columns + i * width + j, y[i]);
+/* x[i] = column i of the tiles whose first columns are at src + at[0], at[1], ...: a lane holds
+ * some columns of a tile, and is transposed with those of its neighbours. */
+INLINE void NAME(tile_columns)(const int m, const T *src, const ptrdiff_t *at, VEC *x) {
+    enum { LANE = 16 / sizeof(T) };
+#ifdef LEAF_DOUBLE
+    UNROLL for (int i = 0; i < m + 2; i += 2) {
+        VEC a = VLANESAT(src + i, at, LANE), b = VLANESAT(src + i, at + 1, LANE);
+        x[i] = VLANELOW(a, b);
+        x[i + 1] = VLANEHIGH(a, b);
     }
-    for (int i = 0; i < 6; ++i)
-        for (ptrdiff_t t = 0; t < tiles; t += VL) {
-            const T *row = columns + i * width + 4 * t;
+#else
+    VEC a = VLANESAT(src, at, LANE), b = VLANESAT(src, at + 1, LANE);
+    VEC c = VLANESAT(src, at + 2, LANE), d = VLANESAT(src, at + 3, LANE);
+    VEC even = VLANELOW(a, c), odd = VLANELOW(b, d);
+    x[0] = VLANELOW(even, odd);
+    x[1] = VLANEHIGH(even, odd);
+    even = VLANEHIGH(a, c);
+    odd = VLANEHIGH(b, d);
+    x[2] = VLANELOW(even, odd);
+    x[3] = VLANEHIGH(even, odd);
+    if (m == 2) return;
+    src += 4;
+    even = VLANELOW(VLANESAT(src, at, LANE), VLANESAT(src, at + 2, LANE));
+    odd = VLANELOW(VLANESAT(src, at + 1, LANE), VLANESAT(src, at + 3, LANE));
+    x[4] = VLANELOW(even, odd);
+    x[5] = VLANEHIGH(even, odd);
+#endif
+}
+
+INLINE void NAME(winograd_columns)(const int m, ptrdiff_t tiles, const void *src, ptrdiff_t rs,
+                                   const ptrdiff_t *at, ptrdiff_t step, void *dst, ptrdiff_t fs) {
+    for (ptrdiff_t t = 0; t < tiles; t += VL)
+        for (int i = 0; i < m + 2; ++i) {
+            const T *row = (const T *)src + i * rs;
+            T *to = (T *)dst + i * (m + 2) * fs + t;
             VEC x[6], y[6];
-            NAME(every_fourth)(row, &x[0], &x[1], &x[2], &x[3]);
-            NAME(every_fourth)(row + 4, &x[4], &x[5], NULL, NULL);
-            NAME(winograd_b)(x, y);
-            UNROLL for (int j = 0; j < 6; ++j) VSTORE(dst + (6 * i + j) * fs + t, y[j]);
+            if (at)
+                NAME(tile_columns)(m, row, at + t, x);
+            else
+                UNROLL for (int j = 0; j < m + 2; ++j) x[j] = VLOAD(row + t + j * step);
+            NAME(winograd_b)(m, x, y);
+            UNROLL for (int j = 0; j < m + 2; ++j) VSTORE(to + j * fs, y[j]);
         }
 }
 
-static void NAME(winograd_output)(ptrdiff_t tiles, const void *src_, ptrdiff_t fs,
-                                  const void *bias_, void *dst_, ptrdiff_t rs) {
-    const T *src = src_;
+/* A row of the outputs of some tiles, the tiles next to each other. */
+INLINE void NAME(store_tiles)(const int m, T *dst, const VEC *y) {
+    enum { LANE = 16 / sizeof(T) };
+#ifdef LEAF_DOUBLE
+    UNROLL for (int j = 0; j < m; j += 2) {
+        VLANESTORE(dst + j, m * LANE, VLANELOW(y[j], y[j + 1]));
+        VLANESTORE(dst + m + j, m * LANE, VLANEHIGH(y[j], y[j + 1]));
+    }
+#else
+    if (m == 2) {
+        VLANESTORE(dst, m * LANE, VLANELOW(y[0], y[1]));
+        VLANESTORE(dst + 4, m * LANE, VLANEHIGH(y[0], y[1]));
+        return;
+    }
+    VEC even = VLANELOW(y[0], y[2]), odd = VLANELOW(y[1], y[3]);
+    VLANESTORE(dst, m * LANE, VLANELOW(even, odd));
+    VLANESTORE(dst + 4, m * LANE, VLANEHIGH(even, odd));
+    even = VLANEHIGH(y[0], y[2]);
+    odd = VLANEHIGH(y[1], y[3]);
+    VLANESTORE(dst + 8, m * LANE, VLANELOW(even, odd));
+    VLANESTORE(dst + 12, m * LANE, VLANEHIGH(even, odd));
+#endif
+}
+
+INLINE void NAME(winograd_output)(const int m, ptrdiff_t tiles, const void *src, ptrdiff_t fs,
+                                  const void *bias_, void *dst_, ptrdiff_t rs, ptrdiff_t cs) {
     const VEC bias = VSET1(*(const T *)bias_);
     for (ptrdiff_t t = 0; t < tiles; t += VL) {
         VEC rows[4][6];
-        UNROLL for (int j = 0; j < 6; ++j) {
+        UNROLL for (int j = 0; j < m + 2; ++j) {
             VEC x[6], y[4];
-            UNROLL for (int i = 0; i < 6; ++i) x[i] = VLOAD(src + (6 * i + j) * fs + t);
-            NAME(winograd_a)(x, y);
-            UNROLL for (int i = 0; i < 4; ++i) rows[i][j] = y[i];
+            UNROLL for (int i = 0; i < m + 2; ++i)
+                x[i] = VLOAD((const T *)src + ((m + 2) * i + j) * fs + t);
+            NAME(winograd_a)(m, x, y);
+            UNROLL for (int i = 0; i < m; ++i) rows[i][j] = y[i];
         }
-        UNROLL for (int i = 0; i < 4; ++i) {
-            T *dst = (T *)dst_ + i * rs + 4 * t;
+        UNROLL for (int i = 0; i < m; ++i) {
+            T *dst = (T *)dst_ + i * rs;
             VEC y[4];
-            NAME(winograd_a)(rows[i], y);
-            UNROLL for (int j = 0; j < 4; ++j) y[j] = VADD(bias, y[j]);
-            VSTORE(dst, VLOW(VLOW(y[0], y[2]), VLOW(y[1], y[3])));
-            VSTORE(dst + VL, VHIGH(VLOW(y[0], y[2]), VLOW(y[1], y[3])));
-            VSTORE(dst + 2 * VL, VLOW(VHIGH(y[0], y[2]), VHIGH(y[1], y[3])));
-            VSTORE(dst + 3 * VL, VHIGH(VHIGH(y[0], y[2]), VHIGH(y[1], y[3])));
+            NAME(winograd_a)(m, rows[i], y);
+            UNROLL for (int j = 0; j < m; ++j) y[j] = VADD(bias, y[j]);
+            if (cs == 1)
+                NAME(store_tiles)(m, dst + m * t, y);
+            else
+                UNROLL for (int j = 0; j < m; ++j) VSTORE(dst + j * cs + t, y[j]);
         }
     }
 }
@@ -274,7 +401,15 @@ static void NAME(winograd_output)(ptrdiff_t tiles, const void *src_, ptrdiff_t f
 /* Four kernels at a time, in double. */
 typedef double NAME(four) __attribute__((vector_size(32)));
 
-INLINE void NAME(winograd_g)(const NAME(four) w[3], NAME(four) y[6]) {
+INLINE void NAME(winograd_g)(const int m, const NAME(four) w[3], NAME(four) * y) {
+    if (m == 2) {
+        NAME(four) outer = 0.5 * (w[0] + w[2]), inner = 0.5 * w[1];
+        y[0] = w[0];
+        y[1] = outer + inner;
+        y[2] = outer - inner;
+        y[3] = w[2];
+        return;
+    }
     NAME(four) outer = -1.0 / 3 * (2 * w[0] + w[2]), inner = -2.0 / 3 * WINOGRAD_A * w[1];
     y[0] = w[0];
     y[1] = outer + inner;
@@ -286,31 +421,64 @@ INLINE void NAME(winograd_g)(const NAME(four) w[3], NAME(four) y[6]) {
     y[5] = w[2];
 }
 
-static void NAME(winograd_weights)(ptrdiff_t n, const void *src_, ptrdiff_t ld, void *dst_,
-                                   ptrdiff_t fs) {
-    for (ptrdiff_t j = 0; j < n; j += 4) {
-        NAME(four) rows[3][6];
+/* Kernel j of depth k is number k * MR + j: that is how they lie in dst. */
+INLINE void NAME(winograd_weights)(const int m, ptrdiff_t rows, ptrdiff_t depths, const void *src,
+                                   ptrdiff_t ld, void *dst, ptrdiff_t fs) {
+    static const T none[9];
+    const ptrdiff_t n = depths * MR;
+    ptrdiff_t k = 0, j = 0;
+    for (ptrdiff_t first = 0; first < n; first += 4) {
+        const T *kernel[4] = {none, none, none, none};
+        for (ptrdiff_t v = 0; v < 4 && first + v < n; ++v) {
+            if (j < rows) kernel[v] = (const T *)src + j * ld + 9 * k;
+            if (++j == MR) j = 0, ++k;
+        }
+        NAME(four) part[3][6];
         UNROLL for (int i = 0; i < 3; ++i) {
             NAME(four) w[3];
             UNROLL for (int t = 0; t < 3; ++t)
                 w[t] = __builtin_convertvector(
-                    *(const NAME(quad) *)((const T *)src_ + (3 * i + t) * ld + j), NAME(four));
-            NAME(winograd_g)(w, rows[i]);
+                    ((NAME(quad)){kernel[0][3 * i + t], kernel[1][3 * i + t], kernel[2][3 * i + t],
+                                  kernel[3][3 * i + t]}),
+                    NAME(four));
+            NAME(winograd_g)(m, w, part[i]);
         }
-        UNROLL for (int c = 0; c < 6; ++c) {
-            NAME(four) w[3] = {rows[0][c], rows[1][c], rows[2][c]}, y[6];
-            NAME(winograd_g)(w, y);
-            UNROLL for (int i = 0; i < 6; ++i) {
+        UNROLL for (int c = 0; c < m + 2; ++c) {
+            NAME(four) w[3] = {part[0][c], part[1][c], part[2][c]}, y[6];
+            NAME(winograd_g)(m, w, y);
+            UNROLL for (int i = 0; i < m + 2; ++i) {
                 NAME(quad) rounded = __builtin_convertvector(y[i], NAME(quad));
-                T *to = (T *)dst_ + (6 * i + c) * fs + j;
-                if (j + 4 <= n)
+                T *to = (T *)dst + ((m + 2) * i + c) * fs + first;
+                if (first + 4 <= n)
                     *(NAME(quad) *)to = rounded;
                 else
-                    for (ptrdiff_t v = 0; v < n - j; ++v) to[v] = rounded[v];
+                    for (ptrdiff_t v = 0; v < n - first; ++v) to[v] = rounded[v];
             }
         }
     }
 }
+
+#define WINOGRAD_TILE(m)                                                                         \
+    static void NAME(winograd_rows_##m)(ptrdiff_t cols, const void *const *src, void *dst,       \
+                                        ptrdiff_t rs) {                                          \
+        NAME(winograd_rows)(m, cols, src, dst, rs);                                              \
+    }                                                                                            \
+    static void NAME(winograd_columns_##m)(ptrdiff_t tiles, const void *src, ptrdiff_t rs,       \
+                                           const ptrdiff_t *at, ptrdiff_t step, void *dst,       \
+                                           ptrdiff_t fs) {                                       \
+        NAME(winograd_columns)(m, tiles, src, rs, at, step, dst, fs);                            \
+    }                                                                                            \
+    static void NAME(winograd_output_##m)(ptrdiff_t tiles, const void *src, ptrdiff_t fs,        \
+                                          const void *bias, void *dst, ptrdiff_t rs,             \
+                                          ptrdiff_t cs) {                                        \
+        NAME(winograd_output)(m, tiles, src, fs, bias, dst, rs, cs);                             \
+    }                                                                                            \
+    static void NAME(winograd_weights_##m)(ptrdiff_t rows, ptrdiff_t depths, const void *src,    \
+                                           ptrdiff_t ld, void *dst, ptrdiff_t fs) {              \
+        NAME(winograd_weights)(m, rows, depths, src, ld, dst, fs);                               \
+    }
+WINOGRAD_TILE(2)
+WINOGRAD_TILE(4)
 
 /* ---- dots: `group` taps share each load of g ------------------------------------------------ */
 INLINE void NAME(dots_group)(const int group, ptrdiff_t n, const void *const *src, const T *g,
@@ -808,11 +976,14 @@ const leaf_table NAME(leaf_table) = {
     .esize = sizeof(T),
     .mr = MR,
     .nr = NR,
+    .vl = VL,
     .gemm = NAME(gemm),
     .gemm_at = NAME(gemm_at),
-    .winograd_input = NAME(winograd_input),
-    .winograd_output = NAME(winograd_output),
-    .winograd_weights = NAME(winograd_weights),
+    .gemm_narrow = NAME(gemm_narrow),
+    .winograd = {{NAME(winograd_rows_2), NAME(winograd_columns_2), NAME(winograd_output_2),
+                  NAME(winograd_weights_2)},
+                 {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
+                  NAME(winograd_weights_4)}},
     .taps = NAME(taps),
     .dots = NAME(dots),
     .clear = NAME(clear),
@@ -836,6 +1007,7 @@ const leaf_table NAME(leaf_table) = {
 
 #undef WINOGRAD_A
 #undef WINOGRAD_B
+#undef WINOGRAD_TILE
 #undef ALL_READS
 #undef BOTH
 #undef DEFINE_READS

@@ -10,6 +10,8 @@
  *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
  *   VLANEEVEN VLANEODD  every second element of two vectors, within each lane of 16 bytes
  *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
+ *   VLANESAT(p, at, n)  the same from p + at[0], p + at[n], ...
+ *   VLANESTORE(p, step, x)  the lanes of x to p, p + step, ...
  *   VKEEP(x)            x is used from a register, not loaded again for each use
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
@@ -33,7 +35,10 @@
 #undef VHIGH
 #undef VLANELOW
 #undef VLANEHIGH
+#undef VLANESFROM
+#undef VLANESTORE
 #undef VLANES
+#undef VLANESAT
 #undef VLANEEVEN
 #undef VLANEODD
 #undef VKEEP
@@ -60,12 +65,16 @@
 #define VFMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define VLANELOW(a, b) _mm512_unpacklo_pd(a, b)
 #define VLANEHIGH(a, b) _mm512_unpackhi_pd(a, b)
-#define VLANES(p, step)                                                                          \
+#define VLANESFROM(p, q, r, s)                                                                   \
     _mm512_insertf64x4(                                                                          \
         _mm512_castpd256_pd512(_mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)),     \
-                                                    _mm_loadu_pd((p) + (step)), 1)),             \
-        _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd((p) + 2 * (step))),             \
-                             _mm_loadu_pd((p) + 3 * (step)), 1), 1)
+                                                    _mm_loadu_pd(q), 1)),                        \
+        _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(r)), _mm_loadu_pd(s), 1), 1)
+#define VLANESTORE(p, step, x)                                                                   \
+    (_mm_storeu_pd(p, _mm512_castpd512_pd128(x)),                                                \
+     _mm_storeu_pd((p) + (step), _mm512_extractf64x2_pd(x, 1)),                                  \
+     _mm_storeu_pd((p) + 2 * (step), _mm512_extractf64x2_pd(x, 2)),                              \
+     _mm_storeu_pd((p) + 3 * (step), _mm512_extractf64x2_pd(x, 3)))
 #define SFMA(a, b, c) __builtin_fma(a, b, c)
 #else
 #define VEC __m512
@@ -78,13 +87,17 @@
 #define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define VLANELOW(a, b) _mm512_unpacklo_ps(a, b)
 #define VLANEHIGH(a, b) _mm512_unpackhi_ps(a, b)
-#define VLANES(p, step)                                                                          \
+#define VLANESFROM(p, q, r, s)                                                                   \
     _mm512_castpd_ps(_mm512_insertf64x4(                                                         \
         _mm512_castps_pd(_mm512_castps256_ps512(_mm256_insertf128_ps(                            \
-            _mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (step)), 1))),           \
-        _mm256_castps_pd(_mm256_insertf128_ps(                                                   \
-            _mm256_castps128_ps256(_mm_loadu_ps((p) + 2 * (step))),                              \
-            _mm_loadu_ps((p) + 3 * (step)), 1)), 1))
+            _mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1))),                      \
+        _mm256_castps_pd(_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(r)),           \
+                                              _mm_loadu_ps(s), 1)), 1))
+#define VLANESTORE(p, step, x)                                                                   \
+    (_mm_storeu_ps(p, _mm512_castps512_ps128(x)),                                                \
+     _mm_storeu_ps((p) + (step), _mm512_extractf32x4_ps(x, 1)),                                  \
+     _mm_storeu_ps((p) + 2 * (step), _mm512_extractf32x4_ps(x, 2)),                              \
+     _mm_storeu_ps((p) + 3 * (step), _mm512_extractf32x4_ps(x, 3)))
 #define SFMA(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 
@@ -104,8 +117,11 @@
 #define VFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define VLANELOW(a, b) _mm256_unpacklo_pd(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_pd(a, b)
-#define VLANES(p, step)                                                                          \
-    _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd((p) + (step)), 1)
+#define VLANESFROM(p, q, r, s)                                                                   \
+    _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(p)), _mm_loadu_pd(q), 1)
+#define VLANESTORE(p, step, x)                                                                   \
+    (_mm_storeu_pd(p, _mm256_castpd256_pd128(x)),                                                \
+     _mm_storeu_pd((p) + (step), _mm256_extractf128_pd(x, 1)))
 #define SFMA(a, b, c) __builtin_fma(a, b, c)
 #else
 #define VEC __m256
@@ -118,8 +134,11 @@
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define VLANELOW(a, b) _mm256_unpacklo_ps(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_ps(a, b)
-#define VLANES(p, step)                                                                          \
-    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps((p) + (step)), 1)
+#define VLANESFROM(p, q, r, s)                                                                   \
+    _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1)
+#define VLANESTORE(p, step, x)                                                                   \
+    (_mm_storeu_ps(p, _mm256_castps256_ps128(x)),                                                \
+     _mm_storeu_ps((p) + (step), _mm256_extractf128_ps(x, 1)))
 #define SFMA(a, b, c) __builtin_fmaf(a, b, c)
 #endif
 
@@ -238,8 +257,13 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #endif
 
 /* where a vector is one lane */
-#ifndef VLANES
+#ifndef VLANESFROM
 #define VLANELOW(a, b) VLOW(a, b)
 #define VLANEHIGH(a, b) VHIGH(a, b)
-#define VLANES(p, step) VLOAD(p)
+#define VLANESFROM(p, q, r, s) VLOAD(p)
+#define VLANESTORE(p, step, x) VSTORE(p, x)
 #endif
+
+#define VLANES(p, step) VLANESFROM(p, (p) + (step), (p) + 2 * (step), (p) + 3 * (step))
+#define VLANESAT(p, at, n)                                                                       \
+    VLANESFROM((p) + (at)[0], (p) + (at)[n], (p) + (at)[2 * (n)], (p) + (at)[3 * (n)])
