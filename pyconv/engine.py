@@ -194,6 +194,20 @@ def describe(
     return _descriptor(weight_shape, *numbers(axes), mode)
 
 
+def describe_mixed(
+    axes: Axes, weight_shape: Sequence[int], mode: str = "zeros"
+) -> Descriptor | None:
+    """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
+
+    None where the channels between have to be in memory for a while: see `pyconv.chain`.
+    """
+    stride, dilation, offset = numbers(axes)
+    if not _depthwise.packs(weight_shape, stride, dilation):
+        return None
+    pack = _conv.pack_weights
+    return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
+
+
 def pack_for(run: Run, weight: Array, how: Descriptor) -> Any:
     """Weights in the order of the kernel, or None where it takes them as they are."""
     if how.pack is None or weight.size == 0:
@@ -217,6 +231,27 @@ def convolve(
     kernel, _, stride, dilation, offset, mode = how
     return kernel(
         run.operator, x, weight, bias, out, stride, dilation, offset, mode, run.compute,
+        run.threads, run.budget, packed, run.measure,
+    )  # fmt: skip
+
+
+def convolve_mixed(
+    run: Run,
+    x: Array,
+    weight: Array,
+    mix: Array,
+    bias: Array | None,
+    out: Array,
+    how: Descriptor,
+    packed: Any = None,
+) -> int:
+    """Convolve `x` as described and multiply each pixel by `mix`; returns the bytes of workspace.
+
+    `packed` is of `pack_for`, for `mix`: a `matrix`, with one group.
+    """
+    kernel, _, stride, dilation, offset, mode = how
+    return kernel(
+        run.operator, x, weight, mix, bias, out, stride, dilation, offset, mode, run.compute,
         run.threads, run.budget, packed, run.measure,
     )  # fmt: skip
 

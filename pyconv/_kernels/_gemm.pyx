@@ -25,7 +25,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_WIDE
-from pyconv._kernels._integers cimport ceil_div, round_up
+from pyconv._kernels._integers cimport ceil_div, least_multiple, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
 
@@ -226,8 +226,9 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     if job.direct == NULL:
         # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
         # once, and do not read B often enough for that to matter: all columns next to each other.
+        # So they are where packing is a computation, by rows.
         job.width = job.leaf.nr
-        if LEAF_WIDE(job.rows, job.leaf.mr) > 1:
+        if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row:
             job.width = odd_lines(job.nc, es)
         job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
@@ -240,16 +241,23 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
 
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
-    if job.direct != NULL and not job.to_output:    # the C tile takes the place of B in L2
+    if (job.direct != NULL or job.pk.row) and not job.to_output:
+        # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
+    most = job.nc
     if job.panels * nr < job.nc:
         job.nc = job.panels * nr
     elif job.panels > 0:        # even tiles: no small one at the end of a plane
         tiles = ceil_div(job.panels * nr, job.nc)
         job.nc = ceil_div(job.panels, tiles) * nr
+        # whole rows, where a tile that is not much larger holds some
+        whole = least_multiple(nr, job.pk.row)
+        most += most // 2
+        if whole and whole <= most:
+            job.nc = min(round_up(job.nc, whole), most // whole * whole)
     job.nc = max(job.nc, nr)
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
     job.tile_rows = min(round_up(max(job.rows, 1), mr),

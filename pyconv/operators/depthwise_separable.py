@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from pyconv import checks, engine, geometry, reference
 from pyconv.chain import Chain, Stage
 from pyconv.checks import Verbatim
@@ -115,9 +117,15 @@ class DepthwiseSeparable(Operator):
             checks.padding(name, params["padding"], rank),
             checks.integers(name, "dilation", params["dilation"], rank, minimum=1), mode,
         )  # fmt: skip
-        algorithm, reason = pick_algorithm(
-            self, params["algorithm"], "direct", "a depthwise and a pointwise convolution, by boxes"
-        )
+        on = engine.three(axes)
+        grouped = (
+            image.channels, kernel[0] // max(image.channels, 1), 1, *(a.kernel for a in on)
+        )  # fmt: skip
+        how = engine.describe_mixed(on, grouped, mode)
+        why = "a depthwise convolution, tile by tile the operand of a matrix product"
+        if how is None:
+            why = "a depthwise and a pointwise convolution, by boxes"
+        algorithm, reason = pick_algorithm(self, params["algorithm"], "direct", why)
         output = image.like(mix[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, kernel[0], 1)
         mixing = prod(output) * mix[1]
@@ -128,7 +136,7 @@ class DepthwiseSeparable(Operator):
         )  # fmt: skip
         return ConvProblem(
             output, algorithm, reason, cost, axes, image=image, padding_mode=mode,
-            flip=checks.flag(name, "flip", params["flip"]),
+            flip=checks.flag(name, "flip", params["flip"]), weight_shape=grouped, how=how,
         )  # fmt: skip
 
     def _check_stages(self, kernel: Shape, mix: Shape, channels: int, rank: int) -> None:
@@ -146,41 +154,51 @@ class DepthwiseSeparable(Operator):
                 Verbatim(f"shape {mix}"),
             )  # fmt: skip
 
-    def _stages(
-        self, problem: Any, arrays: dict[str, Any], prepared: Any = (None, None)
-    ) -> list[Stage]:
-        axes = engine.three(problem.axes)
-        kernel = engine.grouped_weight(arrays["depthwise"], problem.image.channels, problem.flip)
+    def _weights(self, problem: Any, arrays: dict[str, Any]) -> tuple[Array, Array]:
+        """Both weights as the engine takes them."""
+        kernel = arrays["depthwise"].reshape(problem.weight_shape)
+        if problem.flip:
+            kernel = kernel[..., ::-1, ::-1, ::-1]
         mix = arrays["pointwise"]
-        mix = engine.matrix(mix.reshape(1, *mix.shape[:2]))
-        packs = prepared or (None, None)
-        return [
-            Stage(kernel, axes, packs[0]),
-            Stage(mix, engine.three([engine.untouched(a.out) for a in axes]), packs[1]),
-        ]
+        return kernel, engine.matrix(mix.reshape(1, *mix.shape[:2]))
 
-    def _chain(self, problem: Any, arrays: dict[str, Any], run: Run, prepared: Any) -> Chain:
-        stages = self._stages(problem, arrays, prepared)
+    def _chain(self, problem: Any, arrays: dict[str, Any], run: Run, packs: Any = None) -> Chain:
+        axes = engine.three(problem.axes)
+        kernel, mix = self._weights(problem, arrays)
+        first, second = packs or (None, None)
+        unit = engine.three([engine.untouched(a.out) for a in axes])
+        stages = [Stage(kernel, axes, first), Stage(mix, unit, second)]
         return Chain(run, problem.image.view(arrays["x"]), stages, problem.padding_mode)
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        chain = self._chain(problem, arrays, run, prepared)
-        return chain.forward(arrays["bias"], problem.image.view(out))
+        image, x, bias = problem.image, arrays["x"], arrays["bias"]
+        if problem.how is None:
+            return self._chain(problem, arrays, run, prepared).forward(bias, image.view(out))
+        kernel, mix, packed = prepared or (*self._weights(problem, arrays), None)
+        x, y = image.plain(x), image.plain(out)
+        return engine.convolve_mixed(run, x, kernel, mix, bias, y, problem.how, packed)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        return [engine.pack(run, s.weight, s.axes) for s in self._stages(problem, arrays)]
+        kernel, mix = self._weights(problem, arrays)
+        if problem.how is None:
+            axes = engine.three(problem.axes)
+            unit = engine.three([engine.untouched(a.out) for a in axes])
+            return engine.pack(run, kernel, axes), engine.pack(run, mix, unit)
+        # as the taps are read: in order, in the compute type
+        kernel = np.ascontiguousarray(kernel, run.dtype)
+        return kernel, mix, engine.pack_for(run, mix, problem.how)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
     ) -> None:
         dy = problem.image.view(grad)
-        chain = self._chain(problem, arrays, run, None)
-        results = self._stages(problem, {**arrays, **out})
+        chain = self._chain(problem, arrays, run)
+        results = self._weights(problem, {**arrays, **out})
         for level, name in enumerate(("depthwise", "pointwise")):
             if name in out:
-                chain.weight_gradient(level, dy, results[level].weight)
+                chain.weight_gradient(level, dy, results[level])
         if "x" in out:
             chain.input_gradient(dy, problem.image.view(out["x"]))
         if "bias" in out:
