@@ -124,6 +124,17 @@ def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
     return weight.reshape((groups, rows, *weight.shape[1:]))
 
 
+def grouped_shape(shape: Sequence[int], groups: int) -> tuple[int, ...]:
+    """Shape of `grouped_weight` of a weight of this shape."""
+    rows = shape[0] // groups if groups else 0
+    return (groups, rows, shape[1], *extents(shape[2:]))
+
+
+def extents(spatial: Sequence[int]) -> tuple[int, ...]:
+    """Spatial extents with the missing leading ones filled in."""
+    return (1,) * (3 - len(spatial)) + tuple(spatial)
+
+
 def region(box: Sequence[tuple[int, int]], samples: slice = slice(None)) -> tuple[slice, ...]:
     """Index of a box of a canonical view, all channels."""
     return samples, slice(None), *(slice(lo, hi) for lo, hi in box)
@@ -443,8 +454,13 @@ def adjoint_on(axis: Axis, lo: int, hi: int) -> tuple[Axis, int, int]:
     return replace(axis, size=hi - lo, before=before, out=last - first), first, last
 
 
-def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
-    """Split ``range(e) for e in extent`` into boxes that fit, halving the longest side."""
+def boxes(
+    extent: Sequence[int], fits: Callable[[Box], bool], strips: bool = False
+) -> Iterator[Box]:
+    """Split ``range(e) for e in extent`` into boxes that fit, halving the longest side.
+
+    With `strips` the first side that can be halved, so that rows stay whole.
+    """
     if any(e == 0 for e in extent):
         return
     stack: list[Box] = [tuple((0, e) for e in extent)]
@@ -454,7 +470,7 @@ def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
         if max(sides) == 1 or fits(box):
             yield box
             continue
-        i = sides.index(max(sides))
+        i = sides.index(next(s for s in sides if s > 1) if strips else max(sides))
         lo, hi = box[i]
         middle = (lo + hi) // 2
         stack.append((*box[:i], (middle, hi), *box[i + 1 :]))

@@ -1,5 +1,5 @@
-"""Convolution with few channels per group (depthwise and its kin), directly: forward and the
-gradient of the weights.
+"""Convolution with few channels per group (depthwise and its kin), directly: forward, forward with
+a mix of the channels, and the gradient of the weights.
 
 The same sum as in _conv.pyx, ::
 
