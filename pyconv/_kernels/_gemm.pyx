@@ -38,6 +38,7 @@ cdef enum:
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
     CACHE_LINE = 64
+    SHALLOW_BYTES = 28 * 1024       # B tile: stays in L1
 
 
 cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
@@ -260,6 +261,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
             job.nc = min(round_up(job.nc, whole), most // whole * whole)
     job.nc = max(job.nc, nr)
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
+    if job.kc * job.nc * es <= SHALLOW_BYTES:
+        job.mc = mr             # B is in L1 as a whole: results are written row by row
     job.tile_rows = min(round_up(max(job.rows, 1), mr),
                         max(mr, RESULT_BYTES // (job.nc * es) // mr * mr))
     scratch = scratch_of(job)
@@ -415,6 +418,8 @@ cdef void gemm_tile(
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
+                if offset != NULL and rows > mr and LEAF_WIDE(rows % mr, mr) > 1:
+                    rows -= rows % mr   # few rows left: by themselves, of more columns at once
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
                     a_rs, a_ks = 1, mr
@@ -432,7 +437,7 @@ cdef void gemm_tile(
                     job, rows_at, a_rs, a_ks, b, offset, k > 0, depth, c + i * c_rs * es, c_rs,
                     rows, columns, bias + i * es if bias != NULL else NULL,
                     plane + i * out.stride[1], line, p)
-                i += job.mc
+                i += rows
             k += job.kc
             if k >= job.depth:
                 break
