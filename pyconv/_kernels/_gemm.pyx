@@ -333,6 +333,7 @@ cdef void gemm_block(
     """
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
+    cdef Py_ssize_t step = es if job.width > nr else depth * es     # from pixel to pixel of packed B
     cdef char* dst
     if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
         wide = LEAF_WIDE(rows, leaf.mr) * nr
@@ -341,12 +342,12 @@ cdef void gemm_block(
         dst, rs = c + j * es, c_rs
         if job.rows_to_output and place_in_row(job, plane, line, p + j) != NULL:
             dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
-        if offset != NULL:
+        if job.direct != NULL or n > nr:
             leaf.gemm_at(
                 rows, n, depth, a, a_rs, a_ks, b + j * es, offset, dst, rs, 1, bias, add)
         else:
             leaf.gemm(
-                rows, n, depth, a, a_rs, a_ks, b + j * depth * es, nr, dst, rs, 1, bias, add)
+                rows, n, depth, a, a_rs, a_ks, b + j * step, job.width, dst, rs, 1, bias, add)
         j += n
 
 
@@ -418,7 +419,7 @@ cdef void gemm_tile(
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
-                if offset != NULL and rows > mr and LEAF_WIDE(rows % mr, mr) > 1:
+                if offset != NULL and rows > mr and 0 < rows % mr <= 3:
                     rows -= rows % mr   # few rows left: by themselves, of more columns at once
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
