@@ -1,9 +1,12 @@
 """Convolutions one after another, with intermediate images that stay within the workspace.
 
-A `Chain` applies stages to an image, each a convolution as `pyconv.engine.correlate` takes it. The
+A `Chain` applies stages to an image, each a convolution as `pyconv.engine.convolve` takes it. The
 image between two stages is never whole (unless it is small): the result is computed in boxes, and a
 box asks the stage before it for the region that it reads, and so on back to the input. Gradients go
 the other way: a box of an input's gradient asks the stage after it for the outputs that read it.
+
+What the shapes decide is settled once: a `Chain` belongs to a problem, and remembers the boxes and
+their `Image`s for each workspace that it has met. A `Pass` is a chain with the arrays of a call.
 
 Every element is computed by the same sum whatever the boxes, so results do not depend on them; the
 gradients of the weights are summed box by box, and the boxes follow from shapes and workspace.
@@ -12,62 +15,98 @@ gradients of the weights are summed box by box, and the boxes follow from shapes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pyconv import engine
 from pyconv._kernels._tensor import padding_sources
 from pyconv.checks import WorkspaceError
-from pyconv.engine import Array, Axes, Box, Run
+from pyconv.engine import Array, Axes, Box, Descriptor, Run
 from pyconv.geometry import Axis
 
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
 
-Part = tuple[int, int, int, int]  # padded positions, and the elements they are copies of
+# What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
+REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
+
+Span = tuple[int, int, int, int]  # padded positions, and the elements they are copies of
+Piece = tuple[slice, Box]  # samples, and a box of them
 
 
-def _is_box(parts: Sequence[Sequence[Part]]) -> bool:
-    """Whether parts along the axes are a box of the image itself, nothing to be put together."""
-    return all(len(along) == 1 and along[0][:2] == along[0][2:] for along in parts)
+def _is_box(spans: Sequence[Sequence[Span]]) -> bool:
+    """Whether spans along the axes are a box of the image itself, nothing to be put together."""
+    return all(len(along) == 1 and along[0][:2] == along[0][2:] for along in spans)
 
 
-@dataclass(frozen=True)
-class Stage:
-    """One convolution of a chain."""
+class Stage(NamedTuple):
+    """One convolution of a chain, its arrays aside."""
 
-    weight: Array  # (G, M, C, T0, T1, T2)
+    weight_shape: tuple[int, ...]  # (G, M, C, T0, T1, T2)
     axes: Axes
-    packed: Any = None
 
     @property
     def outputs(self) -> int:
         """Number of channels of the result."""
-        return int(self.weight.shape[0] * self.weight.shape[1])
+        return self.weight_shape[0] * self.weight_shape[1]
+
+
+class Image(NamedTuple):
+    """A stage's result on a box: how it is computed, and from what."""
+
+    stage: int
+    sides: tuple[int, ...]
+    how: Descriptor
+    source: Source | None  # None: all of the input, around which the kernel fills in what stands
+
+
+class Source(NamedTuple):
+    """What a stage reads of the image before it."""
+
+    sides: tuple[int, ...]
+    parts: tuple[Part, ...]
+
+
+class Part(NamedTuple):
+    """A part of a source: an image, or copies of its elements along some axes."""
+
+    image: Image
+    place: tuple[slice, ...] | None  # None: it is all of the source
+    # axis, first and past the last position, the axis' extent, the image's first element
+    copies: tuple[tuple[int, int, int, int, int], ...]
+
+
+class Settled(NamedTuple):
+    """What a chain remembers of a way to run."""
+
+    half: Run  # for the kernels: the other half of the workspace is for images between stages
+    held: int  # bytes of those, at most
+    pieces: Sequence[Piece]  # of the result
+    images: Sequence[Image]  # of all pieces, or of none where there are many
 
 
 class Chain:
-    """Stages applied to `x` (N, C, S0, S1, S2); level i is the image before stage i."""
+    """Stages for images of a shape (N, C, S0, S1, S2); level i is the image before stage i."""
 
-    def __init__(self, run: Run, x: Array, stages: Sequence[Stage], mode: str) -> None:
-        self.run = run
-        self.half = run.share(2)  # for the kernels; the other half for intermediate images
-        self.limit = min(self.half.budget, BOX_BYTES)
-        self.x = x
+    def __init__(
+        self, samples: int, channels: int, spatial: Sequence[int], stages: Sequence[Stage],
+        mode: str,
+    ) -> None:  # fmt: skip
+        self.samples = samples
         self.stages = stages
         self.mode = mode
-        self.channels = [x.shape[1], *(s.outputs for s in stages)]
-        self.extents = [x.shape[2:], *(tuple(a.out for a in s.axes) for s in stages)]
-        self.used = 0
+        self.channels = [channels, *(s.outputs for s in stages)]
+        self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
+        self._remembered: dict[Run, Settled] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
-    def _source(self, axis: Axis, lo: int, hi: int) -> list[Part]:
-        """The parts of what outputs ``lo .. hi-1`` read: padded positions, elements (as a range).
+    def _spans(self, axis: Axis, lo: int, hi: int) -> list[Span]:
+        """Where what outputs ``lo .. hi-1`` read comes from.
 
         With zeros it is the one range inside the array; otherwise what stands before the array and
         after it comes from somewhere else, which may be far away.
@@ -78,42 +117,43 @@ class Chain:
             if inside[0] >= inside[1]:
                 inside = 0, 0
             return [(*inside, *inside)]
-        parts = [(*inside, *inside)] if inside[0] < inside[1] else []
+        spans = [(*inside, *inside)] if inside[0] < inside[1] else []
         for start, stop in ((first, min(last, 0)), (max(first, axis.size), last)):
             if start < stop:
                 # a period has all elements there are
                 sources = padding_sources(
                     start, min(stop, start + 2 * axis.size), axis.size, self.mode
                 )
-                parts.append((start, stop, int(sources.min()), int(sources.max()) + 1))
-        return parts
+                spans.append((start, stop, int(sources.min()), int(sources.max()) + 1))
+        return spans
 
-    def _sources(self, level: int, box: Box) -> list[list[Part]]:
-        """`_source` along each axis, for a box of `level`."""
+    def _sources(self, level: int, box: Box) -> list[list[Span]]:
+        """`_spans` along each axis, for a box of `level`."""
         axes = self.stages[level - 1].axes
-        return [self._source(a, *side) for a, side in zip(axes, box, strict=True)]
+        return [self._spans(a, *side) for a, side in zip(axes, box, strict=True)]
 
     def _held(self, level: int, box: Box) -> int:
         """Elements, per sample, of images that are held to compute `box` of a level."""
         if level <= 1:
             return 0
-        below, parts = level - 1, self._sources(level, box)
+        below, spans = level - 1, self._sources(level, box)
         elements = 0
-        for choice in product(*parts):
+        for choice in product(*spans):
             region = tuple((lo, hi) for _, _, lo, hi in choice)
             each = self.channels[below] * prod(hi - lo for lo, hi in region)
             elements = max(elements, each + self._held(below, region))
-        if not _is_box(parts):
-            # the parts are put together, by way of an index that copies
-            reach = [max(p[1] for p in part) - min(p[0] for p in part) for part in parts]
+        if not _is_box(spans):
+            # they are put together, by way of an index that copies
+            reach = [max(p[1] for p in along) - min(p[0] for p in along) for along in spans]
             elements = 2 * elements + self.channels[below] * prod(reach)
         return elements
 
-    def _forward_bytes(self, level: int, box: Box, n: int) -> int:
+    def forward_bytes(self, run: Run, level: int, box: Box, n: int) -> int:
         """Bytes of images that are held to compute `box` of a level, the box itself aside."""
-        return n * self._held(level, box) * self.run.dtype.itemsize
+        return n * self._held(level, box) * run.dtype.itemsize
 
-    def _backward_bytes(self, level: int, box: Box, n: int) -> int:
+    def backward_bytes(self, run: Run, level: int, box: Box, n: int) -> int:
+        """Bytes of the gradients that are held to compute that of an image on `box`, that too."""
         elements = 0
         for at in range(level, len(self.stages)):
             elements += self.channels[at] * prod(hi - lo for lo, hi in box)
@@ -121,177 +161,265 @@ class Chain:
                 engine.read_by(a, lo, hi)
                 for a, (lo, hi) in zip(self.stages[at].axes, box, strict=True)
             )
-        return n * elements * self.run.dtype.itemsize * (1 if self.mode == "zeros" else 3)
+        return n * elements * run.dtype.itemsize * (1 if self.mode == "zeros" else 3)
 
-    def _batches(self, each: int) -> Iterator[slice]:
+    def _batches(self, run: Run, each: int) -> Iterator[slice]:
         """Ranges of samples that fit together, given the bytes that one takes."""
         if self.mode != "zeros":
-            each = max(each, 3 * engine.fold_bytes(self.half))
-        count = max(1, min(self.x.shape[0], self.limit // max(1, each)))
-        for first in range(0, self.x.shape[0], count):
-            yield slice(first, min(first + count, self.x.shape[0]))
+            each = max(each, 3 * engine.fold_bytes(run))
+        count = max(1, min(self.samples, _limit(run) // max(1, each)))
+        for first in range(0, self.samples, count):
+            yield slice(first, min(first + count, self.samples))
 
-    # ---- forward -----------------------------------------------------------------------------
+    def pieces(
+        self, run: Run, level: int, each: Callable[[Box, int], int], strips: bool = False
+    ) -> tuple[list[Piece], int]:
+        """Samples and boxes of a level for which no more is held than there is room for; the bytes.
 
-    def forward(self, bias: Array | None, out: Array) -> int:
-        """Write the last stage's image plus `bias` into `out`; return the bytes of workspace."""
-        last = len(self.stages)
+        `each` says what is held for a box of so many samples; see `engine.boxes` for `strips`.
+        """
+        extent, pieces = self.extents[level], list[Piece]()
+        for samples in self._batches(run, each(tuple((0, e) for e in extent), 1)):
+            n = samples.stop - samples.start
+            fits = lambda box, n=n: each(box, n) <= _limit(run)  # noqa: E731
+            pieces += [(samples, box) for box in engine.boxes(extent, fits, strips)]
+        held = max((each(box, s.stop - s.start) for s, box in pieces), default=0)
+        if held > run.budget:
+            raise WorkspaceError(run.operator, 2 * held, 2 * run.budget)
+        return pieces, held
 
-        def each(box: Box, n: int) -> int:
-            return self._forward_bytes(last, box, n)
+    # ---- images ------------------------------------------------------------------------------
 
-        pieces, held = self._pieces(self.extents[last], each)
-        # A workspace too small is found out before anything is written. Where it is ample, the
-        # first box tells; where it is not, boxes of slightly different sizes may differ.
-        measuring = Chain(self.run.measuring(), self.x, self.stages, self.mode)
-        for samples, box in pieces if self.run.budget < engine.AMPLE else pieces[:1]:
-            measuring._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
-        if not self.run.measure:
-            for samples, box in pieces:
-                self._stage(last - 1, box, samples, bias, out[engine.region(box, samples)])
-        return held + measuring.used
-
-    def value(self, level: int, box: Box, samples: slice) -> Array:
-        """The image of a level on a box."""
-        if level == 0:
-            return self.x[engine.region(box, samples)]
-        n = len(range(*samples.indices(self.x.shape[0])))
-        shape = (n, self.channels[level], *(hi - lo for lo, hi in box))
-        result = np.empty(shape, self.run.dtype)
-        if result.size:
-            self._stage(level - 1, box, samples, None, result)
-        return result
-
-    def _stage(self, level: int, box: Box, samples: slice, bias: Array | None, out: Array) -> None:
-        """Apply stage `level` on a box of its result."""
-        stage = self.stages[level]
-        axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
-        if level == 0:  # the input is there as a whole: the kernel fills in what stands around it
-            source, mode = self.x[samples], self.mode
+    def image(self, level: int, box: Box) -> Image:
+        """How the image of a level, from 1, is computed on a box."""
+        stage, at = self.stages[level - 1], level - 1
+        if at == 0:
+            axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
+            source, mode = None, self.mode
         else:
-            source, axes = self._input(level, box, samples)
-            mode = "zeros"
-        used = engine.correlate(
-            self.half, source, stage.weight, bias, out, engine.three(axes), mode, stage.packed
-        )
-        self.used = max(self.used, used)
+            (source, axes), mode = self.source(at, box), "zeros"
+        how = engine.describe(engine.three(axes), stage.weight_shape, mode)
+        return Image(at, tuple(hi - lo for lo, hi in box), how, source)
 
-    def _input(self, level: int, box: Box, samples: slice) -> tuple[Array, list[Axis]]:
-        """What stage `level` reads for a box, padding filled in, and its axes there."""
-        stage, parts = self.stages[level], self._sources(level + 1, box)
-        starts = [min(part[0] for part in along) for along in parts]
-        stops = [max(part[1] for part in along) for along in parts]
+    def source(self, level: int, box: Box) -> tuple[Source, list[Axis]]:
+        """What the stage after a level, from 1, reads for a box, and its axes there.
+
+        Padding is part of it.
+        """
+        stage, spans = self.stages[level], self._sources(level + 1, box)
+        starts = [min(span[0] for span in along) for along in spans]
+        stops = [max(span[1] for span in along) for along in spans]
         axes = [
             replace(a, size=stop - start, before=a.before - lo * a.stride + start, out=hi - lo)
             for a, (lo, hi), start, stop in zip(stage.axes, box, starts, stops, strict=True)
         ]
-        if _is_box(parts):
-            return self.value(level, tuple(zip(starts, stops, strict=True)), samples), axes
-        n = len(range(*samples.indices(self.x.shape[0])))
-        sides = [stop - start for start, stop in zip(starts, stops, strict=True)]
-        whole = np.empty((n, self.channels[level], *sides), self.run.dtype)
-        for choice in product(*parts):
-            value = self.value(level, tuple((lo, hi) for _, _, lo, hi in choice), samples)
-            place = []
+        sides = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+        if _is_box(spans):
+            image = self.image(level, tuple(zip(starts, stops, strict=True)))
+            return Source(sides, (Part(image, None, ()),)), axes
+        parts = []
+        for choice in product(*spans):
+            place, copies = [], []
             for i, (axis, start, (first, stop, lo, hi)) in enumerate(
                 zip(stage.axes, starts, choice, strict=True)
             ):
-                place.append(slice(first - start, stop - start))
+                place.append((first - start, stop - start))
                 if (first, stop) != (lo, hi):
-                    rows = padding_sources(first, stop, axis.size, self.mode) - lo
-                    value = np.take(value, rows, axis=2 + i)
-            whole[slice(None), slice(None), place[0], place[1], place[2]] = value
-        return whole, axes
+                    copies.append((2 + i, first, stop, axis.size, lo))
+            image = self.image(level, tuple((lo, hi) for _, _, lo, hi in choice))
+            parts.append(Part(image, engine.region(place), tuple(copies)))
+        return Source(sides, tuple(parts)), axes
+
+    def _settle(self, run: Run) -> Settled:
+        """What a call needs besides its arrays."""
+        found = self._remembered.get(run)
+        if found is None:
+            half, level = run.share(2), len(self.stages)
+
+            def each(box: Box, n: int) -> int:
+                return self.forward_bytes(half, level, box, n)
+
+            pieces, held = self.pieces(half, level, each, strips=True)
+            if len(pieces) > REMEMBERED_BOXES:
+                return Settled(half, held, pieces, ())
+            found = Settled(half, held, pieces, [self.image(level, box) for _, box in pieces])
+            if len(self._remembered) >= REMEMBERED_RUNS:
+                self._remembered.clear()
+            self._remembered[run] = found
+        return found
+
+    # ---- forward -----------------------------------------------------------------------------
+
+    def pack(self, run: Run, weights: Sequence[Array]) -> list[Any]:
+        """Weights in the order of the kernels, for `forward`."""
+        stages = zip(self.stages, weights, strict=True)
+        return [engine.pack(run, weight, stage.axes) for stage, weight in stages]
+
+    def forward(
+        self, run: Run, x: Array, weights: Sequence[Array], packs: Sequence[Any],
+        bias: Array | None, out: Array,
+    ) -> int:  # fmt: skip
+        """Write the last stage's image plus `bias` into `out`; return the bytes of workspace."""
+        half, held, pieces, images = self._settle(run)
+        one = Pass(self, half, x, weights, packs)
+
+        def each(count: int | None) -> None:
+            for i, (samples, box) in enumerate(pieces[:count]):
+                image = images[i] if images else self.image(len(self.stages), box)
+                one.compute(image, samples, bias, out[engine.region(box, samples)])
+
+        # A workspace too small is found out before anything is written. Where it is ample, the
+        # first box tells; where it is not, boxes of slightly different sizes may differ.
+        ample = half.budget >= engine.AMPLE
+        if run.measure or not ample:
+            one.run = half.measuring()
+            each(1 if ample else None)
+            one.run = half
+        if not run.measure:
+            each(None)
+        return held + one.used
+
+    # ---- gradients ---------------------------------------------------------------------------
+
+    def weight_gradient(
+        self, run: Run, x: Array, weights: Sequence[Array], level: int, grad: Array, out: Array
+    ) -> None:
+        """Gradient of the weight of a stage into `out` (G, M, C, T0, T1, T2)."""
+        half = run.share(2)
+        one = Pass(self, half, x, weights, [None] * len(weights))
+        groups, rows = out.shape[:2]
+        row = prod(out.shape[2:]) * run.dtype.itemsize  # bytes, in the compute type
+        most = max(1, half.budget // 8 // max(1, row))
+        parts = [(g, m, out[g, m]) for g, m in engine.blocks(groups, rows, most)]
+        if out.dtype == run.dtype:
+            out[...] = 0
+            one.sum_weight(level, grad, parts)
+            return
+        # A 16-bit gradient is summed in the compute type, as many rows at a time as there is room.
+        for g, m, part in parts:
+            total = np.zeros(part.shape, run.dtype)
+            one.sum_weight(level, grad, [(g, m, total)])
+            with engine.rounding():
+                part[...] = total
+
+    def input_gradient(
+        self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array
+    ) -> None:
+        """Gradient of the input into `out`."""
+        half = run.share(2)
+        one = Pass(self, half, x, weights, [None] * len(weights))
+        pieces, _ = self.pieces(half, 0, lambda box, n: self.backward_bytes(half, 0, box, n))
+        for samples, box in pieces:
+            part = one.gradient(0, box, samples, grad)
+            with engine.rounding():
+                out[engine.region(box, samples)] = part
+
+
+def _limit(run: Run) -> int:
+    """Bytes that the images of a box may take, given what is for the kernels."""
+    return min(run.budget, BOX_BYTES)
+
+
+class Pass:
+    """A chain with the arrays of a call: one pass over its boxes."""
+
+    def __init__(
+        self, chain: Chain, run: Run, x: Array, weights: Sequence[Array], packs: Sequence[Any]
+    ) -> None:
+        self.chain = chain
+        self.run = run
+        self.x = x
+        self.weights = weights
+        self.packs = packs
+        self.used = 0
+
+    # ---- forward -----------------------------------------------------------------------------
+
+    def compute(self, image: Image, samples: slice, bias: Array | None, out: Array) -> None:
+        """Write an image plus `bias` into `out`."""
+        source = self.x[samples] if image.source is None else self._read(image.source, samples)
+        at = image.stage
+        used = engine.convolve(
+            self.run, source, self.weights[at], bias, out, image.how, self.packs[at]
+        )
+        self.used = max(self.used, used)
+
+    def _value(self, image: Image, samples: slice) -> Array:
+        channels = self.chain.channels[image.stage + 1]
+        shape = (samples.stop - samples.start, channels, *image.sides)
+        result = np.empty(shape, self.run.dtype)
+        if result.size:
+            self.compute(image, samples, None, result)
+        return result
+
+    def _read(self, source: Source, samples: slice) -> Array:
+        """What a stage reads of the image before it, padding filled in."""
+        first = source.parts[0]
+        if first.place is None:
+            return self._value(first.image, samples)
+        channels = self.chain.channels[first.image.stage + 1]
+        shape = (samples.stop - samples.start, channels, *source.sides)
+        whole = np.empty(shape, self.run.dtype)
+        for image, place, copies in source.parts:
+            value = self._value(image, samples)
+            for axis, start, stop, size, lo in copies:
+                rows = padding_sources(start, stop, size, self.chain.mode) - lo
+                value = np.take(value, rows, axis=axis)
+            whole[place] = value
+        return whole
 
     # ---- backward ----------------------------------------------------------------------------
 
     def gradient(self, level: int, box: Box, samples: slice, grad: Array) -> Array:
         """Gradient with respect to the image of a level on a box; `grad` is that of the last."""
-        if level == len(self.stages):
+        chain = self.chain
+        if level == len(chain.stages):
             return grad[engine.region(box, samples)]
-        stage = self.stages[level]
-        n = len(range(*samples.indices(self.x.shape[0])))
-        shape = (n, self.channels[level])
+        axes, weight = chain.stages[level].axes, self.weights[level]
+        shape = (samples.stop - samples.start, chain.channels[level])
 
         def adjoint(part: Box) -> Array:
-            on = [engine.adjoint_on(a, *side) for a, side in zip(stage.axes, part, strict=True)]
+            on = [engine.adjoint_on(a, *side) for a, side in zip(axes, part, strict=True)]
             after = self.gradient(
                 level + 1, tuple((first, last) for _, first, last in on), samples, grad
             )
             result = np.empty(shape + tuple(hi - lo for lo, hi in part), self.run.dtype)
-            axes = engine.three([axis for axis, _, _ in on])
-            engine.adjoint(self.half, after, stage.weight, None, result, axes)
+            there = engine.three([axis for axis, _, _ in on])
+            engine.adjoint(self.run, after, weight, None, result, there)
             return result
 
-        if self.mode == "zeros":
+        if chain.mode == "zeros":
             return adjoint(box)
-        return engine.fold(self.half, stage.axes, box, self.mode, adjoint, shape)
+        return engine.fold(self.run, axes, box, chain.mode, adjoint, shape)
 
-    def input_gradient(self, grad: Array, out: Array) -> None:
-        """Gradient of the input into `out`."""
-        pieces, _ = self._pieces(self.extents[0], lambda b, n: self._backward_bytes(0, b, n))
-        for samples, box in pieces:
-            part = self.gradient(0, box, samples, grad)
-            with engine.rounding():
-                out[engine.region(box, samples)] = part
-
-    def _pieces(
-        self, extent: tuple[int, ...], each: Callable[[Box, int], int]
-    ) -> tuple[list[tuple[slice, Box]], int]:
-        """Samples and boxes for which no more is held than there is room for; bytes held."""
-        pieces: list[tuple[slice, Box]] = []
-        for samples in self._batches(each(tuple((0, e) for e in extent), 1)):
-            n = samples.stop - samples.start
-            fits = lambda box, n=n: each(box, n) <= self.limit  # noqa: E731
-            pieces += [(samples, box) for box in engine.boxes(extent, fits)]
-        held = max((each(box, s.stop - s.start) for s, box in pieces), default=0)
-        if held > self.half.budget:
-            raise WorkspaceError(self.run.operator, 2 * held, self.run.budget)
-        return pieces, held
-
-    def weight_gradient(self, level: int, grad: Array, out: Array) -> None:
-        """Gradient of the weight of stage `level` into `out` (G, M, C, T0, T1, T2)."""
-        groups, rows = out.shape[:2]
-        row = prod(out.shape[2:]) * self.run.dtype.itemsize  # bytes, in the compute type
-        most = max(1, self.half.budget // 8 // max(1, row))
-        parts = [(g, m, out[g, m]) for g, m in engine.blocks(groups, rows, most)]
-        if out.dtype == self.run.dtype:
-            out[...] = 0
-            self._sum_weight(level, grad, parts)
-            return
-        # A 16-bit gradient is summed in the compute type, as many rows at a time as there is room.
-        for g, m, part in parts:
-            total = np.zeros(part.shape, self.run.dtype)
-            self._sum_weight(level, grad, [(g, m, total)])
-            with engine.rounding():
-                part[...] = total
-
-    def _sum_weight(
+    def sum_weight(
         self, level: int, grad: Array, sums: Sequence[tuple[slice, slice, Array]]
     ) -> None:
         """Add what every box contributes to a weight's gradient.
 
         `sums` are ranges of groups and of their rows, and the sums for these.
         """
-        stage = self.stages[level]
-        _, rows, channels = stage.weight.shape[:3]
+        chain, run = self.chain, self.run
+        stage = chain.stages[level]
+        _, rows, channels = stage.weight_shape[:3]
 
         def each(box: Box, n: int) -> int:
-            held = self._forward_bytes(level + 1, box, n)
-            return held + self._backward_bytes(level + 1, box, n)
+            held = chain.forward_bytes(run, level + 1, box, n)
+            return held + chain.backward_bytes(run, level + 1, box, n)
 
-        pieces, _ = self._pieces(self.extents[level + 1], each)
+        pieces, _ = chain.pieces(run, level + 1, each)
         for samples, box in pieces:
             dy = self.gradient(level + 1, box, samples, grad)
             if level == 0:  # the input is there as a whole
-                source, mode = self.x[samples], self.mode
+                x, mode = self.x[samples], chain.mode
                 axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
             else:
-                (source, axes), mode = self._input(level, box, samples), "zeros"
+                (source, axes), mode = chain.source(level, box), "zeros"
+                x = self._read(source, samples)
             for g, m, total in sums:
-                part = np.empty(total.shape, self.run.dtype)
+                part = np.empty(total.shape, run.dtype)
                 engine.weight_gradient(
-                    self.half, source[:, engine.channel_range(g, slice(0, channels), channels)],
+                    run, x[:, engine.channel_range(g, slice(0, channels), channels)],
                     dy[:, engine.channel_range(g, m, rows)], part, engine.three(axes), mode,
                 )  # fmt: skip
                 total += part

@@ -125,6 +125,17 @@ def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
     return weight.reshape((groups, rows, *weight.shape[1:]))
 
 
+def grouped_shape(shape: Sequence[int], groups: int) -> tuple[int, ...]:
+    """Shape of `grouped_weight` of a weight of this shape."""
+    rows = shape[0] // groups if groups else 0
+    return (groups, rows, shape[1], *extents(shape[2:]))
+
+
+def extents(spatial: Sequence[int]) -> tuple[int, ...]:
+    """Spatial extents with the missing leading ones filled in."""
+    return (1,) * (3 - len(spatial)) + tuple(spatial)
+
+
 def region(box: Sequence[tuple[int, int]], samples: slice = slice(None)) -> tuple[slice, ...]:
     """Index of a box of a canonical view, all channels."""
     return samples, slice(None), *(slice(lo, hi) for lo, hi in box)
@@ -202,6 +213,20 @@ def describe(
     return _descriptor(weight_shape, *numbers(axes), mode)
 
 
+def describe_mixed(
+    axes: Axes, weight_shape: Sequence[int], mode: str = "zeros"
+) -> Descriptor | None:
+    """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
+
+    None where the channels between have to be in memory for a while: see `pyconv.chain`.
+    """
+    stride, dilation, offset = numbers(axes)
+    if not _depthwise.packs(weight_shape, stride, dilation):
+        return None
+    pack = _conv.pack_weights
+    return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
+
+
 def pack_for(run: Run, weight: Array, how: Descriptor) -> Any:
     """Weights in the order of the kernel, or None where it takes them as they are."""
     if how.pack is None or weight.size == 0:
@@ -225,6 +250,27 @@ def convolve(
     kernel, _, stride, dilation, offset, mode = how
     return kernel(
         run.operator, x, weight, bias, out, stride, dilation, offset, mode, run.compute,
+        run.threads, run.budget, packed, run.measure,
+    )  # fmt: skip
+
+
+def convolve_mixed(
+    run: Run,
+    x: Array,
+    weight: Array,
+    mix: Array,
+    bias: Array | None,
+    out: Array,
+    how: Descriptor,
+    packed: Any = None,
+) -> int:
+    """Convolve `x` as described and multiply each pixel by `mix`; returns the bytes of workspace.
+
+    `packed` is of `pack_for`, for `mix`: a `matrix`, with one group.
+    """
+    kernel, _, stride, dilation, offset, mode = how
+    return kernel(
+        run.operator, x, weight, mix, bias, out, stride, dilation, offset, mode, run.compute,
         run.threads, run.budget, packed, run.measure,
     )  # fmt: skip
 
@@ -416,8 +462,13 @@ def adjoint_on(axis: Axis, lo: int, hi: int) -> tuple[Axis, int, int]:
     return replace(axis, size=hi - lo, before=before, out=last - first), first, last
 
 
-def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
-    """Split ``range(e) for e in extent`` into boxes that fit, halving the longest side."""
+def boxes(
+    extent: Sequence[int], fits: Callable[[Box], bool], strips: bool = False
+) -> Iterator[Box]:
+    """Split ``range(e) for e in extent`` into boxes that fit, halving the longest side.
+
+    With `strips` the first side that can be halved, so that rows stay whole.
+    """
     if any(e == 0 for e in extent):
         return
     stack: list[Box] = [tuple((0, e) for e in extent)]
@@ -427,7 +478,7 @@ def boxes(extent: Sequence[int], fits: Callable[[Box], bool]) -> Iterator[Box]:
         if max(sides) == 1 or fits(box):
             yield box
             continue
-        i = sides.index(max(sides))
+        i = sides.index(next(s for s in sides if s > 1) if strips else max(sides))
         lo, hi = box[i]
         middle = (lo + hi) // 2
         stack.append((*box[:i], (middle, hi), *box[i + 1 :]))

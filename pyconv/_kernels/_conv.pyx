@@ -390,7 +390,7 @@ cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
 cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
-    pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
+    pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
     pk.pack = pack_grid
     pk.scratch = 0
     pk.scratch_per_pixel = 0

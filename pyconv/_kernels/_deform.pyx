@@ -462,7 +462,7 @@ cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
     pk.pack = pack_samples
     pk.scratch = 128 + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)
-    pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
+    pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
     if s.last.data == NULL and wide_enough(s):
         pk.prepare = turn_samples
         pk.sample_bytes = (

@@ -1,5 +1,5 @@
-"""Convolution with few channels per group (depthwise and its kin), directly: forward and the
-gradient of the weights.
+"""Convolution with few channels per group (depthwise and its kin), directly: forward, forward with
+a mix of the channels, and the gradient of the weights.
 
 The same sum as in _conv.pyx, ::
 
@@ -31,6 +31,13 @@ from libc.string cimport memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_LANE_BYTES, leaf_column, leaf_table
+from pyconv._kernels._gemm cimport (
+    PackedWeights,
+    describe_operand,
+    implicit_gemm,
+    operand,
+    packer,
+)
 from pyconv._kernels._grid cimport (
     PAD_ZEROS,
     fill_grid,
@@ -39,7 +46,7 @@ from pyconv._kernels._grid cimport (
     load_run,
     source_index,
 )
-from pyconv._kernels._integers cimport ceil_div, magnitude
+from pyconv._kernels._integers cimport ceil_div, gcd, magnitude
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 
@@ -148,10 +155,10 @@ cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept n
             at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
         for r1 in range(job.s1.residues):
             i1 = at.row * q.stride[1] + job.s1.low + q.offset[1] + job.s1.residue[r1]
-            inside(i1, q.stride[1], job.lines, q.x.shape[3], &lo1, &hi1)
+            inside(i1, q.stride[1], at.rows + job.s1.shift, q.x.shape[3], &lo1, &hi1)
             for r2 in range(job.s2.residues):
                 i2 = at.column * q.stride[2] + job.s2.low + q.offset[2] + job.s2.residue[r2]
-                inside(i2, q.stride[2], job.pitch, q.x.shape[4], &lo2, &hi2)
+                inside(i2, q.stride[2], at.columns + job.s2.shift, q.x.shape[4], &lo2, &hi2)
                 if i0 >= 0 and hi1 > lo1 and hi2 > lo2:
                     p.dst = (dst + lo1 * job.pitch + lo2) * es
                     p.src = (i0 * q.x.stride[2] + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
@@ -509,12 +516,6 @@ cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
     return box_scratch(job, job.together, False)
 
 
-cdef Py_ssize_t gcd(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    while b:
-        a, b = b, a % b
-    return a
-
-
 cdef void point_columns(direct_job* job) noexcept nogil:
     """Gather the taps of axis 1 into columns, as many in each as a leaf takes."""
     cdef const grid* q = &job.q
@@ -553,11 +554,16 @@ def suits(weight_shape, stride, dilation):
     Of the shapes alone, as everything that decides which bits come out.
     """
     cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
-    cdef double size = 1, taps      # shapes alone may be of any size: no overflow
-    cdef int axis
     if min(rows, channels) != 1 or max(rows, channels) > 4:
         return False
-    # One box of one row and 128 columns, with all the lines it reads, must stay a small thing.
+    return small_box(weight_shape, stride, dilation)
+
+
+cdef bint small_box(weight_shape, stride, dilation) except -1:
+    """Whether a box of one row and 128 columns, with all the lines it reads, is a small thing."""
+    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
+    cdef double size = 1, taps      # shapes alone may be of any size: no overflow
+    cdef int axis
     for axis in range(2):
         taps = weight_shape[4 + axis]
         size *= min(<double>stride[1 + axis], taps)
@@ -666,3 +672,99 @@ def weight_gradient(
         run(gradient_task, &job, blocks * job.chunks, threads, scratch)
         store_gradient(&job)
     return fixed + threads * <Py_ssize_t>(scratch + 128)
+
+
+# ---- the packer of a pointwise GEMM -----------------------------------------------------------
+#
+# Where the channels of the result are mixed next, they are the rows of the mix's operand B: taps
+# write them into the tile that the micro-kernel reads, and they are never anywhere else.
+
+cdef void pack_box(
+    const direct_job* job, box* b, Py_ssize_t n, const place* at, Py_ssize_t k0, Py_ssize_t k1,
+    Py_ssize_t width, char* dst
+) noexcept nogil:
+    """Channels k0 .. k1-1 of a box: depth k at row k - k0, output rows next to each other."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, multiplier = job.multiplier, depth = q.channels * job.taps
+    cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane, g = k0 // multiplier
+    cdef Py_ssize_t count, i, k
+    cdef const char* weight
+    while g * multiplier < k1:
+        count = min(job.together, ceil_div(k1, multiplier) - g)
+        load_lines(job, b, n, g, count, at)
+        for i in range(count):
+            for k in range(max(k0, (g + i) * multiplier), min(k1, (g + i + 1) * multiplier)):
+                weight = b.weight
+                if job.weights_in_order:
+                    weight = job.weight.data + k * depth * es
+                else:
+                    load_weights(job, b.weight, k, 1)
+                sum_taps(
+                    job, at, b.lines + i * line_pitch * es, weight, b.bias,
+                    dst + (k - k0) * width * es, q.out[2])
+        g += count
+
+
+cdef void pack_channels(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
+) noexcept nogil:
+    """A tile in boxes: whole rows where there are some, and parts of one before and after."""
+    cdef const direct_job* job = <const direct_job*>ctx
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t row, column, length, done, end = p + count
+    cdef box b = carve(job, scratch)
+    cdef place at
+    memset(b.bias, 0, q.leaf.esize)
+    at.spot = 0
+    while p < end:
+        row, column = p // q.out[2], p % q.out[2]
+        length = min(q.out[2] - column, end - p)
+        at.o0, at.row, at.rows = row // q.out[1], row % q.out[1], 1
+        if length == q.out[2]:
+            at.rows = min(min(job.rows, q.out[1] - at.row), (end - p) // length)
+        done = 0
+        while done < length:
+            at.column, at.columns = column + done, min(job.columns, length - done)
+            pack_box(job, &b, n, &at, k0, k1, width, panel + done * q.leaf.esize)
+            at.spot += 1
+            done += at.columns
+        panel += at.rows * length * q.leaf.esize
+        p += at.rows * length
+
+
+def packs(weight_shape, stride, dilation):
+    """Whether `correlate_mixed` is for weights (G, M, C, T0, T1, T2): of the shapes alone."""
+    return 0 not in weight_shape and small_box(weight_shape, stride, dilation)
+
+
+def correlate_mixed(
+    str operator, x, weight, mix, bias, out, stride, dilation, offset, str mode, int compute,
+    int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False
+):
+    """`correlate` with `weight`, its channels then mixed by `mix` (1, O, G*M, 1, 1, 1), plus bias.
+
+    `packed` holds `mix` in kernel order.  Returns the bytes of workspace.
+    """
+    cdef direct_job job
+    cdef packer pk
+    cdef operand a
+    cdef Workspace tables
+    cdef size_t scratch = 0
+    if out.size == 0:
+        return 0
+    tables = set_up(
+        &job, x, weight, out, stride, dilation, offset, mode, compute, False, &scratch)
+    point_columns(&job)
+    describe_operand(mix, compute, &a)
+    if packed is not None:
+        a.packed = packed.shape.packed
+    job.result_bytes = 0            # results go to the tile
+    pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.q.out[2]
+    pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
+    pk.scratch = (job.line_bytes + job.pointer_bytes + job.weight_bytes + job.bias_bytes
+                  + job.piece_bytes)
+    pk.scratch_per_pixel = 0
+    return tables.nbytes + 64 + implicit_gemm(
+        operator, &pk, &a, &job.out, bias, job.q.leaf, threads, budget - tables.nbytes - 64,
+        measure)

@@ -41,6 +41,9 @@ cdef struct packer:
     prepare_fn prepare              # forward only; not called where the workspace is too small
     Py_ssize_t sample_bytes         # what it stores of a sample; 0: nothing to prepare
     const planes* direct            # of prepared samples, if they need no packing; or NULL
+    # 0: panels of nr columns; else a tile is one panel, of whole output rows where it can be, each
+    # of so many pixels
+    Py_ssize_t row
 
 
 # The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last

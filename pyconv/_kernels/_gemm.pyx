@@ -25,7 +25,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_WIDE
-from pyconv._kernels._integers cimport ceil_div, round_up
+from pyconv._kernels._integers cimport ceil_div, least_multiple, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
 
@@ -38,6 +38,7 @@ cdef enum:
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
     CACHE_LINE = 64
+    SHALLOW_BYTES = 28 * 1024       # B tile: stays in L1
 
 
 cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
@@ -226,8 +227,9 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     if job.direct == NULL:
         # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
         # once, and do not read B often enough for that to matter: all columns next to each other.
+        # So they are where packing is a computation, by rows.
         job.width = job.leaf.nr
-        if LEAF_WIDE(job.rows, job.leaf.mr) > 1:
+        if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row:
             job.width = odd_lines(job.nc, es)
         job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
@@ -240,18 +242,27 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
 
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
-    if job.direct != NULL and not job.to_output:    # the C tile takes the place of B in L2
+    if (job.direct != NULL or job.pk.row) and not job.to_output:
+        # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
+    most = job.nc
     if job.panels * nr < job.nc:
         job.nc = job.panels * nr
     elif job.panels > 0:        # even tiles: no small one at the end of a plane
         tiles = ceil_div(job.panels * nr, job.nc)
         job.nc = ceil_div(job.panels, tiles) * nr
+        # whole rows, where a tile that is not much larger holds some
+        whole = least_multiple(nr, job.pk.row)
+        most += most // 2
+        if whole and whole <= most:
+            job.nc = min(round_up(job.nc, whole), most // whole * whole)
     job.nc = max(job.nc, nr)
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
+    if job.kc * job.nc * es <= SHALLOW_BYTES:
+        job.mc = mr             # B is in L1 as a whole: results are written row by row
     job.tile_rows = min(round_up(max(job.rows, 1), mr),
                         max(mr, RESULT_BYTES // (job.nc * es) // mr * mr))
     scratch = scratch_of(job)
@@ -322,6 +333,7 @@ cdef void gemm_block(
     """
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
+    cdef Py_ssize_t step = es if job.width > nr else depth * es     # from pixel to pixel of packed B
     cdef char* dst
     if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
         wide = LEAF_WIDE(rows, leaf.mr) * nr
@@ -330,12 +342,12 @@ cdef void gemm_block(
         dst, rs = c + j * es, c_rs
         if job.rows_to_output and place_in_row(job, plane, line, p + j) != NULL:
             dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
-        if offset != NULL:
+        if job.direct != NULL or n > nr:
             leaf.gemm_at(
                 rows, n, depth, a, a_rs, a_ks, b + j * es, offset, dst, rs, 1, bias, add)
         else:
             leaf.gemm(
-                rows, n, depth, a, a_rs, a_ks, b + j * depth * es, nr, dst, rs, 1, bias, add)
+                rows, n, depth, a, a_rs, a_ks, b + j * step, job.width, dst, rs, 1, bias, add)
         j += n
 
 
@@ -407,6 +419,8 @@ cdef void gemm_tile(
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
+                if offset != NULL and rows > mr and 0 < rows % mr <= 3:
+                    rows -= rows % mr   # few rows left: by themselves, of more columns at once
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
                     a_rs, a_ks = 1, mr
@@ -424,7 +438,7 @@ cdef void gemm_tile(
                     job, rows_at, a_rs, a_ks, b, offset, k > 0, depth, c + i * c_rs * es, c_rs,
                     rows, columns, bias + i * es if bias != NULL else NULL,
                     plane + i * out.stride[1], line, p)
-                i += job.mc
+                i += rows
             k += job.kc
             if k >= job.depth:
                 break

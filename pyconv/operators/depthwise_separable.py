@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from pyconv import checks, engine, geometry, reference
 from pyconv.chain import Chain, Stage
@@ -95,6 +98,17 @@ def depthwise_separable_conv(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class SeparableProblem(ConvProblem):
+    """A convolution of each channel (`weight_shape`) and a mix of the channels.
+
+    Together as `how` says, or, where that is None, one after the other as a chain. So are the
+    gradients.
+    """
+
+    chain: Chain = field(kw_only=True)
+
+
 class DepthwiseSeparable(Operator):
     name = "depthwise_separable"
     aliases = ("separable",)
@@ -115,9 +129,17 @@ class DepthwiseSeparable(Operator):
             checks.padding(name, params["padding"], rank),
             checks.integers(name, "dilation", params["dilation"], rank, minimum=1), mode,
         )  # fmt: skip
-        algorithm, reason = pick_algorithm(
-            self, params["algorithm"], "direct", "a depthwise and a pointwise convolution, by boxes"
-        )
+        on = engine.three(axes)
+        grouped = (
+            image.channels, kernel[0] // max(image.channels, 1), 1, *(a.kernel for a in on)
+        )  # fmt: skip
+        how = engine.describe_mixed(on, grouped, mode)
+        why = "a depthwise convolution, tile by tile the operand of a matrix product"
+        if how is None:
+            why = "a depthwise and a pointwise convolution, by boxes"
+        algorithm, reason = pick_algorithm(self, params["algorithm"], "direct", why)
+        unit = engine.three([engine.untouched(a.out) for a in axes])
+        stages = Stage(grouped, on), Stage((1, *mix[:2], 1, 1, 1), unit)
         output = image.like(mix[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, kernel[0], 1)
         mixing = prod(output) * mix[1]
@@ -126,9 +148,10 @@ class DepthwiseSeparable(Operator):
             prod(kernel) + prod(mix) + prod(shapes["bias"] or (0,)),
             moved_bytes(shapes["x"], kernel, mix, shapes["bias"], output),
         )  # fmt: skip
-        return ConvProblem(
+        return SeparableProblem(
             output, algorithm, reason, cost, axes, image=image, padding_mode=mode,
-            flip=checks.flag(name, "flip", params["flip"]),
+            flip=checks.flag(name, "flip", params["flip"]), weight_shape=grouped, how=how,
+            chain=Chain(image.n, image.channels, engine.extents(image.spatial), stages, mode),
         )  # fmt: skip
 
     def _check_stages(self, kernel: Shape, mix: Shape, channels: int, rank: int) -> None:
@@ -146,43 +169,46 @@ class DepthwiseSeparable(Operator):
                 Verbatim(f"shape {mix}"),
             )  # fmt: skip
 
-    def _stages(
-        self, problem: Any, arrays: dict[str, Any], prepared: Any = (None, None)
-    ) -> list[Stage]:
-        axes = engine.three(problem.axes)
-        kernel = engine.grouped_weight(arrays["depthwise"], problem.image.channels, problem.flip)
+    def _weights(self, problem: Any, arrays: dict[str, Any]) -> tuple[Array, Array]:
+        """Both weights as the engine takes them."""
+        kernel = arrays["depthwise"].reshape(problem.weight_shape)
+        if problem.flip:
+            kernel = kernel[..., ::-1, ::-1, ::-1]
         mix = arrays["pointwise"]
-        mix = engine.matrix(mix.reshape(1, *mix.shape[:2]))
-        packs = prepared or (None, None)
-        return [
-            Stage(kernel, axes, packs[0]),
-            Stage(mix, engine.three([engine.untouched(a.out) for a in axes]), packs[1]),
-        ]
-
-    def _chain(self, problem: Any, arrays: dict[str, Any], run: Run, prepared: Any) -> Chain:
-        stages = self._stages(problem, arrays, prepared)
-        return Chain(run, problem.image.view(arrays["x"]), stages, problem.padding_mode)
+        return kernel, engine.matrix(mix.reshape(1, *mix.shape[:2]))
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        chain = self._chain(problem, arrays, run, prepared)
-        return chain.forward(arrays["bias"], problem.image.view(out))
+        image, x, bias = problem.image, arrays["x"], arrays["bias"]
+        kernel, mix, packs = prepared or (*self._weights(problem, arrays), (None, None))
+        if problem.how is None:
+            x, y = image.view(x), image.view(out)
+            return problem.chain.forward(run, x, (kernel, mix), packs, bias, y)
+        x, y = image.plain(x), image.plain(out)
+        return engine.convolve_mixed(run, x, kernel, mix, bias, y, problem.how, packs[1])
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        return [engine.pack(run, s.weight, s.axes) for s in self._stages(problem, arrays)]
+        kernel, mix = self._weights(problem, arrays)
+        if problem.how is None:
+            packs = problem.chain.pack(run, (kernel, mix))
+        else:  # the taps as they are read: in order, in the compute type
+            kernel = np.ascontiguousarray(kernel, run.dtype)
+            packs = None, engine.pack_for(run, mix, problem.how)
+        return kernel, mix, packs
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
     ) -> None:
-        dy = problem.image.view(grad)
-        chain = self._chain(problem, arrays, run, None)
-        results = self._stages(problem, {**arrays, **out})
+        view, chain = problem.image.view, problem.chain
+        x, dy = view(arrays["x"]), view(grad)
+        weights = self._weights(problem, arrays)
+        results = self._weights(problem, {**arrays, **out})
         for level, name in enumerate(("depthwise", "pointwise")):
             if name in out:
-                chain.weight_gradient(level, dy, results[level].weight)
+                chain.weight_gradient(run, x, weights, level, dy, results[level])
         if "x" in out:
-            chain.input_gradient(dy, problem.image.view(out["x"]))
+            chain.input_gradient(run, x, weights, dy, view(out["x"]))
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -105,6 +105,7 @@ class SeparableProblem(ConvProblem):
     """A chain of convolutions, one per axis."""
 
     stages: tuple[tuple[Axis, ...], ...] = ()
+    chain: Chain = field(kw_only=True)
 
 
 class SpatiallySeparable(Operator):
@@ -139,6 +140,11 @@ class SpatiallySeparable(Operator):
         algorithm, reason = pick_algorithm(
             self, params["algorithm"], "direct", "one convolution per axis, by boxes"
         )
+        chain = Chain(
+            image.n, image.channels, engine.extents(image.spatial),
+            [Stage(engine.grouped_shape(w, groups), engine.three(along))
+             for w, along in zip(weights, stages, strict=True)], mode,
+        )  # fmt: skip
         output = image.like(weights[-1][0], [a.out for a in axes])
         counts = [count_macs(s, image.n, w[0], w[1]) for s, w in zip(stages, weights, strict=True)]
         macs = sum(all_taps for all_taps, _ in counts)
@@ -150,6 +156,7 @@ class SpatiallySeparable(Operator):
         return SeparableProblem(
             output, algorithm, reason, cost, axes, image=image, groups=groups, padding_mode=mode,
             flip=checks.flag(name, "flip", params["flip"]), stages=stages,
+            chain=chain,
         )  # fmt: skip
 
     def _check_weights(
@@ -181,35 +188,34 @@ class SpatiallySeparable(Operator):
             kernel.append(weight[2 + i])
         return kernel
 
-    def _stages(self, problem: Any, weights: Any, prepared: Any = None) -> list[Stage]:
-        packs = prepared or [None] * len(weights)
-        return [
-            Stage(engine.grouped_weight(w, problem.groups, problem.flip), engine.three(axes), pack)
-            for w, axes, pack in zip(weights, problem.stages, packs, strict=True)
-        ]
+    def _weights(self, problem: Any, weights: Any) -> list[Array]:
+        """The weights as the engine takes them."""
+        return [engine.grouped_weight(w, problem.groups, problem.flip) for w in weights]
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        stages = self._stages(problem, arrays["axis_weights"], prepared)
-        chain = Chain(run, problem.image.view(arrays["x"]), stages, problem.padding_mode)
-        return chain.forward(arrays["bias"], problem.image.view(out))
+        if prepared is None:
+            weights = self._weights(problem, arrays["axis_weights"])
+            prepared = weights, (None,) * len(weights)
+        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
+        return problem.chain.forward(run, x, *prepared, arrays["bias"], y)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        stages = self._stages(problem, arrays["axis_weights"])
-        return [engine.pack(run, s.weight, s.axes) for s in stages]
+        weights = self._weights(problem, arrays["axis_weights"])
+        return weights, problem.chain.pack(run, weights)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
     ) -> None:
-        dy = problem.image.view(grad)
-        stages = self._stages(problem, arrays["axis_weights"])
-        chain = Chain(run, problem.image.view(arrays["x"]), stages, problem.padding_mode)
+        view, chain = problem.image.view, problem.chain
+        x, dy = view(arrays["x"]), view(grad)
+        weights = self._weights(problem, arrays["axis_weights"])
         if "axis_weights" in out:
-            for level, result in enumerate(self._stages(problem, out["axis_weights"])):
-                chain.weight_gradient(level, dy, result.weight)
+            for level, result in enumerate(self._weights(problem, out["axis_weights"])):
+                chain.weight_gradient(run, x, weights, level, dy, result)
         if "x" in out:
-            chain.input_gradient(dy, problem.image.view(out["x"]))
+            chain.input_gradient(run, x, weights, dy, view(out["x"]))
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
 
