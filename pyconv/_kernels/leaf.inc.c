@@ -400,6 +400,78 @@ static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, pt
         for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
 }
 
+/* ---- interleave: rows of `classes` to one row, by vectors for 2 and 4 --------------------------
+ * The last vector of a row ends where the row does, and may overlap the one before it. */
+INLINE void NAME(interleave_two)(const T *a, const T *b, T *dst) {
+    VEC x = VLOAD(a), y = VLOAD(b);
+    VSTORE(dst, VLOW(x, y));
+    VSTORE(dst + VL, VHIGH(x, y));
+}
+
+INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
+    VEC a = VLOAD(src), b = VLOAD(src + qs), c = VLOAD(src + 2 * qs), d = VLOAD(src + 3 * qs);
+    VEC low_ac = VLOW(a, c), low_bd = VLOW(b, d), high_ac = VHIGH(a, c), high_bd = VHIGH(b, d);
+    VSTORE(dst, VLOW(low_ac, low_bd));
+    VSTORE(dst + VL, VHIGH(low_ac, low_bd));
+    VSTORE(dst + 2 * VL, VLOW(high_ac, high_bd));
+    VSTORE(dst + 3 * VL, VHIGH(high_ac, high_bd));
+}
+
+/* Classes q .. q+3 of four columns, four results at a time. */
+INLINE void NAME(interleave_quads)(const T *src, ptrdiff_t qs, T *dst, ptrdiff_t classes) {
+    NAME(quad) x[4];
+    UNROLL for (int q = 0; q < 4; ++q) x[q] = *(const NAME(quad) *)(src + q * qs);
+    UNROLL for (int j = 0; j < 4; ++j)
+        *(NAME(quad) *)(dst + j * classes) = (NAME(quad)){x[0][j], x[1][j], x[2][j], x[3][j]};
+}
+
+INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src, ptrdiff_t qs,
+                                 T *dst) {
+    ptrdiff_t j = 0;
+    if (classes == 2 && cols >= VL) {
+        for (; j + VL <= cols; j += VL) NAME(interleave_two)(src + j, src + qs + j, dst + 2 * j);
+        j = cols - VL;
+        NAME(interleave_two)(src + j, src + qs + j, dst + 2 * j);
+        return;
+    }
+    if (classes == 2 && 2 * cols >= VL) { /* half a vector of each at a time */
+        VSTORE(dst, VLOW(VLOAD(src), VLOAD(src + qs)));
+        j = cols - VL / 2;
+        VSTORE(dst + 2 * j, VLOW(VLOAD(src + j), VLOAD(src + qs + j)));
+        return;
+    }
+    if (classes == 4 && cols >= VL) {
+        for (; j + VL <= cols; j += VL) NAME(interleave_four)(src + j, qs, dst + 4 * j);
+        j = cols - VL;
+        NAME(interleave_four)(src + j, qs, dst + 4 * j);
+        return;
+    }
+    if (classes >= 4)
+        for (; j + 4 <= cols; j += 4) {
+            ptrdiff_t q = 0;
+            for (; q + 4 <= classes; q += 4)
+                NAME(interleave_quads)(src + q * qs + j, qs, dst + j * classes + q, classes);
+            if (q < classes) {
+                q = classes - 4;
+                NAME(interleave_quads)(src + q * qs + j, qs, dst + j * classes + q, classes);
+            }
+        }
+    for (; j < cols; ++j)
+        for (ptrdiff_t q = 0; q < classes; ++q) dst[j * classes + q] = src[q * qs + j];
+}
+
+static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, const void *src_,
+                             ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst_, ptrdiff_t dst_rs) {
+    const T *src = src_;
+    T *dst = dst_;
+    for (ptrdiff_t r = 0; r < rows; ++r) {
+        if (classes >= VL && cols >= 4)
+            NAME(transpose)(classes, cols, src + r * src_rs, src_qs, dst + r * dst_rs, classes);
+        else
+            NAME(interleave_row)(cols, classes, src + r * src_rs, src_qs, dst + r * dst_rs);
+    }
+}
+
 /* Whether the block (strides in bytes) could be copied by vectors: rows to rows, every second
  * element of rows to rows, or rows to columns; and no element lies across multiples of its size. */
 static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const char *src,
@@ -792,6 +864,7 @@ const leaf_table NAME(leaf_table) = {
     .sample = ALL_READS(sample),
     .sample_channels = NAME(sample_channels),
     .transpose = NAME(transpose),
+    .interleave = NAME(interleave),
     .sample_dot = ALL_READS(sample_dot),
     /* results are stored in the compute type, or rounded from float to a 16-bit one */
 #ifdef LEAF_DOUBLE

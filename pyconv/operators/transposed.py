@@ -171,25 +171,15 @@ class Transposed(Operator):
             # as it lies in memory: the columns are gathered the other way round instead
             weight = engine.grouped_weight(arrays["weight"], problem.groups)
             return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
-        weight, pieces, packed = prepared or (*self._phases(problem, arrays), None)
-        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, pieces, packed)
+        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        axes = engine.three(problem.axes)
+        return engine.adjoint(run, x, weight, arrays["bias"], y, axes, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
-        weight, pieces = self._phases(problem, arrays)
-        return weight, pieces, engine.pack_pieces(run, weight, pieces)
-
-    def _phases(
-        self, problem: ConvProblem, arrays: dict[str, Any]
-    ) -> tuple[Array, tuple[engine.Piece, ...]]:
-        """The weight with rows and channels swapped, and the pieces of the adjoint.
-
-        There may be as many pieces as taps: plans keep them, problems do not.
-        """
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        pieces = engine.split_by_phases(engine.three(problem.axes), weight.shape)
-        return weight.swapaxes(1, 2), pieces
+        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
