@@ -27,9 +27,9 @@ PRODUCTS, PLACES = 1.12, 36
 LINE, INPUT, OUTPUT, WEIGHT = 5000.0, 600.0, 480.0, 8.0
 VECTOR = 8
 
-# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel, and for
-# each input pixel and row the way of its value to the results that it is part of.
-COLUMNS, GATHER = 2.0, 100.0
+# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; and the
+# way of its values to the results that they are part of, for each value and for each line of them.
+COLUMNS, GATHER, GATHER_LINE = 1.3, 30.0, 2500.0
 
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
 #: coarsely, and a plan of Winograd's keeps four times the weights.
@@ -111,11 +111,15 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
 
 
-def col2im_gain(rows: int, channels: int) -> float:
-    """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group."""
-    if _few_channels(rows, channels):
-        return 0.0
-    return (GEMM + PACKED / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
+def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group.
+
+    Its products are those of the inputs alone; phases multiply the padding as well.
+    """
+    phases = GEMM * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
+    taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
+    products = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
+    return phases / max(1.0, taps * lines * products)
 
 
 def _few_channels(rows: int, channels: int) -> bool:

@@ -383,8 +383,6 @@ def adjoint(
     `pack_adjoint`.
     """
     weight = weight.swapaxes(1, 2)
-    if all(a.stride == 1 for a in axes):
-        return correlate(run, grad, flipped(weight), bias, out, mirrored(axes))
     classes = split(axes)
     if classes is not None:
         used = _transposed.correlate(

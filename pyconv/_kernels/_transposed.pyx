@@ -37,6 +37,7 @@ cdef enum:
     INPUT_BYTES = 4 * 1024 * 1024   # inputs of a box: they are read from L3, at a row block's pace
     MOST_PIXELS = 512
     MOST_SHIFTS = 64                # of the inputs in panels, see `lay_out`
+    FEW_ROWS = 96                   # reading inputs a few times is cheaper than copying them
     LINE = 40                       # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
     CACHE_SETS_BYTES = 1024         # lines that far apart, or a multiple, would evict each other
@@ -158,8 +159,11 @@ cdef struct job:
     Py_ssize_t ld               # elements between its rows
     Py_ssize_t step[3]          # elements from one input to the next along each axis
     Py_ssize_t channel_step
-    Py_ssize_t panel_step
+    Py_ssize_t width            # of a panel, ...
+    Py_ssize_t panel_step       # ... and elements from one to the next; planes: one position
     const Py_ssize_t* offset[8]     # tables of depths, by number of taps
+    bint in_place               # inputs are read where they are, see `readable_in_place`, ...
+    const Py_ssize_t* channel   # ... channels so far apart
     size_t b_bytes, c_bytes, a_bytes, own_bytes, bias_bytes, line_bytes
 
 
@@ -188,6 +192,14 @@ cdef Py_ssize_t unit_at(
     return (g * group_elements(w) + block * row_sets(w, w.block) * w.axis[0].taps * taps
             + row_sets(w, rows_of(w, block)) * (
                 w.axis[0].at[r0].before * taps + w.axis[0].at[r0].taps * w.axis[1].at[r1].before))
+
+
+cdef Py_ssize_t least_rows(const job* w) noexcept nogil:
+    """Rows of the smallest product."""
+    cdef Py_ssize_t i, least = w.axis[2].residues * w.block
+    for i in range(w.stretch_count):
+        least = min(least, w.stretches[i].count * w.block)
+    return least
 
 
 cdef Py_ssize_t most_taps(const split_axis* axis) noexcept nogil:
@@ -370,10 +382,47 @@ cdef void fill_planes(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
                         x.stride[3], x.stride[4], bottom - top, right - left)
 
 
-cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexcept nogil:
-    """[panel][channel][shift][nr positions]: a copy for each input that a position looks at."""
+cdef bint readable_in_place(const job* w) noexcept nogil:
+    """Whether positions read one input each, which lie as boxes without padding would.
+
+    And, where they are read again and again, not all in the same few cache sets.
+    """
     cdef const tensor* x = &w.x
-    cdef Py_ssize_t es = w.leaf.esize, nr = w.leaf.nr, n, q0, q1, q2, d0, d1, d2, i0, i1
+    cdef Py_ssize_t i, pitch = w.leaf.esize
+    cdef Py_ssize_t rows = w.rows * w.axis[0].residues * w.axis[1].residues * w.axis[2].residues
+    if w.panels or w.extent[0] > 1 or not x.in_place or w.channels == 0:
+        return False
+    for i in range(2, -1, -1):
+        if (w.axis[i].span > 0 or w.axis[i].low != 0 or w.axis[i].taps == 0
+                or w.axis[i].count != x.shape[2 + i]
+                or (x.shape[2 + i] > 1 and x.stride[2 + i] != pitch)):
+            return False
+        pitch *= x.shape[2 + i]
+    # Past the end of a plane there is another one, or what lies before it.
+    if (pitch < w.leaf.nr * w.leaf.esize or (x.shape[1] > 1 and x.stride[1] < pitch)
+            or (x.shape[0] > 1 and x.stride[0] < pitch)):
+        return False
+    return rows < FEW_ROWS or x.stride[1] % CACHE_SETS_BYTES != 0
+
+
+cdef const char* inputs_in_place(const job* w, const box* b, Py_ssize_t g) noexcept nogil:
+    """The first input of a box; NULL where whole panels would read past the end of the array."""
+    cdef const tensor* x = &w.x
+    cdef Py_ssize_t i, columns = 1, at = 0, size = x.shape[2] * x.shape[3] * x.shape[4]
+    for i in range(1, 4):
+        columns += (b.length[i] - 1) * w.pitch[i]
+        at = at * x.shape[1 + i] + b.first[i]
+    if (at + round_up(columns, w.leaf.nr) > size and b.first[0] == x.shape[0] - 1
+            and g == w.groups - 1):
+        return NULL
+    return (x.data + b.first[0] * x.stride[0] + g * w.channels * x.stride[1]
+            + at * w.leaf.esize)
+
+
+cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexcept nogil:
+    """[panel][channel][shift][position]: a copy for each input that a position looks at."""
+    cdef const tensor* x = &w.x
+    cdef Py_ssize_t es = w.leaf.esize, width = w.width, n, q0, q1, q2, d0, d1, d2, i0, i1
     cdef Py_ssize_t i2, count, column, lo, hi, at = 0
     cdef const char* src
     cdef char* to
@@ -383,8 +432,8 @@ cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
             for q1 in range(b.length[2]):
                 q2 = 0
                 while q2 < b.length[3]:
-                    column = at % nr
-                    count = min(nr - column, b.length[3] - q2)
+                    column = at % width
+                    count = min(width - column, b.length[3] - q2)
                     for d0 in range(w.axis[0].span + 1):
                         i0 = b.first[1] + q0 + w.axis[0].low + d0
                         if not 0 <= i0 < x.shape[2]:
@@ -396,7 +445,7 @@ cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
                             src = (x.data + (b.first[0] + n) * x.stride[0]
                                    + g * w.channels * x.stride[1] + i0 * x.stride[2]
                                    + i1 * x.stride[3])
-                            to = dst + (at // nr * w.panel_step + d0 * w.step[0]
+                            to = dst + (at // width * w.panel_step + d0 * w.step[0]
                                         + d1 * w.step[1] + column) * es
                             for d2 in range(w.axis[2].span + 1):
                                 i2 = b.first[3] + q2 + w.axis[2].low + d2
@@ -411,7 +460,7 @@ cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
 
 
 cdef size_t fill_offsets(job* w, Py_ssize_t* store) noexcept nogil:
-    """Tables of depths (channel, tap), for each number of taps that a class has; their bytes.
+    """Tables of channels and of depths (channel, tap), for each number of taps; their bytes.
 
     With NULL for `store` only these.
     """
@@ -419,6 +468,11 @@ cdef size_t fill_offsets(job* w, Py_ssize_t* store) noexcept nogil:
     cdef Py_ssize_t step[3]
     cdef Py_ssize_t t0, t1, t2, c, j0, j1, j2, at = 0
     cdef int i, which
+    if store != NULL:
+        w.channel = store
+        for c in range(w.channels):
+            store[c] = c * (w.x.stride[1] // w.leaf.esize)
+    at = w.channels
     for i in range(3):
         most[i] = most_taps(&w.axis[i])
         step[i] = w.axis[i].dilation * w.step[i]
@@ -471,7 +525,8 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     cut(w, most, panels)
     w.panels = panels
     if panels:
-        w.step[2] = nr
+        w.width = LEAF_WIDE(least_rows(w), w.leaf.mr) * nr
+        w.step[2] = w.width
         w.step[1] = (w.axis[2].span + 1) * w.step[2]
         w.step[0] = (w.axis[1].span + 1) * w.step[1]
         w.channel_step = (w.axis[0].span + 1) * w.step[0]
@@ -480,9 +535,9 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
             w.pitch[i] = size
             size *= w.extent[i]
         w.columns = round_up(size, nr)
-        w.b_bytes = aligned(w.columns // nr * w.panel_step * es)
-        run = min(nr, w.extent[3])
-        copies = ceil_div(size, run) * (w.channel_step // nr)
+        w.b_bytes = aligned(ceil_div(w.columns, w.width) * w.panel_step * es)
+        run = min(w.width, w.extent[3])
+        copies = ceil_div(size, run) * (w.channel_step // w.width)
     else:
         for i in range(3, 0, -1):
             w.pitch[i] = w.step[i - 1] = size
@@ -495,7 +550,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         w.channel_step = round_up(w.extent[0] * size, 16)
         if w.channel_step * es % CACHE_SETS_BYTES == 0:
             w.channel_step += 16
-        w.panel_step = nr
+        w.width = w.panel_step = 1
         w.b_bytes = aligned((w.channels * w.channel_step + 2 * nr) * es)
         run = w.extent[3] + w.axis[2].span
         copies = w.extent[0] * size // run
@@ -570,17 +625,20 @@ cdef void multiply(
     cdef const leaf_table* leaf = w.leaf
     cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, ld = w.ld
     cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0, count, block, i, j, n
-    cdef Py_ssize_t wide = nr if w.panels else LEAF_WIDE(rows, mr) * nr
+    cdef Py_ssize_t wide = LEAF_WIDE(rows, mr) * nr
+    cdef const char* at
     while True:             # at least once: without inputs the result is the bias
         count = min(kc, depth - k)
         j = 0
         while j < columns:
-            n = wide if columns - j >= wide else nr
+            n = wide if columns - j >= wide and (
+                not w.panels or j % w.width + wide <= w.width) else nr
+            at = b + (j // w.width * w.panel_step + j % w.width) * es
             for block in range(ceil_div(rows, mr)):
                 i = block * mr
                 leaf.gemm_at(
                     min(mr, rows - i), n, count, a + (k * padded + i * count) * es, 1, mr,
-                    b + j // nr * w.panel_step * es, offset + k, c + (i * ld + j) * es, ld, 1,
+                    at, offset + k, c + (i * ld + j) * es, ld, 1,
                     bias + i * es if bias != NULL else NULL, k > 0)
             j += n
         k += kc
@@ -623,10 +681,10 @@ cdef void store_line(
 
 
 cdef void do_unit(
-    const job* w, char* scratch, const box* b, Py_ssize_t g, Py_ssize_t block, Py_ssize_t r0,
-    Py_ssize_t r1
+    const job* w, char* scratch, const box* b, const char* inputs, Py_ssize_t g,
+    Py_ssize_t block, Py_ssize_t r0, Py_ssize_t r1
 ) noexcept nogil:
-    """A block of rows and a class along axes 0 and 1, for a box whose inputs are in scratch."""
+    """A block of rows and a class along axes 0 and 1, for a box; `inputs` are in scratch or not."""
     cdef const split_axis* axis = w.axis
     cdef const residue* y0 = &axis[0].at[r0]
     cdef const residue* y1 = &axis[1].at[r1]
@@ -661,8 +719,10 @@ cdef void do_unit(
                  + (s.offset - axis[2].low) * w.step[2])
             offset = w.offset[(y0.taps - axis[0].least) * 4 + (y1.taps - axis[1].least) * 2
                               + s.taps - axis[2].least]
+            if inputs != scratch:
+                n, offset = 0, w.channel
         multiply(
-            w, weights, scratch + n * es, offset, depth, s.count * rows,
+            w, weights, inputs + n * es, offset, depth, s.count * rows,
             round_up(columns, w.leaf.nr), bias + at * es if w.bias != NULL else NULL,
             c + at * w.ld * es)
         weights += depth * round_up(s.count * rows, w.leaf.mr) * es
@@ -688,6 +748,7 @@ cdef void box_task(
     cdef Py_ssize_t units = units_of(w), boxes = boxes_of(w), task, g, unit, rest, filled = -1
     cdef int i
     cdef box b
+    cdef const char* inputs = scratch
     for task in range(first, last):
         unit, rest = task % units, task // units
         g = rest // boxes
@@ -700,12 +761,15 @@ cdef void box_task(
                     w.extent[i],
                     (w.out.shape[0] if i == 0 else w.axis[i - 1].count) - b.first[i])
                 rest //= w.tiles[i]
-            if w.panels:
-                fill_panels(w, &b, g, scratch)
-            else:
-                fill_planes(w, &b, g, scratch)
+            inputs = inputs_in_place(w, &b, g) if w.in_place else NULL
+            if inputs == NULL:
+                inputs = scratch
+                if w.panels:
+                    fill_panels(w, &b, g, scratch)
+                else:
+                    fill_planes(w, &b, g, scratch)
         do_unit(
-            w, scratch, &b, g, unit // w.axis[1].residues // w.axis[0].residues,
+            w, scratch, &b, inputs, g, unit // w.axis[1].residues // w.axis[0].residues,
             unit // w.axis[1].residues % w.axis[0].residues, unit % w.axis[1].residues)
 
 
@@ -770,6 +834,7 @@ def correlate(
     if bias is not None:
         held_bias = load_bias(bias, table, compute)
         w.bias = held_bias.data
+    w.in_place = readable_in_place(&w)
     offsets = Workspace(fill_offsets(&w, NULL))
     fill_offsets(&w, <Py_ssize_t*>offsets.data)
     run(box_task, &w, w.groups * boxes_of(&w) * units_of(&w), threads, scratch_of(&w))
