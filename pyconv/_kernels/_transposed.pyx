@@ -67,6 +67,7 @@ cdef struct split_axis:
 cdef struct stretch:            # classes along axis 2
     Py_ssize_t first, count
     Py_ssize_t taps, offset
+    bint consecutive            # first taps of the classes
 
 
 cdef class Split:
@@ -120,11 +121,12 @@ cdef class Split:
         cdef Py_ssize_t r
         for r in range(axis.residues):
             if r > 0 and last.taps == axis.at[r].taps and last.offset == axis.at[r].offset:
+                last.consecutive &= axis.at[r].first == axis.at[r - 1].first + 1
                 last.count += 1
                 continue
             if r > 0:
                 last += 1
-            last.first, last.count = r, 1
+            last.first, last.count, last.consecutive = r, 1, True
             last.taps, last.offset = axis.at[r].taps, axis.at[r].offset
         self.stretch_count = last + 1 - self.stretches if axis.residues > 0 else 0
 
@@ -244,7 +246,7 @@ cdef void pack_unit(
     cdef const residue* x
     cdef const stretch* s
     cdef Py_ssize_t es = w.leaf.esize, rows = rows_of(w, block), along = t.shape[5]
-    cdef Py_ssize_t c, i, r, j, j0, j1, taps, depth, padded, line = along * rows * es
+    cdef Py_ssize_t c, i, r, j, j0, j1, taps, together, depth, padded, line = along * rows * es
     cdef const char* src
     cdef char* at = dst
     if y0.taps * y1.taps == 0:
@@ -269,13 +271,16 @@ cdef void pack_unit(
             s = &w.stretches[i]
             taps = y0.taps * y1.taps * s.taps
             depth, padded = w.channels * taps, round_up(s.count * rows, w.leaf.mr)
-            for r in range(s.count):
+            together = s.count if s.consecutive else 1
+            r = 0
+            while r < s.count:
                 x = &w.axis[2].at[s.first + r]
                 for j in range(taps):
                     pack_taps(
                         w, own + j // s.taps * line
                         + (x.first + j % s.taps * w.axis[2].tap_step) * rows * es,
-                        rows, r * rows, c * taps + j, depth, padded, at)
+                        together * rows, r * rows, c * taps + j, depth, padded, at)
+                r += together
             at += depth * padded * es
 
 
@@ -420,7 +425,7 @@ cdef const char* inputs_in_place(const job* w, const box* b, Py_ssize_t g) noexc
 
 
 cdef void fill_panels(const job* w, const box* b, Py_ssize_t g, char* dst) noexcept nogil:
-    """[panel][channel][shift][position]: a copy for each input that a position looks at."""
+    """[panel][shift][channel][position]: a copy for each input that a position looks at."""
     cdef const tensor* x = &w.x
     cdef Py_ssize_t es = w.leaf.esize, width = w.width, n, q0, q1, q2, d0, d1, d2, i0, i1
     cdef Py_ssize_t i2, count, column, lo, hi, at = 0
@@ -526,18 +531,20 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     w.panels = panels
     if panels:
         w.width = LEAF_WIDE(least_rows(w), w.leaf.mr) * nr
-        w.step[2] = w.width
+        w.channel_step = w.width
+        w.step[2] = w.channels * w.width
+        if w.step[2] * es % CACHE_SETS_BYTES == 0:
+            w.step[2] += 16
         w.step[1] = (w.axis[2].span + 1) * w.step[2]
         w.step[0] = (w.axis[1].span + 1) * w.step[1]
-        w.channel_step = (w.axis[0].span + 1) * w.step[0]
-        w.panel_step = w.channels * w.channel_step
+        w.panel_step = (w.axis[0].span + 1) * w.step[0]
         for i in range(3, -1, -1):
             w.pitch[i] = size
             size *= w.extent[i]
         w.columns = round_up(size, nr)
         w.b_bytes = aligned(ceil_div(w.columns, w.width) * w.panel_step * es)
         run = min(w.width, w.extent[3])
-        copies = ceil_div(size, run) * (w.channel_step // w.width)
+        copies = ceil_div(size, run) * (w.panel_step // w.step[2])
     else:
         for i in range(3, 0, -1):
             w.pitch[i] = w.step[i - 1] = size
