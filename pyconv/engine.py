@@ -349,23 +349,28 @@ def flipped(weight: Array) -> Array:
 
 
 @lru_cache(_MOST_SPLITS)
-def split(axes: Axes) -> _transposed.Split | None:
+def split(axes: Axes, rows: int) -> _transposed.Split | None:
     """The residue classes of the adjoint along `axes`, for the kernel that does all in one call.
 
-    None where there are too many.
+    None where there are too many. `rows` are those of a group of the weights, swapped.
     """
     if any(min(a.stride, a.size) > MOST_CLASSES for a in axes):
         return None
+    # With a little more in front, all classes along the last axis read the same inputs.
+    last = axes[2]
+    cropped = algorithms.cropped_to_align(last, rows)
+    axes = (*axes[:2], replace(last, size=last.size + cropped, before=last.before - cropped))
     phases = [geometry.adjoint_phases(axis) for axis in axes]
-    return _transposed.Split([a.size for a in axes], phases)
+    return _transposed.Split([a.size for a in axes], phases, cropped)
 
 
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
-    classes = split(axes)
+    weight = weight.swapaxes(1, 2)
+    classes = split(axes, weight.shape[1])
     if classes is None:
         return None
-    return _transposed.pack_weights(weight.swapaxes(1, 2), classes, run.compute, run.threads)
+    return _transposed.pack_weights(weight, classes, run.compute, run.threads)
 
 
 def adjoint(
@@ -383,7 +388,7 @@ def adjoint(
     `pack_adjoint`.
     """
     weight = weight.swapaxes(1, 2)
-    classes = split(axes)
+    classes = split(axes, weight.shape[1])
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,

@@ -8,7 +8,9 @@ from pyconv.geometry import Phase
 Array = np.ndarray[Any, Any]
 
 class Split:
-    def __init__(self, sizes: Sequence[int], phases: Sequence[Sequence[Phase]]) -> None: ...
+    def __init__(
+        self, sizes: Sequence[int], phases: Sequence[Sequence[Phase]], cropped: int
+    ) -> None: ...
 
 class PackedPhases:
     @property

@@ -35,10 +35,11 @@ cdef enum:
     UNIT_ROWS = 192                 # of all classes of a unit, about
     RESULT_BYTES = 256 * 1024       # C tile: half of L2
     INPUT_BYTES = 4 * 1024 * 1024   # inputs of a box: they are read from L3, at a row block's pace
+    FEW_ROWS_BYTES = 256 * 1024     # with few rows for each: they are read from L2
     MOST_PIXELS = 512
     MOST_SHIFTS = 64                # of the inputs in panels, see `lay_out`
-    FEW_ROWS = 96                   # reading inputs a few times is cheaper than copying them
-    LINE = 40                       # cost of copying a line, in multiply-adds ...
+    FEW_ROWS = 48                   # of all classes: each input is read a few times only
+    LINE = 100                      # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
     CACHE_SETS_BYTES = 1024         # lines that far apart, or a multiple, would evict each other
 
@@ -71,16 +72,21 @@ cdef struct stretch:            # classes along axis 2
 
 
 cdef class Split:
-    """The classes of three axes, from `pyconv.geometry.adjoint_phases` with the empty ones."""
+    """The classes of three axes, from `pyconv.geometry.adjoint_phases` with the empty ones.
+
+    Along the last axis the first `cropped` elements are left out of the result.
+    """
+    cdef Py_ssize_t cropped
     cdef Workspace store
     cdef split_axis axis[3]
     cdef stretch* stretches
     cdef Py_ssize_t stretch_count
 
-    def __init__(self, sizes, phases):
+    def __init__(self, sizes, phases, Py_ssize_t cropped):
         cdef Py_ssize_t total = sum([len(each) for each in phases])
         cdef residue* at
         cdef int i
+        self.cropped = cropped
         self.store = Workspace(total * sizeof(residue) + len(phases[2]) * sizeof(stretch))
         at = <residue*>self.store.data
         self.stretches = <stretch*>(at + total)
@@ -142,7 +148,7 @@ cdef struct job:
     const leaf_table* leaf
     const split_axis* axis
     const stretch* stretches
-    Py_ssize_t stretch_count
+    Py_ssize_t stretch_count, cropped
     int compute
     tensor x                    # (N, G*C, S0, S1, S2)
     tensor out                  # (N, G*M, I0, I1, I2)
@@ -334,6 +340,7 @@ cdef int use_weights(job* w, weight, Split split, int compute, const leaf_table*
     describe(weight, 6, compute, &w.weight)
     w.leaf, w.compute = table, compute
     w.axis, w.stretches, w.stretch_count = split.axis, split.stretches, split.stretch_count
+    w.cropped = split.cropped
     w.groups, w.rows, w.channels = w.weight.shape[0], w.weight.shape[1], w.weight.shape[2]
     w.packed = NULL
     # Even blocks, of whole row blocks where they are that large.
@@ -594,14 +601,17 @@ cdef Py_ssize_t boxes_of(const job* w) noexcept nogil:
 
 cdef bint fit(job* w, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose boxes within the workspace, and fewer threads if need be; False if none fit."""
-    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, most, shifts = 1
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, most, inputs, shifts = 1
     cdef Py_ssize_t rows = max(<Py_ssize_t>1, w.axis[2].residues * w.block)
     cdef double planes
     cdef int i
     for i in range(3):
         shifts = min(shifts * (w.axis[i].span + 1), <Py_ssize_t>MOST_SHIFTS + 1)
     most = min(<Py_ssize_t>MOST_PIXELS, RESULT_BYTES // (rows * es))
-    most = min(most, INPUT_BYTES // (max(<Py_ssize_t>1, w.channels) * es))
+    inputs = INPUT_BYTES
+    if w.rows * w.axis[0].residues * w.axis[1].residues * w.axis[2].residues < FEW_ROWS:
+        inputs = FEW_ROWS_BYTES
+    most = min(most, inputs // (max(<Py_ssize_t>1, w.channels) * es))
     most = max(most, 4 * nr)
     while True:
         planes = lay_out(w, most, False)
@@ -661,30 +671,37 @@ cdef void store_line(
     cdef const tensor* out = &w.out
     cdef const split_axis* axis = &w.axis[2]
     cdef Py_ssize_t es = w.leaf.esize, s = axis.stride, classes = axis.residues
-    cdef Py_ssize_t step = rows * w.ld, whole, rest, length, r
-    # The last position may be there for the first classes alone.
+    cdef Py_ssize_t step = rows * w.ld, whole, rest, skip, ld, at, r
+    cdef char* to
+    # The last position may be there for the first classes alone, ...
     whole = min(count, max(axis.size // s - q, <Py_ssize_t>0))
     rest = axis.size - (q + whole) * s if whole < count else 0
-    if s > 1 and out.in_place and out.stride[4] == es:
-        dst += q * s * es
-        w.leaf.interleave(
-            rows, whole, s, src, w.ld, step, dst, out.stride[1] // es)
-        w.leaf.interleave(
-            rows, 1 if rest else 0, rest, src + whole * es, w.ld, step, dst + whole * s * es,
-            out.stride[1] // es)
-    elif s > 1 and not out.in_place and -8 <= out.stride[4] <= 8:
-        length = whole * s + rest
-        w.leaf.interleave(rows, whole, s, src, w.ld, step, line, length)
-        w.leaf.interleave(
-            rows, 1 if rest else 0, rest, src + whole * es, w.ld, step, line + whole * s * es,
-            length)
-        w.leaf.store[out.storage](
-            dst + q * s * out.stride[4], out.stride[1], out.stride[4], line, length, rows, length)
-    else:
+    # ... the first one for the last alone.
+    skip = w.cropped if q == 0 else 0
+    dst += (q * s - w.cropped) * out.stride[4]
+    if s == 1 or (out.in_place and out.stride[4] != es) or (
+            not out.in_place and not -8 <= out.stride[4] <= 8):
         for r in range(classes):
+            at = 1 if r < skip else 0
             w.leaf.store[out.storage](
-                dst + (q * s + r) * out.stride[4], out.stride[1], s * out.stride[4],
-                src + r * step * es, w.ld, rows, whole + (r < rest))
+                dst + (at * s + r) * out.stride[4], out.stride[1], s * out.stride[4],
+                src + (r * step + at) * es, w.ld, rows, whole + (r < rest) - at)
+        return
+    to, ld = dst, out.stride[1] // es
+    if not out.in_place:
+        to, ld = line, whole * s + rest
+    if skip > 0:
+        w.leaf.interleave(rows, 1, s - skip, src + skip * step * es, w.ld, step, to + skip * es, ld)
+        src += es
+        to += s * es
+        whole -= 1
+    w.leaf.interleave(rows, whole, s, src, w.ld, step, to, ld)
+    w.leaf.interleave(
+        rows, 1 if rest else 0, rest, src + whole * es, w.ld, step, to + whole * s * es, ld)
+    if not out.in_place:
+        w.leaf.store[out.storage](
+            dst + skip * out.stride[4], out.stride[1], out.stride[4], line + skip * es, ld, rows,
+            ld - skip)
 
 
 cdef void do_unit(

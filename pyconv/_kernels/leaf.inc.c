@@ -400,7 +400,7 @@ static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, pt
         for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
 }
 
-/* ---- interleave: rows of `classes` to one row, by vectors for 2 and 4 --------------------------
+/* ---- interleave: rows of `classes` to one row, by vectors ------------------------------------
  * The last vector of a row ends where the row does, and may overlap the one before it. */
 INLINE void NAME(interleave_two)(const T *a, const T *b, T *dst) {
     VEC x = VLOAD(a), y = VLOAD(b);
@@ -419,10 +419,31 @@ INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
 
 /* Classes q .. q+3 of four columns, four results at a time. */
 INLINE void NAME(interleave_quads)(const T *src, ptrdiff_t qs, T *dst, ptrdiff_t classes) {
-    NAME(quad) x[4];
+    NAME(quad) x[4], low[2], high[2];
     UNROLL for (int q = 0; q < 4; ++q) x[q] = *(const NAME(quad) *)(src + q * qs);
-    UNROLL for (int j = 0; j < 4; ++j)
-        *(NAME(quad) *)(dst + j * classes) = (NAME(quad)){x[0][j], x[1][j], x[2][j], x[3][j]};
+    UNROLL for (int i = 0; i < 2; ++i) {
+        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
+        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
+        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
+    }
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
+}
+
+/* Three classes of four columns. */
+INLINE void NAME(interleave_three)(const T *src, ptrdiff_t qs, T *dst) {
+    NAME(quad) x = *(const NAME(quad) *)src, y = *(const NAME(quad) *)(src + qs);
+    NAME(quad) z = *(const NAME(quad) *)(src + 2 * qs);
+    NAME(quad) first = {x[0], y[0], x[1], y[1]}, middle = {y[1], z[1], y[2], z[2]};
+    NAME(quad) last = {x[2], y[2], x[3], y[3]};
+    *(NAME(quad) *)dst = (NAME(quad)){first[0], first[1], z[0], first[2]};
+    *(NAME(quad) *)(dst + 4) = (NAME(quad)){middle[0], middle[1], x[2], middle[2]};
+    *(NAME(quad) *)(dst + 8) = (NAME(quad)){z[2], last[2], last[3], z[3]};
 }
 
 INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src, ptrdiff_t qs,
@@ -446,15 +467,18 @@ INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src
         NAME(interleave_four)(src + j, qs, dst + 4 * j);
         return;
     }
-    if (classes >= 4)
-        for (; j + 4 <= cols; j += 4) {
-            ptrdiff_t q = 0;
-            for (; q + 4 <= classes; q += 4)
-                NAME(interleave_quads)(src + q * qs + j, qs, dst + j * classes + q, classes);
-            if (q < classes) {
-                q = classes - 4;
-                NAME(interleave_quads)(src + q * qs + j, qs, dst + j * classes + q, classes);
-            }
+    if (classes >= 3 && cols >= 4)
+        while (j < cols) {
+            if (j + 4 > cols) j = cols - 4;
+            T *to = dst + j * classes;
+            if (classes == 3)
+                NAME(interleave_three)(src + j, qs, to);
+            else
+                for (ptrdiff_t q = 0; q < classes; q += 4) {
+                    if (q + 4 > classes) q = classes - 4;
+                    NAME(interleave_quads)(src + q * qs + j, qs, to + q, classes);
+                }
+            j += 4;
         }
     for (; j < cols; ++j)
         for (ptrdiff_t q = 0; q < classes; ++q) dst[j * classes + q] = src[q * qs + j];
