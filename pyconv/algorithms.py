@@ -19,6 +19,7 @@ from pyconv.geometry import Axis, ceil_div, tap_ranges
 # inputs have to be packed, as those of kernels with few taps.
 GEMM, FEW_ROWS, PACKED = 1.3, 3.5, 44.0
 PANEL = 16  # pixels or tiles of a panel, full or not
+ROWS = 6  # of a block, full or not, if more than half
 
 # Winograd's F(4x4, 3x3): its products; per channel, the transforms of inputs (for a line of tiles,
 # twice as much where its inputs lie apart, and for each tile, in vectors of 8) and of outputs; per
@@ -27,9 +28,9 @@ PRODUCTS, PLACES = 1.12, 36
 LINE, INPUT, OUTPUT, WEIGHT = 5000.0, 600.0, 480.0, 8.0
 VECTOR = 8
 
-# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel, and for
-# each input pixel and row the way of its value to the results that it is part of.
-COLUMNS, GATHER = 2.0, 100.0
+# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; and the
+# way of its values to the results that they are part of, for each value and for each line of them.
+COLUMNS, GATHER, GATHER_LINE = 1.3, 30.0, 2500.0
 
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
 #: coarsely, and a plan of Winograd's keeps four times the weights.
@@ -116,11 +117,36 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
 
 
-def col2im_gain(rows: int, channels: int) -> float:
-    """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group."""
-    if _few_channels(rows, channels):
-        return 0.0
-    return (GEMM + PACKED / max(rows, 1) ** 1.3) / (COLUMNS + GATHER / channels)
+def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group.
+
+    Its products are those of the inputs alone; phases multiply the padding as well.
+    """
+    phases = GEMM * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
+    taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
+    products = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
+    return phases / max(1.0, taps * lines * products)
+
+
+def cropped_to_align(axis: Axis, rows: int) -> int:
+    """How many elements to compute in front of a transposed axis, and drop.
+
+    Positions then start where the padding does, and classes with as many taps read the same: they
+    are one product with the rows of all, instead of two. Worth it where rows are few.
+    """
+    cropped, stride = axis.before % axis.stride, axis.stride
+    if not cropped or axis.kernel % stride or axis.dilation > 1 or axis.size < stride:
+        return 0
+    apart = ceil_div(axis.size, stride) * (
+        _row_cost(cropped * rows) + _row_cost((stride - cropped) * rows)
+    )
+    together = ceil_div(axis.size + cropped, stride) * _row_cost(stride * rows)
+    return cropped if together < apart else 0
+
+
+def _row_cost(rows: int) -> float:
+    """What a product costs for each column: whole blocks of rows, or a few rows at less speed."""
+    return 1.5 * rows if 2 * rows <= ROWS else float(_round_up(rows, ROWS))
 
 
 def _few_channels(rows: int, channels: int) -> bool:

@@ -11,14 +11,14 @@ byte order or storage type goes to the kernels as it is. What depends on the sha
 `Descriptor`, or a `Piece` for each part of the result: made once, for any number of calls. A
 convolution, its gradient with respect to the input, and a transposed convolution are one kernel
 with different numbers: the adjoint of a strided convolution is an ordinary one for each residue
-class of its result.
+class of its result, and all classes are one call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyconv import algorithms, dtypes, geometry
-from pyconv._kernels import _col2im, _conv, _depthwise, _winograd
+from pyconv._kernels import _col2im, _conv, _depthwise, _transposed, _winograd
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import Axis
 
@@ -42,6 +42,11 @@ AMPLE = 8 * 2**20
 # and the longest run along one axis.
 FOLD_BYTES = 2**18
 LONGEST_RUN = 2**16
+
+# Residue classes along an axis that the kernel for all of them takes, and the splits into classes
+# that are remembered.
+MOST_CLASSES = 512
+_MOST_SPLITS = 256
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
@@ -380,6 +385,47 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     return pack_for(run, weight, describe(axes, weight.shape))
 
 
+def mirrored(axes: Axes) -> Axes:
+    """Axes of the convolution that the adjoint at stride 1 is, with flipped weights."""
+    return three([
+        replace(
+            a, size=a.out, out=a.size, before=a.reach - 1 - a.before,
+            after=a.size - a.out + a.before,
+        )
+        for a in axes
+    ])  # fmt: skip
+
+
+def flipped(weight: Array) -> Array:
+    """Weights ``(G, M, C, T0, T1, T2)`` with their taps in the opposite order."""
+    return weight[..., ::-1, ::-1, ::-1]
+
+
+@lru_cache(_MOST_SPLITS)
+def split(axes: Axes, rows: int) -> _transposed.Split | None:
+    """The residue classes of the adjoint along `axes`, for the kernel that does all in one call.
+
+    None where there are too many. `rows` are those of a group of the weights, swapped.
+    """
+    if any(min(a.stride, a.size) > MOST_CLASSES for a in axes):
+        return None
+    # With a little more in front, all classes along the last axis read the same inputs.
+    last = axes[2]
+    cropped = algorithms.cropped_to_align(last, rows)
+    axes = (*axes[:2], replace(last, size=last.size + cropped, before=last.before - cropped))
+    phases = [geometry.adjoint_phases(axis) for axis in axes]
+    return _transposed.Split([a.size for a in axes], phases, cropped)
+
+
+def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
+    """Weights in kernel order for `adjoint`; None where it takes them as they are."""
+    weight = weight.swapaxes(1, 2)
+    classes = split(axes, weight.shape[1])
+    if classes is None:
+        return None
+    return _transposed.pack_weights(weight, classes, run.compute, run.threads)
+
+
 def adjoint(
     run: Run,
     grad: Array,
@@ -387,22 +433,32 @@ def adjoint(
     bias: Array | None,
     out: Array,
     axes: Axes,
+    packed: Any = None,
 ) -> int:
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
-    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``.
+    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``; `packed` is of
+    `pack_adjoint`.
     """
-    pieces = split_by_phases(axes, weight.shape)
-    return convolve_pieces(run, grad, weight.swapaxes(1, 2), bias, out, pieces)
+    weight = weight.swapaxes(1, 2)
+    classes = split(axes, weight.shape[1])
+    if classes is not None:
+        used = _transposed.correlate(
+            grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,
+            run.measure,
+        )  # fmt: skip
+        if used >= 0:
+            return used
+    # Too many classes, or too little workspace: one at a time.
+    return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
 def split_by_phases(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
-    """The adjoint of `correlate`, zero-padded and with weights of this shape, in pieces.
+    """The adjoint of `correlate`, zero-padded, in pieces, with weights of this shape.
 
-    Each residue class of the result modulo the strides is one dense convolution, with weights whose
-    rows and channels are swapped.
+    Each residue class of the result modulo the strides is one dense convolution. The rows and
+    channels of the weights are swapped already. The bits are those of `_transposed.correlate`.
     """
-    groups, rows, channels = weight_shape[:3]
     pieces = []
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
     if sum(prod(p.count for p in phase) for phase in phases) < prod(a.size for a in axes):
@@ -410,10 +466,11 @@ def split_by_phases(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...
         pieces.append(Piece(region([(0, a.size) for a in axes]), (), None))
     for phase in phases:
         taps = (slice(None),) * 3 + tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
-        shape = (groups, channels, rows, *(p.taps for p in phase))
-        how = _descriptor(shape, (1, 1, 1), [p.dilation for p in phase], [p.offset for p in phase])
-        place = every([(p.start, None, p.step) for p in phase])
-        pieces.append(Piece(place, taps, how))
+        how = Descriptor(
+            _conv.correlate, _conv.pack_weights, (1, 1, 1), [p.dilation for p in phase],
+            [p.offset for p in phase], "zeros",
+        )  # fmt: skip
+        pieces.append(Piece(every([(p.start, None, p.step) for p in phase]), taps, how))
     return tuple(pieces)
 
 

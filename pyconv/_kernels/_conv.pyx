@@ -26,7 +26,6 @@ from pyconv._kernels._gemm cimport (
     weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
-from pyconv._kernels._integers cimport round_up
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 

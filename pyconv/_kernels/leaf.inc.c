@@ -596,6 +596,107 @@ static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, pt
         for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
 }
 
+/* ---- interleave: rows of `classes` to one row, by vectors ------------------------------------
+ * The last vector of a row ends where the row does, and may overlap the one before it. */
+INLINE void NAME(interleave_two)(const T *a, const T *b, T *dst) {
+    VEC x = VLOAD(a), y = VLOAD(b);
+    VSTORE(dst, VLOW(x, y));
+    VSTORE(dst + VL, VHIGH(x, y));
+}
+
+INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
+    VEC a = VLOAD(src), b = VLOAD(src + qs), c = VLOAD(src + 2 * qs), d = VLOAD(src + 3 * qs);
+    VEC low_ac = VLOW(a, c), low_bd = VLOW(b, d), high_ac = VHIGH(a, c), high_bd = VHIGH(b, d);
+    VSTORE(dst, VLOW(low_ac, low_bd));
+    VSTORE(dst + VL, VHIGH(low_ac, low_bd));
+    VSTORE(dst + 2 * VL, VLOW(high_ac, high_bd));
+    VSTORE(dst + 3 * VL, VHIGH(high_ac, high_bd));
+}
+
+/* Classes q .. q+3 of four columns, four results at a time. */
+INLINE void NAME(interleave_quads)(const T *src, ptrdiff_t qs, T *dst, ptrdiff_t classes) {
+    NAME(quad) x[4], low[2], high[2];
+    UNROLL for (int q = 0; q < 4; ++q) x[q] = *(const NAME(quad) *)(src + q * qs);
+    UNROLL for (int i = 0; i < 2; ++i) {
+        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
+        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
+        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
+    }
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
+    dst += classes;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
+}
+
+/* Three classes of four columns. */
+INLINE void NAME(interleave_three)(const T *src, ptrdiff_t qs, T *dst) {
+    NAME(quad) x = *(const NAME(quad) *)src, y = *(const NAME(quad) *)(src + qs);
+    NAME(quad) z = *(const NAME(quad) *)(src + 2 * qs);
+    NAME(quad) first = {x[0], y[0], x[1], y[1]}, middle = {y[1], z[1], y[2], z[2]};
+    NAME(quad) last = {x[2], y[2], x[3], y[3]};
+    *(NAME(quad) *)dst = (NAME(quad)){first[0], first[1], z[0], first[2]};
+    *(NAME(quad) *)(dst + 4) = (NAME(quad)){middle[0], middle[1], x[2], middle[2]};
+    *(NAME(quad) *)(dst + 8) = (NAME(quad)){z[2], last[2], last[3], z[3]};
+}
+
+INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src, ptrdiff_t qs,
+                                 T *dst) {
+    ptrdiff_t j = 0;
+    if (classes == 2 && cols >= VL) {
+        for (; j + VL <= cols; j += VL) NAME(interleave_two)(src + j, src + qs + j, dst + 2 * j);
+        j = cols - VL;
+        NAME(interleave_two)(src + j, src + qs + j, dst + 2 * j);
+        return;
+    }
+    if (classes == 2 && 2 * cols >= VL) { /* half a vector of each at a time */
+        VSTORE(dst, VLOW(VLOAD(src), VLOAD(src + qs)));
+        j = cols - VL / 2;
+        VSTORE(dst + 2 * j, VLOW(VLOAD(src + j), VLOAD(src + qs + j)));
+        return;
+    }
+    if (classes == 4 && cols >= VL) {
+        for (; j + VL <= cols; j += VL) NAME(interleave_four)(src + j, qs, dst + 4 * j);
+        j = cols - VL;
+        NAME(interleave_four)(src + j, qs, dst + 4 * j);
+        return;
+    }
+    if (classes >= 3 && cols >= 4)
+        while (j < cols) {
+            if (j + 4 > cols) j = cols - 4;
+            T *to = dst + j * classes;
+            if (classes == 3)
+                NAME(interleave_three)(src + j, qs, to);
+            else
+                for (ptrdiff_t q = 0; q < classes; q += 4) {
+                    if (q + 4 > classes) q = classes - 4;
+                    NAME(interleave_quads)(src + q * qs + j, qs, to + q, classes);
+                }
+            j += 4;
+        }
+    for (; j < cols; ++j)
+        for (ptrdiff_t q = 0; q < classes; ++q) dst[j * classes + q] = src[q * qs + j];
+}
+
+static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, const void *src_,
+                             ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst_, ptrdiff_t dst_rs) {
+    enum { AHEAD = 2 };
+    const T *src = src_;
+    T *dst = dst_;
+    const ptrdiff_t line = 64 / sizeof(T);
+    for (ptrdiff_t r = 0; r < rows; ++r) {
+        if (r + AHEAD < rows) /* rows are too short for the hardware to see what comes */
+            for (ptrdiff_t j = 0; j < cols * classes; j += line)
+                __builtin_prefetch(dst + (r + AHEAD) * dst_rs + j, 1);
+        if (classes >= VL && cols >= 4)
+            NAME(transpose)(classes, cols, src + r * src_rs, src_qs, dst + r * dst_rs, classes);
+        else
+            NAME(interleave_row)(cols, classes, src + r * src_rs, src_qs, dst + r * dst_rs);
+    }
+}
+
 /* Whether the block (strides in bytes) could be copied by vectors: rows to rows, every second
  * element of rows to rows, or rows to columns; and no element lies across multiples of its size. */
 static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const char *src,
@@ -991,6 +1092,7 @@ const leaf_table NAME(leaf_table) = {
     .sample = ALL_READS(sample),
     .sample_channels = NAME(sample_channels),
     .transpose = NAME(transpose),
+    .interleave = NAME(interleave),
     .sample_dot = ALL_READS(sample_dot),
     /* results are stored in the compute type, or rounded from float to a 16-bit one */
 #ifdef LEAF_DOUBLE

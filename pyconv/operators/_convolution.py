@@ -6,7 +6,7 @@ the weights they take and in nothing else. The helpers read shapes for the other
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -109,6 +109,17 @@ def pick_algorithm(operator: Operator, wanted: Any, auto: str, why: str) -> tupl
     """The algorithm to use and the reason, given what ``algorithm=`` says."""
     name = checks.choice(operator.name, "algorithm", wanted, operator.algorithms)
     return (auto, why) if name == "auto" else (name, "asked for")
+
+
+def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis]) -> None:
+    """Refuse Winograd's algorithm for axes that it is not for."""
+    if algorithm == "winograd" and not algorithms.winograd_takes(axes):
+        kernel, stride = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
+        checks.fail(
+            operator, "algorithm",
+            f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes "
+            "must have 3 taps and stride 1", "winograd",
+        )  # fmt: skip
 
 
 def count_macs(axes: Iterable[Axis], n: int, outputs: int, channels: int) -> tuple[int, int]:
@@ -218,14 +229,7 @@ class Convolution(Operator):
 
     def check_algorithm(self, problem: ConvProblem) -> None:
         """Refuse an algorithm that is not for this shape."""
-        if problem.algorithm == "winograd" and not algorithms.winograd_takes(problem.axes):
-            kernel = tuple(a.kernel for a in problem.axes)
-            stride = tuple(a.stride for a in problem.axes)
-            checks.fail(
-                self.name, "algorithm",
-                f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes "
-                "must have 3 taps and stride 1", "winograd",
-            )  # fmt: skip
+        check_winograd(self.name, problem.algorithm, problem.axes)
 
     def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
         """The weight as the engine takes it."""

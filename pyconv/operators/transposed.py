@@ -17,6 +17,7 @@ from pyconv.operator import Array, Case, Cost, Operator
 from pyconv.operators._convolution import (
     ConvProblem,
     check_bias,
+    check_winograd,
     conv_case,
     count_macs,
     image_shape,
@@ -80,12 +81,13 @@ def transposed_conv(
     %(layout)s
     flip : bool
         Flip the kernel.
-    algorithm : {"auto", "direct", "phase", "col2im"}
+    algorithm : {"auto", "direct", "phase", "col2im", "winograd"}
         ``"phase"`` (and ``"direct"``): one dense convolution for each residue of the result
         modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes NaNs of
         these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a box of the
-        result at a time; each weight reaches only the outputs that `x` reaches by it. ``"auto"``
-        takes the latter where there are few output channels, see :doc:`/algorithms`.
+        result at a time; each weight reaches only the outputs that `x` reaches by it.
+        ``"winograd"``: F(4x4, 3x3), at stride 1 and with 3 taps on the last two axes. ``"auto"``
+        takes what is expected to be fastest, see :doc:`/algorithms`.
     %(run)s
 
     Returns
@@ -125,7 +127,7 @@ class Transposed(Operator):
     aliases = ("fractionally_strided",)
     summary = "The adjoint of a strided convolution: upsampling with a learnable kernel"
     url = "https://doi.org/10.23915/distill.00003"
-    algorithms = ("auto", "direct", "phase", "col2im")
+    algorithms = ("auto", "direct", "phase", "col2im", "winograd")
     function = staticmethod(transposed_conv)
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> ConvProblem:
@@ -150,8 +152,14 @@ class Transposed(Operator):
             name, image.spatial, weight[2:], stride, checks.padding(name, params["padding"], rank),
             dilation, params["output_padding"], params["output_size"],
         )  # fmt: skip
-        chosen = _choose(weight[1], weight[0] // groups)
+        on = engine.three(axes)
+        chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
+        check_winograd(name, algorithm, axes)
+        how = None
+        if algorithm == "winograd":
+            shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
+            how = engine.describe(engine.mirrored(on), shape, algorithm=algorithm)
         output = image.like(outputs, [a.size for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
@@ -159,37 +167,33 @@ class Transposed(Operator):
             moved_bytes(shapes["x"], weight, shapes["bias"], output),
         )  # fmt: skip
         return ConvProblem(
-            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip
-        )
+            output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
+            how=how,
+        )  # fmt: skip
 
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
         x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        if problem.algorithm == "col2im":
-            axes = engine.three(problem.axes)
-            # as it lies in memory: the columns are gathered the other way round instead
-            weight = engine.grouped_weight(arrays["weight"], problem.groups)
-            return _apply_col2im(run, x, weight, arrays["bias"], y, axes, problem.flip)
-        weight, pieces, packed = prepared or (*self._phases(problem, arrays), None)
-        return engine.convolve_pieces(run, x, weight, arrays["bias"], y, pieces, packed)
+        bias, axes = arrays["bias"], engine.three(problem.axes)
+        # as it lies in memory
+        weight = engine.grouped_weight(arrays["weight"], problem.groups)
+        if problem.algorithm == "col2im":  # gathers the columns the other way round instead
+            return _apply_col2im(run, x, weight, bias, y, axes, problem.flip)
+        if problem.flip:
+            weight = engine.flipped(weight)
+        if problem.how is not None:
+            weight = engine.flipped(weight).swapaxes(1, 2)
+            return engine.convolve(run, x, weight, bias, y, problem.how, prepared)
+        return engine.adjoint(run, x, weight, bias, y, axes, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
-        weight, pieces = self._phases(problem, arrays)
-        return weight, pieces, engine.pack_pieces(run, weight, pieces)
-
-    def _phases(
-        self, problem: ConvProblem, arrays: dict[str, Any]
-    ) -> tuple[Array, tuple[engine.Piece, ...]]:
-        """The weight with rows and channels swapped, and the pieces of the adjoint.
-
-        There may be as many pieces as taps: plans keep them, problems do not.
-        """
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        pieces = engine.split_by_phases(engine.three(problem.axes), weight.shape)
-        return weight.swapaxes(1, 2), pieces
+        if problem.how is not None:
+            return engine.pack_for(run, engine.flipped(weight).swapaxes(1, 2), problem.how)
+        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
@@ -235,10 +239,14 @@ class Transposed(Operator):
 OPERATOR = Transposed()
 
 
-def _choose(rows: int, channels: int) -> tuple[str, str]:
-    gain = algorithms.col2im_gain(rows, channels)
+def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
+    if algorithms.winograd_takes(axes):
+        gain = algorithms.winograd_gain(engine.mirrored(axes), rows, channels)
+        if gain >= algorithms.WORTH_IT:
+            return "winograd", f"F(4x4, 3x3), expected to take 1/{gain:.1f} of the time of phases"
+    gain = algorithms.col2im_gain(axes, rows, channels)
     if gain >= algorithms.WORTH_IT:
-        return "col2im", f"few outputs: expected to take 1/{gain:.1f} of the time of phases"
+        return "col2im", f"little is cropped: expected to take 1/{gain:.1f} of the time of phases"
     return "phase", "a dense convolution for each residue of the result"
 
 
