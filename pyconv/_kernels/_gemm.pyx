@@ -37,8 +37,9 @@ cdef enum:
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
+    LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_LINE = 64
-    SHALLOW_BYTES = 28 * 1024       # B tile: stays in L1
+    SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
 
 
 cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
@@ -245,6 +246,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
+    if SHALLOW_BYTES >= LEAST_PIXELS * job.kc * es:
+        job.nc = min(job.nc, SHALLOW_BYTES // (job.kc * es) // nr * nr)
     if (job.direct != NULL or job.pk.row) and not job.to_output:
         # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
@@ -256,12 +259,14 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
         job.nc = ceil_div(job.panels, tiles) * nr
         # whole rows, where a tile that is not much larger holds some
         whole = least_multiple(nr, job.pk.row)
-        most += most // 2
-        if whole and whole <= most:
-            job.nc = min(round_up(job.nc, whole), most // whole * whole)
+        if whole and whole <= most + most // 2:
+            tiles = job.nc // whole
+            if round_up(job.nc, whole) <= most + most // 4 or tiles == 0:
+                tiles = ceil_div(job.nc, whole)
+            job.nc = tiles * whole
     job.nc = max(job.nc, nr)
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
-    if job.kc * job.nc * es <= SHALLOW_BYTES:
+    if job.kc * job.nc * es <= SHALLOW_BYTES + SHALLOW_BYTES // 2:
         job.mc = mr             # B is in L1 as a whole: results are written row by row
     job.tile_rows = min(round_up(max(job.rows, 1), mr),
                         max(mr, RESULT_BYTES // (job.nc * es) // mr * mr))
@@ -333,7 +338,7 @@ cdef void gemm_block(
     """
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
-    cdef Py_ssize_t step = es if job.width > nr else depth * es     # from pixel to pixel of packed B
+    cdef Py_ssize_t step = es if job.width > nr else depth * es   # of packed B, from pixel to pixel
     cdef char* dst
     if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
         wide = LEAF_WIDE(rows, leaf.mr) * nr
