@@ -17,8 +17,9 @@ exists as a whole: a packer fills one tile of it at a time, KC depths of NC pixe
 Inputs of a regular grid need no packing where copies of the samples with their padding fit the
 workspace: the micro-kernel then reads B where it lies in those `planes`, by a table of offsets.
 
-Each output is a sum over blocks of KC depths, each block one chain of multiply-adds.  KC depends
-on K alone, so the bits of an output depend on nothing but its inputs.
+Each output is a sum over blocks of KC depths, each block one chain of multiply-adds; of many blocks
+every CHAIN_BLOCKS are summed first.  KC depends on K alone, so the bits of an output depend on
+nothing but its inputs.
 """
 
 from libc.string cimport memcpy, memset
@@ -36,9 +37,11 @@ cdef enum:
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
+    CHAIN_BLOCKS = 16               # and so many blocks are added up one after another
     MOST_PIXELS = 1024
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_LINE = 64
+    CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
 
 
@@ -191,6 +194,8 @@ cdef struct gemm_job:
     Py_ssize_t pixel_stride     # this many bytes
     bint to_output              # the micro-kernel may write results where they belong
     bint rows_to_output         # panels that lie in one output row, at least
+    bint deep                   # more than CHAIN_BLOCKS blocks
+    Py_ssize_t tile_width       # elements from one row of a C tile to the next
     bint in_place               # A is read where it is
     Py_ssize_t width            # columns of a panel of packed B: nr, or a whole tile's
     size_t a_bytes, b_bytes, c_bytes, offset_bytes
@@ -236,9 +241,10 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
         round_up(job.mc, job.leaf.mr) * job.kc * es)
-    job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.nc * es)
-    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.c_bytes + aligned(job.pk.scratch)
-            + aligned(job.pk.scratch_per_pixel * job.nc))
+    job.tile_width = odd_lines(job.nc, es)
+    job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.tile_width * es)
+    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.c_bytes * (2 if job.deep else 1)
+            + aligned(job.pk.scratch) + aligned(job.pk.scratch_per_pixel * job.nc))
 
 
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
@@ -296,7 +302,7 @@ cdef void store_tile(
     if job.flat:
         job.leaf.store[out.storage](
             dst + (line * job.pixels + p) * job.pixel_stride, out.stride[1], job.pixel_stride,
-            tile, job.nc, rows, count)
+            tile, job.tile_width, rows, count)
         return
     while count > 0:
         o2 = p % job.pitch
@@ -305,7 +311,8 @@ cdef void store_tile(
         if o2 < out.shape[4]:
             job.leaf.store[out.storage](
                 dst + o0 * out.stride[2] + o1 * out.stride[3] + o2 * out.stride[4],
-                out.stride[1], out.stride[4], tile, job.nc, rows, min(count, out.shape[4] - o2))
+                out.stride[1], out.stride[4], tile, job.tile_width, rows,
+                min(count, out.shape[4] - o2))
         length = min(count, job.pitch - o2)
         tile += length * es
         p += length
@@ -385,14 +392,15 @@ cdef void gemm_tile(
     cdef char* b = scratch
     cdef char* a_block = b + job.b_bytes
     cdef char* tile = a_block + job.a_bytes
-    cdef Py_ssize_t* step = <Py_ssize_t*>(tile + job.c_bytes)
+    cdef char* part = tile + job.c_bytes    # of a deep sum
+    cdef Py_ssize_t* step = <Py_ssize_t*>(part + job.c_bytes if job.deep else part)
     cdef char* own = <char*>step + job.offset_bytes
     cdef char* plane
     cdef char* c
     cdef const char* rows_at
     cdef const char* bias
     cdef const Py_ssize_t* offset = NULL
-    cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks
+    cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks, block
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
         b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
@@ -411,8 +419,8 @@ cdef void gemm_tile(
         if job.to_output:
             c, c_rs = plane + (line * job.pixels + p) * es, out.stride[1] // es
         else:
-            c, c_rs = tile, job.nc
-        k = 0
+            c, c_rs = tile, job.tile_width
+        k = block = 0
         while True:             # at least once: without inputs the result is the bias
             depth = min(job.kc, job.depth - k)
             if job.direct == NULL and depth > 0 and (m == m_lo or job.depth > job.kc):
@@ -440,11 +448,17 @@ cdef void gemm_tile(
                 if job.direct != NULL:
                     offset = job.direct.offset + k
                 gemm_block(
-                    job, rows_at, a_rs, a_ks, b, offset, k > 0, depth, c + i * c_rs * es, c_rs,
-                    rows, columns, bias + i * es if bias != NULL else NULL,
+                    job, rows_at, a_rs, a_ks, b, offset, block > 0, depth, c + i * c_rs * es,
+                    c_rs, rows, columns, bias + i * es if bias != NULL and k == 0 else NULL,
                     plane + i * out.stride[1], line, p)
                 i += rows
             k += job.kc
+            block += 1
+            if job.deep and (block == CHAIN_BLOCKS or k >= job.depth):
+                if c == part:
+                    leaf.add_strided(
+                        min(tile_rows, m_hi - m) * job.tile_width, part, tile, 1)
+                c, block = part, 0
             if k >= job.depth:
                 break
         if not job.to_output:
@@ -515,6 +529,11 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.panels = ceil_div(job.pixels, job.leaf.nr)
     job.pixel_stride = job.leaf.esize
     job.flat = job.pitch == out.shape[4] and evenly_spaced(out, &job.pixel_stride)
+    # The output is where sums are made, unless there are to be several or its rows would be kept
+    # out of the cache by each other.
+    if job.deep or (job.depth > job.kc and out.stride[1] % CACHE_SETS_BYTES == 0):
+        job.to_output = job.rows_to_output = False
+        return
     job.to_output = (out.in_place and job.flat
                      and (job.pixel_stride == job.leaf.esize or job.pixels * job.lines == 1))
     job.rows_to_output = (out.in_place and not job.to_output
@@ -538,10 +557,11 @@ cdef Py_ssize_t implicit_gemm(
     job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
     job.groups, job.rows, job.depth = a.groups, a.rows, a.depth
     job.first, job.prepared, job.sample_bytes = 0, NULL, pk.sample_bytes
+    job.kc = depth_block(a.depth)
+    job.deep = a.depth > CHAIN_BLOCKS * job.kc
     divide_pixels(&job, NULL)
     if samples * a.groups * job.panels == 0 or a.rows == 0:
         return 0
-    job.kc = depth_block(a.depth)
     job.in_place = a.packed == NULL and readable_in_place(a, leaf)
     threads = useful_threads(threads, 2.0 * samples * job.pixels * a.groups * a.rows * a.depth)
     if bias is not None:
