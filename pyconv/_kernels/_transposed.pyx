@@ -33,9 +33,8 @@ from pyconv._kernels._tensor cimport describe, tensor
 
 cdef enum:
     UNIT_ROWS = 192                 # of all classes of a unit, about
-    RESULT_BYTES = 256 * 1024       # C tile: half of L2
+    RESULT_BYTES = 128 * 1024       # C tile: a quarter of L2
     INPUT_BYTES = 4 * 1024 * 1024   # inputs of a box: they are read from L3, at a row block's pace
-    FEW_ROWS_BYTES = 256 * 1024     # with few rows for each: they are read from L2
     MOST_PIXELS = 512
     MOST_SHIFTS = 64                # of the inputs in panels, see `lay_out`
     FEW_ROWS = 48                   # of all classes: each input is read a few times only
@@ -157,7 +156,7 @@ cdef struct job:
     Py_ssize_t groups, rows, channels
     Py_ssize_t block            # rows of a unit
     Py_ssize_t blocks           # units of a group: blocks of rows times classes
-    const char* packed          # all weights: [group][block][class 0][class 1][stretch] ...; or NULL
+    const char* packed          # all: [group][block][class 0][class 1][stretch] ...; or NULL
     # boxes
     Py_ssize_t extent[4]        # samples and positions of axes, as all boxes but the last have
     Py_ssize_t tiles[4]
@@ -375,7 +374,9 @@ cdef void fill_planes(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
                w.b_bytes - w.channels * w.channel_step * es)
     if bottom <= top or right <= left:
         return
-    by_lines = x.stride[1] < x.stride[4] or bottom - top < w.channels
+    # All channels of a line at a time, where that is no walk through memory by large steps.
+    by_lines = x.stride[1] < x.stride[4] or bottom - top == 1 or (
+        x.stride[1] < CACHE_SETS_BYTES and bottom - top < w.channels)
     for n in range(b.length[0]):
         for e0 in range(front, back):
             src = (x.data + (b.first[0] + n) * x.stride[0] + g * w.channels * x.stride[1]
@@ -532,7 +533,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     Planes hold each input once, but positions after each line are computed and dropped; panels
     hold an input for each shift at which it is read.  The cost is in multiply-adds.
     """
-    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, size = 1, copies, run
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, size = 1, copies, length
     cdef int i
     cut(w, most, panels)
     w.panels = panels
@@ -550,8 +551,8 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
             size *= w.extent[i]
         w.columns = round_up(size, nr)
         w.b_bytes = aligned(ceil_div(w.columns, w.width) * w.panel_step * es)
-        run = min(w.width, w.extent[3])
-        copies = ceil_div(size, run) * (w.panel_step // w.step[2])
+        length = min(w.width, w.extent[3])
+        copies = ceil_div(size, length) * (w.panel_step // w.step[2])
     else:
         for i in range(3, 0, -1):
             w.pitch[i] = w.step[i - 1] = size
@@ -566,14 +567,14 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
             w.channel_step += 16
         w.width = w.panel_step = 1
         w.b_bytes = aligned((w.channels * w.channel_step + 2 * nr) * es)
-        run = w.extent[3] + w.axis[2].span
-        copies = w.extent[0] * size // run
+        length = w.extent[3] + w.axis[2].span
+        copies = w.extent[0] * size // length
     w.ld = w.columns
     if w.ld * es % CACHE_SETS_BYTES == 0:
         w.ld += 16
     return (<double>w.tiles[0] * w.tiles[1] * w.tiles[2] * w.tiles[3]
             * (<double>w.columns * group_elements(w)
-               + <double>w.channels * copies * (LINE + ELEMENT * run)))
+               + <double>w.channels * copies * (LINE + ELEMENT * length)))
 
 
 cdef Py_ssize_t scratch_of(job* w) noexcept nogil:
@@ -601,17 +602,14 @@ cdef Py_ssize_t boxes_of(const job* w) noexcept nogil:
 
 cdef bint fit(job* w, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose boxes within the workspace, and fewer threads if need be; False if none fit."""
-    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, most, inputs, shifts = 1
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, most, shifts = 1
     cdef Py_ssize_t rows = max(<Py_ssize_t>1, w.axis[2].residues * w.block)
     cdef double planes
     cdef int i
     for i in range(3):
         shifts = min(shifts * (w.axis[i].span + 1), <Py_ssize_t>MOST_SHIFTS + 1)
     most = min(<Py_ssize_t>MOST_PIXELS, RESULT_BYTES // (rows * es))
-    inputs = INPUT_BYTES
-    if w.rows * w.axis[0].residues * w.axis[1].residues * w.axis[2].residues < FEW_ROWS:
-        inputs = FEW_ROWS_BYTES
-    most = min(most, inputs // (max(<Py_ssize_t>1, w.channels) * es))
+    most = min(most, INPUT_BYTES // (max(<Py_ssize_t>1, w.channels) * es))
     most = max(most, 4 * nr)
     while True:
         planes = lay_out(w, most, False)
@@ -639,9 +637,9 @@ cdef void multiply(
     Py_ssize_t rows, Py_ssize_t columns, const char* bias, char* c
 ) noexcept nogil:
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
-    cdef const leaf_table* leaf = w.leaf
-    cdef Py_ssize_t mr = leaf.mr, nr = leaf.nr, es = leaf.esize, ld = w.ld
-    cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0, count, block, i, j, n
+    cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, ld = w.ld
+    cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0
+    cdef Py_ssize_t count, block, i, j, n
     cdef Py_ssize_t wide = LEAF_WIDE(rows, mr) * nr
     cdef const char* at
     while True:             # at least once: without inputs the result is the bias
@@ -653,7 +651,7 @@ cdef void multiply(
             at = b + (j // w.width * w.panel_step + j % w.width) * es
             for block in range(ceil_div(rows, mr)):
                 i = block * mr
-                leaf.gemm_at(
+                w.leaf.gemm_at(
                     min(mr, rows - i), n, count, a + (k * padded + i * count) * es, 1, mr,
                     at, offset + k, c + (i * ld + j) * es, ld, 1,
                     bias + i * es if bias != NULL else NULL, k > 0)
@@ -708,7 +706,7 @@ cdef void do_unit(
     const job* w, char* scratch, const box* b, const char* inputs, Py_ssize_t g,
     Py_ssize_t block, Py_ssize_t r0, Py_ssize_t r1
 ) noexcept nogil:
-    """A block of rows and a class along axes 0 and 1, for a box; `inputs` are in scratch or not."""
+    """A block of rows and a class along axes 0 and 1, for a box of `inputs`, in scratch or not."""
     cdef const split_axis* axis = w.axis
     cdef const residue* y0 = &axis[0].at[r0]
     cdef const residue* y1 = &axis[1].at[r1]

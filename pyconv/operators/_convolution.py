@@ -111,9 +111,9 @@ def pick_algorithm(operator: Operator, wanted: Any, auto: str, why: str) -> tupl
     return (auto, why) if name == "auto" else (name, "asked for")
 
 
-def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis]) -> None:
+def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: bool) -> None:
     """Refuse Winograd's algorithm for axes that it is not for."""
-    if algorithm == "winograd" and not algorithms.winograd_takes(axes):
+    if algorithm == "winograd" and not takes:
         kernel, stride = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
         checks.fail(
             operator, "algorithm",
@@ -229,7 +229,8 @@ class Convolution(Operator):
 
     def check_algorithm(self, problem: ConvProblem) -> None:
         """Refuse an algorithm that is not for this shape."""
-        check_winograd(self.name, problem.algorithm, problem.axes)
+        axes = problem.axes
+        check_winograd(self.name, problem.algorithm, axes, algorithms.winograd_takes(axes))
 
     def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
         """The weight as the engine takes it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Box, Run
+from pyconv.geometry import Axis
 from pyconv.operator import Array, Case, Cost, Operator
 from pyconv.operators._convolution import (
     ConvProblem,
@@ -155,7 +156,7 @@ class Transposed(Operator):
         on = engine.three(axes)
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        check_winograd(name, algorithm, axes)
+        check_winograd(name, algorithm, axes, _winograd_takes(axes))
         how = None
         if algorithm == "winograd":
             shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
@@ -234,13 +235,21 @@ class Transposed(Operator):
             "col2im", (2, 4, 5, 6), (4, 3, 5, 3), outputs=6, stride=(3, 2), padding=1, groups=2,
             algorithm="col2im",
         )  # fmt: skip
+        yield conv_case(
+            "winograd", (1, 4, 6, 7), (4, 3, 3, 3), outputs=3, padding=1, algorithm="winograd"
+        )
 
 
 OPERATOR = Transposed()
 
 
+def _winograd_takes(axes: Sequence[Axis]) -> bool:
+    """Whether the adjoint is a convolution, and one for Winograd's algorithm."""
+    return algorithms.winograd_takes(axes) and all(a.stride == 1 for a in axes)
+
+
 def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
-    if algorithms.winograd_takes(axes):
+    if _winograd_takes(axes):
         gain = algorithms.winograd_gain(engine.mirrored(axes), rows, channels)
         if gain >= algorithms.WORTH_IT:
             return "winograd", f"F(4x4, 3x3), expected to take 1/{gain:.1f} of the time of phases"
