@@ -27,8 +27,8 @@ PANEL = 16  # pixels or tiles of a panel, full or not
 # inputs, its outputs; per transformed weight, its way from memory.  A few rows take the time of
 # LEAST_ROWS.
 TILES = (4, 2)
-PRODUCTS, INPUT, OUTPUT, SPREAD = 0.9, 10.0, 20.0, 25.0
-LINE_IN, LINE_OUT, WEIGHT = 4700.0, 1400.0, 9.0
+PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 25.0
+LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
 VECTOR, LEAST_ROWS = 8, 4
 
 # What a part of the result takes that is computed by itself.
