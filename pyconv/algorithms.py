@@ -18,23 +18,30 @@ from pyconv.geometry import Axis, ceil_div, tap_ranges
 # been loaded: GEMM + FEW_ROWS / rows for each multiply-add; GEMM + PACKED / rows ** 1.3 if its
 # inputs have to be packed, as those of kernels with few taps.
 GEMM, FEW_ROWS, PACKED = 1.3, 3.5, 44.0
+PACKING = 5.0  # of an input, in multiply-adds
 PANEL = 16  # pixels or tiles of a panel, full or not
 ROWS = 6  # of a block, full or not, if more than half
 
-# Winograd's F(4x4, 3x3): its products; per channel, the transforms of inputs (for a line of tiles,
-# twice as much where its inputs lie apart, and for each tile, in vectors of 8) and of outputs; per
-# transformed weight, its way from memory.
-PRODUCTS, PLACES = 1.12, 36
-LINE, INPUT, OUTPUT, WEIGHT = 5000.0, 600.0, 480.0, 8.0
-VECTOR = 8
+# Winograd's F(m x m, 3x3), m = 2 or 4: its products, in vectors of 8 tiles; for each place of a
+# tile and each channel the transform, of inputs and of outputs, and on either side SPREAD for
+# bringing apart or together what a dilation does to a line; per line of tiles and channel its
+# inputs, its outputs; per transformed weight, its way from memory.  A few rows take the time of
+# LEAST_ROWS.
+TILES = (4, 2)
+PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 25.0
+LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
+VECTOR, LEAST_ROWS = 8, 4
+
+# What a part of the result takes that is computed by itself.
+PART = 1.5e5
 
 # A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; and the
 # way of its values to the results that they are part of, for each value and for each line of them.
 COLUMNS, GATHER, GATHER_LINE = 1.3, 30.0, 2500.0
 
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
-#: coarsely, and a plan of Winograd's keeps four times the weights.
-WORTH_IT = 1.3
+#: coarsely, and a plan of Winograd's keeps two to four times the weights.
+WORTH_IT = 1.15
 
 #: Inputs a single output has to have: with fewer, the direct kernel for few channels is the best.
 LEAST_INPUTS = 5
@@ -77,44 +84,55 @@ def _work(regions: Sequence[Region]) -> int:
 
 
 def winograd_takes(axes: Sequence[Axis]) -> bool:
-    """Whether F(4x4, 3x3) is for these axes: the last two have 3 taps and stride 1."""
+    """Whether F(m x m, 3x3) is for these axes: the last two have 3 taps and stride 1."""
     return len(axes) > 1 and all(a.kernel == 3 and a.stride == 1 for a in axes[-2:])
 
 
-def direct_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
-    """Cost of a sample and group where the taps are read as they are."""
-    work = _work(skipping(axes)) or (
+def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
+    """Cost of a sample where the taps are read as they are."""
+    regions = skipping(axes)
+    work: float = _work(regions) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )
-    return work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1))
+    if not regions and axes[-1].out > 0:
+        # what is computed between short output rows, or the packing that avoids it
+        between = (axes[-1].reach - 1) / (axes[-1].stride * axes[-1].out)
+        work *= 1 + min(between, PACKING / max(rows, 1))
+    arithmetic = work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1))
+    return groups * arithmetic + PART * max(1, len(regions))
 
 
-def winograd_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
-    """Cost of a sample and group by F(4x4, 3x3), the weights being transformed already."""
+def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: int) -> float:
+    """Cost of a sample by tiles of so many outputs a side, with weights transformed before."""
     down, along = axes[-2:]
     leading = axes[:-2]
     depth = channels * prod(a.kernel for a in leading)
+    places = (tile + 2) ** 2
     # a tile has outputs of one residue class modulo the dilations
-    lines = min(down.dilation, down.out) * min(along.dilation, along.out)
-    lines *= ceil_div(ceil_div(down.out, down.dilation), 4) * prod(a.out for a in leading)
-    across = ceil_div(ceil_div(along.out, along.dilation), 4)
-    tiles = lines * across
-    products = PRODUCTS * PLACES * _round_up(tiles, PANEL) * depth * rows
-    line = LINE if along.dilation == 1 else 2 * LINE
-    inputs = lines * depth * (line + INPUT * _round_up(across, VECTOR))
-    return products + inputs + OUTPUT * tiles * rows + WEIGHT * PLACES * depth * rows
+    lines = min(down.dilation, down.out) * ceil_div(ceil_div(down.out, down.dilation), tile)
+    lines *= prod(a.out for a in leading)
+    tiles = lines * min(along.dilation, along.out)
+    tiles *= ceil_div(ceil_div(along.out, along.dilation), tile)
+    products = PRODUCTS * _round_up(tiles, VECTOR) * depth * max(rows, LEAST_ROWS)
+    transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
+    if along.dilation > 1:
+        transforms += SPREAD * tiles * (depth + rows)
+    streams = WEIGHT * depth * rows
+    per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
+    return groups * (places * (products + transforms + streams) + per_line) + PART
 
 
 def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> int:
-    """Outputs along a side of the tiles: 4, for F(4x4, 3x3), or 2."""
-    return 4
+    """Outputs a side of the tiles that are the fastest."""
+    return min(TILES, key=lambda tile: winograd_cost(axes, rows, channels, 1, tile))
 
 
-def winograd_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
-    """How many times faster than ``"direct"`` F(4x4, 3x3) is; 0 where it is not for the shape."""
+def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
+    """How many times faster than ``"direct"`` Winograd's is; 0 where it is not for the shape."""
     if not winograd_takes(axes) or _few_channels(rows, channels):
         return 0.0
-    return direct_cost(axes, rows, channels) / winograd_cost(axes, rows, channels)
+    best = min(winograd_cost(axes, rows, channels, groups, tile) for tile in TILES)
+    return direct_cost(axes, rows, channels, groups) / best
 
 
 def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:

@@ -208,8 +208,8 @@ def describe(
 ) -> Descriptor:
     """Describe the convolution along `axes` with weights ``(G, M, C, T0, T1, T2)``.
 
-    `algorithm` is ``"winograd"`` for F(4x4, 3x3), on axes that `algorithms.winograd_takes`, or else
-    the taps are read as they are.
+    `algorithm` is ``"winograd"``, on axes that `algorithms.winograd_takes`, or else the taps are
+    read as they are.
     """
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:

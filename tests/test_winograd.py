@@ -1,9 +1,10 @@
-"""Winograd's F(4x4, 3x3): next to the definition, its accuracy, and when it is chosen."""
+"""Winograd's F(2x2, 3x3) and F(4x4, 3x3): next to the definition, accuracy, the choice."""
 
 import numpy as np
 import pytest
 
 import pyconv
+from pyconv import algorithms
 
 from . import calls
 from .calls import fixed
@@ -22,7 +23,24 @@ SHAPES = {
     "3-D": ((2, 4, 7, 9, 10), (6, 4, 3, 3, 3), {"padding": "same", "stride": (2, 1, 1)}),
     "3-D, dilated": ((1, 4, 9, 11, 10), (6, 4, 2, 3, 3), {"padding": 2, "dilation": (2, 3, 2)}),
     "dilations beyond the result": ((1, 3, 9, 40), (4, 3, 3, 3), {"dilation": (4, 19)}),
+    "many classes, two steps": ((2, 3, 13, 41), (7, 3, 3, 3), {"dilation": (3, 9), "padding": 9}),
+    "classes cut by blocks": ((1, 2, 9, 1250), (3, 2, 3, 3), {"dilation": (1, 300)}),
+    "small maps of a batch": ((9, 5, 6, 7), (13, 5, 3, 3), {"padding": 1}),
 }
+
+
+@pytest.fixture(params=(2, 4))
+def tile(request, monkeypatch):
+    """Outputs a side of a tile, whatever the shape."""
+
+    def forget():
+        for name in ("standard", "dilated"):
+            pyconv.get(name)._problems.clear()
+
+    monkeypatch.setattr(algorithms, "winograd_tile", lambda *_: request.param)
+    forget()
+    yield request.param
+    forget()
 
 
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
@@ -39,7 +57,29 @@ def test_next_to_scipy(key, dtype, layout):
     assert calls.same_bits(call.run(algorithm="winograd", max_workspace=2**24, threads=2), y)
 
 
-def test_little_workspace():
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("key", SHAPES)
+def test_either_tile(key, dtype, tile):
+    x, weight, params = SHAPES[key]
+    call = fixed("standard", x, weight, dtype=dtype, flip=True, algorithm="winograd", **params)
+    y = call.run()
+    expected, magnitude = call.expected("scipy"), call.magnitude()
+    calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+    assert calls.same_bits(call.run_plan(threads=2), y)
+
+
+def test_bits_of_a_sample_in_a_batch(tile):
+    """Tiles of several samples share panels."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((7, 9, 7, 6), dtype=np.float32)
+    weight = rng.standard_normal((14, 9, 3, 3), dtype=np.float32)
+    y = pyconv.conv(x, weight, padding=1, algorithm="winograd")
+    for n in range(7):
+        alone = pyconv.conv(x[n], weight, padding=1, algorithm="winograd")
+        assert calls.same_bits(alone, y[n])
+
+
+def test_little_workspace(tile):
     """The weights are transformed in parts, with the same bits; too little is refused unwritten."""
     x, weight, params = SHAPES["many channels"]
     call = fixed("standard", x, weight, algorithm="winograd", **params)
@@ -70,7 +110,7 @@ def roundoffs(x, weight, algorithm):
     return np.abs(y - exact).max() / magnitude / calls.ROUNDOFF["float32"]
 
 
-def test_error_of_random_values():
+def test_error_of_random_values(tile):
     rng = np.random.default_rng(0)
     for channels in (8, 64, 300):
         x = rng.standard_normal((1, channels, 25, 30), dtype=np.float32)
@@ -130,6 +170,18 @@ def test_refused_where_it_does_not_apply(kernel, stride):
         pyconv.conv(x, weight, stride=stride, algorithm="winograd")
 
 
+def test_small_tiles_of_small_maps():
+    def tile(size, channels):
+        axes = pyconv.geometry.conv_axes(
+            "standard", (size, size), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), "zeros"
+        )
+        return algorithms.winograd_tile(axes, channels, channels)
+
+    assert tile(7, 512) == 2
+    assert tile(56, 64) == 4
+    assert tile(14, 256) == 4
+
+
 def test_chosen_where_it_pays():
     def chosen(x, weight, **params):
         return pyconv.get("standard").plan(x, np.ones(weight, np.float32), **params).algorithm
@@ -137,7 +189,8 @@ def test_chosen_where_it_pays():
     assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1) == "winograd"
     assert chosen((1, 256, 14, 14), (256, 256, 3, 3), padding=1) == "winograd"
     assert chosen((1, 3, 224, 224), (64, 3, 3, 3), padding=1) == "direct"
-    assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "direct"
+    assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "winograd"
+    assert chosen((1, 512, 4, 4), (512, 512, 3, 3), padding=1) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1, stride=2) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "direct"
     assert chosen((1, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32) == "direct"

@@ -353,6 +353,15 @@ cdef void store_piece(
         if o2 + p.classes <= out.shape[4]:
             whole = min(p.steps, (out.shape[4] - p.classes - o2) // step + 1)
         left = out.shape[4] - o2 - whole * step if whole < p.steps else 0
+        if p.steps <= p.rows:
+            for i in range(p.steps):
+                left = min(p.classes, out.shape[4] - o2 - i * step)
+                if left > 0:
+                    store_columns(
+                        job, dst + (o2 + i * step) * out.stride[4], to_row,
+                        y + (j * job.capacity + p.first + i * p.classes) * es, pitch, p.rows, left,
+                        channels)
+            continue
         for i in range(p.rows):
             store_columns(
                 job, dst + i * to_row + o2 * out.stride[4], step * out.stride[4],
@@ -519,10 +528,12 @@ cdef Py_ssize_t shared_bytes(const winograd_job* job) noexcept nogil:
 cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose block sizes within the cache and the workspace; returns bytes of scratch a thread."""
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, each, most
+    cdef Py_ssize_t least_rows = LEAST_ROWS // mr * mr
     cdef size_t scratch
     job.row_block, job.group_block = round_up(job.rows, mr), 1
     each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
-    most = min(<Py_ssize_t>MOST_TILES // nr, max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each))
+    most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
+    most = min(<Py_ssize_t>MOST_TILES // nr, most)
     job.blocks = ceil_div(job.panels, most)
     job.capacity = ceil_div(job.panels, job.blocks) * nr
     if job.blocks == 1:
@@ -532,8 +543,8 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     while shared_bytes(job) + <Py_ssize_t>(scratch + 128) * threads[0] > budget:
         if job.group_block > 1:
             job.group_block = ceil_div(job.group_block, 2)
-        elif job.row_block > LEAST_ROWS // mr * mr:
-            job.row_block = max(<Py_ssize_t>(LEAST_ROWS // mr * mr), round_up(job.row_block // 2, mr))
+        elif job.row_block > least_rows:
+            job.row_block = max(least_rows, round_up(job.row_block // 2, mr))
         elif job.blocks < job.panels:
             job.blocks = min(job.panels, 2 * job.blocks)
             job.capacity = ceil_div(job.panels, job.blocks) * nr

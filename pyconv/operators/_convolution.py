@@ -178,7 +178,7 @@ class Convolution(Operator):
         check_bias(name, shapes["bias"], weight[0])
         axes = geometry.conv_axes(name, image.spatial, weight[2:], stride, padding, dilation, mode)
         rows = weight[0] // groups if groups else 0
-        chosen = self.choose(axes, rows, weight[1])
+        chosen = self.choose(axes, rows, weight[1], groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         on = engine.three(axes)
         grouped = (groups, rows, weight[1], *(a.kernel for a in on))
@@ -219,12 +219,16 @@ class Convolution(Operator):
     #: Why ``algorithm="auto"`` is ``"direct"`` where that is the best.
     direct: ClassVar[str] = "implicit GEMM, or shifted rows where a group is small"
 
-    def choose(self, axes: tuple[Axis, ...], rows: int, channels: int) -> tuple[str, str]:
+    def choose(
+        self, axes: tuple[Axis, ...], rows: int, channels: int, groups: int
+    ) -> tuple[str, str]:
         """What ``algorithm="auto"`` means for groups of so many outputs and inputs, and why."""
         if "winograd" in self.algorithms:
-            gain = algorithms.winograd_gain(axes, rows, channels)
+            gain = algorithms.winograd_gain(axes, rows, channels, groups)
             if gain >= algorithms.WORTH_IT:
-                return "winograd", f"F(4x4, 3x3), expected to take 1/{gain:.1f} of direct's time"
+                m = algorithms.winograd_tile(axes, rows, channels)
+                why = f"F({m}x{m}, 3x3), expected to take 1/{gain:.1f} of direct's time"
+                return "winograd", why
         return "direct", self.direct
 
     def check_algorithm(self, problem: ConvProblem) -> None:

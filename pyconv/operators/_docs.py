@@ -48,8 +48,8 @@ algorithm : {"auto", "direct"}
     How to compute it; both are the same here.""",
     "winograd": """\
 algorithm : {"auto", "direct", "winograd"}
-    ``"winograd"`` is F(4x4, 3x3), for kernels of 3x3 taps (and maybe more along a first axis of
-    three) at stride 1; ``"auto"`` takes it where it is expected to be faster than ``"direct"``,
+    ``"winograd"`` is F(4x4, 3x3), or F(2x2, 3x3) on small maps, for kernels of 3x3 taps (and maybe
+    more along a first axis of three) at stride 1; ``"auto"`` takes it where it is expected to be faster than ``"direct"``,
     see :doc:`/algorithms`.""",
     "run": """\
 max_workspace : int, optional
