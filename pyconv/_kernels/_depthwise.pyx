@@ -30,7 +30,13 @@ taps that it serves.  The columns in order, and the taps within each, are the or
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_LANE_BYTES, leaf_column, leaf_table
+from pyconv._kernels._cpu cimport (
+    LEAF_COLUMN_TAPS,
+    LEAF_LANE_BYTES,
+    LEAF_LANE_ROWS,
+    leaf_column,
+    leaf_table,
+)
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
@@ -57,6 +63,8 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
+    FEW_PIXELS = 200            # of a plane of results: rows are too short to be vectors
+    LANES_LIMIT = 1024 * 1024
 
 
 # How one axis of the lines is laid out.
@@ -89,6 +97,7 @@ cdef struct direct_job:
     Py_ssize_t lines            # of one residue pair
     Py_ssize_t pitch
     Py_ssize_t plane            # elements of one channel and plane of taps: all residue pairs
+    Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction
     char* partial               # gradient: [chunk][G][M][C][taps], compute type
     size_t line_bytes, pointer_bytes, weight_bytes, bias_bytes, result_bytes, piece_bytes
@@ -114,6 +123,7 @@ cdef struct box:
     char* weight                # [block][M][C][taps]; gradient: sums of LEAF_LANE_BYTES each
     char* bias                  # [block*M]
     char* result                # [together*M][rows][pitch]
+    leaf_column* columns        # channels as vectors: the columns that a tile meets
     piece* pieces               # of a channel
     Py_ssize_t piece_count
     Py_ssize_t spot             # of the box that pieces, and zeros among the lines, are for
@@ -127,6 +137,7 @@ cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
     b.bias = b.weight + job.weight_bytes
     b.result = b.bias + job.bias_bytes
     b.pieces = <piece*>(b.result + job.result_bytes)
+    b.columns = <leaf_column*>b.pieces
     b.spot = -1
     b.piece_count = 0
     return b
@@ -326,6 +337,248 @@ cdef void forward_task(
                         dst + row * out.stride[3], out.stride[1], out.stride[4],
                         b.result + row * job.pitch * es, tile, count * job.multiplier,
                         at.columns)
+
+
+# ---- channels as vectors -----------------------------------------------------------------------
+
+# What a box reads of the input: [plane][line][pixel][lane], as far as it is inside the array.
+cdef struct window:
+    const char* data            # the first line and pixel that are inside
+    Py_ssize_t plane, line, pixel           # elements from each to the next
+    Py_ssize_t first1, first2   # in the array: line and pixel 0 of the box ...
+    Py_ssize_t lines, pixels    # ... and how many there are
+    Py_ssize_t lo1, hi1, lo2, hi2           # those that are inside
+
+
+cdef window look(const direct_job* job, const place* at) noexcept nogil:
+    cdef const grid* q = &job.q
+    cdef window w
+    w.first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
+    w.first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
+    w.lines = (at.rows - 1) * q.stride[1] + (q.taps[1] - 1) * magnitude(q.dilation[1]) + 1
+    w.pixels = (at.columns - 1) * q.stride[2] + (q.taps[2] - 1) * magnitude(q.dilation[2]) + 1
+    inside(w.first1, 1, w.lines, q.x.shape[3], &w.lo1, &w.hi1)
+    inside(w.first2, 1, w.pixels, q.x.shape[4], &w.lo2, &w.hi2)
+    return w
+
+
+cdef inline Py_ssize_t plane_index(
+    const direct_job* job, const place* at, Py_ssize_t t0, int mode
+) noexcept nogil:
+    cdef const grid* q = &job.q
+    return source_index(
+        at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], mode)
+
+
+cdef void load_inside(
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t lanes,
+    const place* at, window* w
+) noexcept nogil:
+    """Copy what is inside the array, channels of `lanes` groups from g next to each other."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, line, run, runs
+    cdef const char* src
+    cdef char* dst
+    run, runs = w.hi2 - w.lo2, w.hi1 - w.lo1
+    w.data, w.pixel = b.lines, lanes
+    w.line = run * lanes
+    if q.x.stride[3] == run * q.x.stride[4] and w.line * es % 1024 != 0:
+        run, runs = run * runs, 1       # lines follow each other
+    else:
+        w.line += lanes         # lines a power of two apart would meet in the cache
+    w.plane = (w.hi1 - w.lo1) * w.line
+    for c in range(q.channels):
+        for t0 in range(q.taps[0]):
+            i0 = plane_index(job, at, t0, PAD_ZEROS)
+            if i0 < 0 or run <= 0:
+                continue
+            src = (q.x.data + n * q.x.stride[0] + (g * q.channels + c) * q.x.stride[1]
+                   + i0 * q.x.stride[2] + (w.first1 + w.lo1) * q.x.stride[3]
+                   + (w.first2 + w.lo2) * q.x.stride[4])
+            dst = b.lines + (c * q.taps[0] + t0) * w.plane * es
+            for line in range(runs):
+                q.leaf.load[q.x.storage](
+                    dst + line * w.line * es, lanes, src + line * q.x.stride[3], q.x.stride[4],
+                    q.channels * q.x.stride[1], run, lanes)
+
+
+cdef void load_padded(
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t lanes,
+    const place* at, window* w
+) noexcept nogil:
+    """Copy all that the box reads, with what stands around the array."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, i1, i2, line, pixel
+    cdef const char* src
+    cdef char* dst = b.lines
+    w.data, w.pixel, w.line = b.lines, lanes, w.pixels * lanes
+    w.plane = w.lines * w.line
+    for c in range(q.channels):
+        for t0 in range(q.taps[0]):
+            i0 = plane_index(job, at, t0, q.mode)
+            for line in range(w.lines):
+                i1 = source_index(w.first1 + line, q.x.shape[3], q.mode)
+                if i0 < 0 or i1 < 0:
+                    q.leaf.clear(dst, 0, 1, w.line)
+                    dst += w.line * es
+                    continue
+                src = (q.x.data + n * q.x.stride[0] + (g * q.channels + c) * q.x.stride[1]
+                       + i0 * q.x.stride[2] + i1 * q.x.stride[3])
+                if w.hi2 > w.lo2:
+                    q.leaf.load[q.x.storage](
+                        dst + w.lo2 * lanes * es, lanes,
+                        src + (w.first2 + w.lo2) * q.x.stride[4], q.x.stride[4],
+                        q.channels * q.x.stride[1], w.hi2 - w.lo2, lanes)
+                for pixel in range(w.pixels):
+                    if w.lo2 <= pixel < w.hi2:
+                        continue
+                    i2 = source_index(w.first2 + pixel, q.x.shape[4], q.mode)
+                    if i2 < 0:
+                        q.leaf.clear(dst + pixel * lanes * es, 0, 1, lanes)
+                    else:
+                        q.leaf.load[q.x.storage](
+                            dst + pixel * lanes * es, lanes, src + i2 * q.x.stride[4],
+                            q.x.stride[4], q.channels * q.x.stride[1], 1, lanes)
+                dst += w.line * es
+    w.lo1, w.hi1, w.lo2, w.hi2 = 0, w.lines, 0, w.pixels
+
+
+cdef Py_ssize_t point_lanes(
+    const direct_job* job, const box* b, const place* at, const window* w, Py_ssize_t row,
+    Py_ssize_t rows, Py_ssize_t lanes, bint everything
+) noexcept nogil:
+    """The columns of taps that rows row, row + row_step, ... meet inside the array; how many."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t i, line, lo, hi, step = q.stride[1] * job.row_step
+    cdef const leaf_column* from_
+    cdef leaf_column* column = b.columns
+    for i in range(job.tap_column_count):
+        from_ = job.tap_columns + i
+        if not everything and plane_index(job, at, from_.src % q.taps[0], PAD_ZEROS) < 0:
+            continue
+        line = row * q.stride[1] + from_.lines - w.lo1
+        inside(line, step, rows + from_.taps - 1, w.hi1 - w.lo1, &lo, &hi)
+        if hi <= lo:
+            continue
+        column.lines = (1 << hi) - (1 << lo)
+        column.pixel = from_.pixel - w.lo2
+        column.src = from_.src * w.plane + line * w.line + column.pixel * w.pixel
+        column.weight = from_.weight * lanes
+        column.taps = from_.taps
+        column += 1
+    return column - b.columns
+
+
+cdef bint load_lane_weights(
+    const direct_job* job, box* b, Py_ssize_t g, Py_ssize_t lanes
+) noexcept nogil:
+    """Weights of `lanes` groups from g as [M][C][taps][lane], biases as [M][lane].
+
+    Returns whether they are finite: then taps that meet zeros may as well be left out.
+    """
+    cdef const tensor* w = &job.weight
+    cdef const leaf_table* table = job.q.leaf
+    cdef Py_ssize_t es = table.esize, m, c, t0, t1
+    cdef const char* src
+    cdef char* dst = b.weight
+    cdef double total
+    for m in range(job.multiplier):
+        for c in range(w.shape[2]):
+            src = w.data + g * w.stride[0] + m * w.stride[1] + c * w.stride[2]
+            if job.weights_in_order:
+                table.load[w.storage](dst, lanes, src, es, w.stride[0], job.taps, lanes)
+                dst += job.taps * lanes * es
+                continue
+            for t0 in range(w.shape[3]):
+                for t1 in range(w.shape[4]):
+                    table.load[w.storage](
+                        dst, lanes, src + t0 * w.stride[3] + t1 * w.stride[4], w.stride[5],
+                        w.stride[0], w.shape[5], lanes)
+                    dst += w.shape[5] * lanes * es
+        if job.has_bias:
+            table.load[job.bias.storage](
+                b.bias + m * lanes * es, 0,
+                job.bias.data + (g * job.multiplier + m) * job.bias.stride[0], 0,
+                job.multiplier * job.bias.stride[0], 1, lanes)
+        else:
+            table.clear(b.bias + m * lanes * es, 0, 1, lanes)
+    total = table.sum((dst - b.weight) // es, b.weight)
+    return total - total == 0
+
+
+cdef void lane_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const direct_job* job = <const direct_job*>ctx
+    cdef const grid* q = &job.q
+    cdef const leaf_table* table = q.leaf
+    cdef const tensor* out = &job.out
+    cdef Py_ssize_t es = table.esize, step = job.row_step, held = -1
+    cdef Py_ssize_t blocks = job.groups // job.lanes
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, block, g, lanes = 0, m, r, k, row, rows, count, each, columns
+    cdef Py_ssize_t depth = q.channels * job.taps, dst_ms, dst_rs, dst_cs
+    cdef bint finite = False, padded
+    cdef bint read_in_place = q.x.in_place and q.channels == 1 and q.x.stride[1] == es
+    cdef bint in_place = out.in_place and job.multiplier == 1 and out.stride[1] == es
+    cdef box b = carve(job, scratch)
+    cdef place at
+    cdef window w
+    cdef char* dst
+    cdef char* to
+    for task in range(first, last):
+        at = place_of(job, task % spots)
+        block = task // spots % blocks
+        n = task // spots // blocks
+        g = block * job.lanes
+        if block != held:
+            lanes = job.groups - g if block == blocks - 1 else job.lanes
+            finite = load_lane_weights(job, &b, g, lanes)
+            held = block
+        padded = q.mode != PAD_ZEROS or not finite
+        w = look(job, &at)
+        if padded:
+            load_padded(job, &b, n, g, lanes, &at, &w)
+        elif read_in_place:
+            w.plane, w.line, w.pixel = (
+                q.dilation[0] * q.x.stride[2] // es, q.x.stride[3] // es, q.x.stride[4] // es)
+            w.data = (q.x.data + n * q.x.stride[0] + g * es
+                      + (at.o0 * q.stride[0] + q.offset[0]) * q.x.stride[2]
+                      + (w.first1 + w.lo1) * q.x.stride[3] + (w.first2 + w.lo2) * q.x.stride[4])
+        else:
+            load_inside(job, &b, n, g, lanes, &at, &w)
+        dst = (out.data + n * out.stride[0] + g * job.multiplier * out.stride[1]
+               + at.o0 * out.stride[2] + at.row * out.stride[3] + at.column * out.stride[4])
+        if in_place:
+            to, dst_ms, dst_rs, dst_cs = dst, 0, out.stride[3] // es, out.stride[4] // es
+        else:
+            to, dst_cs, dst_rs = b.result, lanes, lanes * at.columns
+            dst_ms = at.rows * dst_rs
+        for r in range(min(step, at.rows)):
+            count = ceil_div(at.rows - r, step)
+            each = ceil_div(count, ceil_div(count, LEAF_LANE_ROWS))
+            for k in range(ceil_div(count, each)):
+                row = r + k * each * step
+                rows = min(each, count - k * each)
+                columns = point_lanes(job, &b, &at, &w, row, rows, lanes, padded)
+                for m in range(job.multiplier):
+                    table.taps_lanes(
+                        rows, at.columns, lanes, columns, b.columns, q.stride[2],
+                        w.hi2 - w.lo2, w.data, step * q.stride[1] * w.line,
+                        q.stride[2] * w.pixel, b.weight + m * depth * lanes * es,
+                        job.weight_step * lanes, b.bias + m * lanes * es,
+                        to + (m * dst_ms + row * dst_rs) * es, step * dst_rs, dst_cs)
+        if in_place:
+            continue
+        rows, count = at.rows, at.columns
+        if out.stride[3] == count * out.stride[4]:
+            rows, count = 1, rows * count       # rows follow each other
+        for m in range(job.multiplier):
+            for row in range(rows):
+                table.store[out.storage](
+                    dst + m * out.stride[1] + row * out.stride[3], out.stride[4],
+                    job.multiplier * out.stride[1],
+                    to + (m * dst_ms + row * dst_rs) * es, lanes, count, lanes)
 
 
 cdef void gradient_task(
@@ -542,10 +795,74 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                         line = job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]
                         line = line * job.lines + job.s1.start[t1]
                         column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
+                        if job.lanes > 0:
+                            column.src = plane
+                            column.lines = t1 * q.dilation[1] - job.s1.low
+                            column.pixel = t2 * q.dilation[2] - job.s2.low
                         column.weight = (plane * taps + t1) * q.taps[2] + t2
                         column.taps = size
                         column += 1
     job.tap_column_count = column - job.tap_columns
+
+
+cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
+    """Bytes of scratch for boxes of the present rows and columns, channels as vectors."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps
+    job.lines = (job.rows - 1) * q.stride[1] + (q.taps[1] - 1) * magnitude(q.dilation[1]) + 1
+    job.pitch = (job.columns - 1) * q.stride[2] + (q.taps[2] - 1) * magnitude(q.dilation[2]) + 1
+    job.plane = job.lines * (job.pitch + 1)
+    job.line_bytes = aligned(q.channels * q.taps[0] * job.plane * lanes * es)
+    job.pointer_bytes = 0
+    job.weight_bytes = aligned(job.multiplier * depth * lanes * es)
+    job.bias_bytes = aligned(job.multiplier * lanes * es)
+    job.result_bytes = aligned(job.multiplier * job.rows * job.columns * lanes * es)
+    job.piece_bytes = q.channels * job.taps * sizeof(leaf_column)
+    return (job.line_bytes + job.weight_bytes + job.bias_bytes + job.result_bytes
+            + job.piece_bytes)
+
+
+cdef size_t choose_lanes(direct_job* job) noexcept nogil:
+    """Box and lanes where channels are vectors; returns the scratch of a task."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t block = LEAF_LANE_BYTES // q.leaf.esize, each, limit, rows, columns
+    cdef Py_ssize_t best_rows = 1, best_columns = 1
+    cdef double cost, best = -1
+    job.lanes = min(block, job.groups)
+    for limit in range(2):
+        columns = min(q.out[2], <Py_ssize_t>MOST_COLUMNS)
+        while True:
+            job.rows, job.columns = 1, columns
+            lane_scratch(job, block)
+            each = q.channels * q.taps[0] * (job.pitch + 1) * LEAF_LANE_BYTES
+            rows = ((BOX_BYTES if limit == 0 else BLOCK_BYTES) // each - job.lines) // q.stride[1]
+            rows = max(<Py_ssize_t>1, min(rows + 1, q.out[1]))
+            rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
+            job.rows = rows
+            lane_scratch(job, block)
+            cost = job.lines / <double>(rows * q.stride[1])
+            cost *= job.pitch / <double>(columns * q.stride[2])
+            cost += 0.25 * limit
+            if best < 0 or cost < best:
+                best, best_rows, best_columns = cost, rows, columns
+            if columns <= 16:
+                break
+            columns = (columns + 1) // 2
+    job.rows, job.columns = best_rows, best_columns
+    job.row_boxes = ceil_div(q.out[1], job.rows)
+    job.column_boxes = ceil_div(q.out[2], job.columns)
+    # the last block takes the groups that are left
+    return lane_scratch(job, job.lanes + job.groups % job.lanes)
+
+
+cdef bint prefers_lanes(const direct_job* job) noexcept nogil:
+    """Whether channels are to be the vectors: they lie so, or a plane has few pixels."""
+    cdef const grid* q = &job.q
+    if job.groups < q.leaf.vl:
+        return False
+    if q.x.shape[4] > 1 and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]):
+        return True
+    return q.out[1] * q.out[2] <= FEW_PIXELS
 
 
 def suits(weight_shape, stride, dilation):
@@ -594,6 +911,7 @@ cdef Workspace set_up(
     job.groups, job.multiplier = job.weight.shape[0], job.weight.shape[1]
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
+    job.lanes = 0
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
@@ -618,7 +936,7 @@ def correlate(
     cdef direct_job job
     cdef Workspace tables
     cdef Py_ssize_t tasks, fixed, size = out.size
-    cdef size_t scratch = 0
+    cdef size_t scratch = 0, lanes_scratch
     if size == 0:
         return 0
     tables = set_up(
@@ -628,6 +946,21 @@ def correlate(
         describe(bias, 1, compute, &job.bias)
     fixed = tables.nbytes + 64
     threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
+    job.lanes = 0
+    lanes_scratch = choose_lanes(&job) if prefers_lanes(&job) else 0
+    if 0 < lanes_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
+        scratch = lanes_scratch
+        point_columns(&job)
+        tasks = (job.out.shape[0] * (job.groups // job.lanes) * job.q.out[0]
+                 * job.row_boxes * job.column_boxes)
+        threads = fit_threads(operator, scratch, fixed, threads, budget)
+        threads = <int>min(<Py_ssize_t>threads, tasks)
+        if not measure:
+            run(lane_task, &job, tasks, threads, scratch)
+        return fixed + threads * <Py_ssize_t>(scratch + 128)
+    if job.lanes > 0:
+        job.lanes = 0
+        choose_box(&job, False)
     scratch = choose_block(&job, threads)
     point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
