@@ -64,6 +64,9 @@ cdef extern from "leaf.h" nogil:
             const leaf_column* column, Py_ssize_t step, Py_ssize_t width, const void* src,
             Py_ssize_t src_rs, Py_ssize_t src_cs, const void* w, Py_ssize_t ws, const void* bias,
             void* dst, Py_ssize_t dst_rs, Py_ssize_t dst_cs) noexcept nogil
+        void (*halves)(
+            Py_ssize_t rows, Py_ssize_t cols, const void* src, Py_ssize_t src_rs, void* first,
+            void* second, Py_ssize_t dst_rs) noexcept nogil
         leaf_winograd winograd[2]
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,

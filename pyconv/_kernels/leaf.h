@@ -119,6 +119,11 @@ typedef struct leaf_table {
                        ptrdiff_t ws, const void *bias, void *dst, ptrdiff_t dst_rs,
                        ptrdiff_t dst_cs);
 
+    /* first[r * dst_rs + j] = src[r * src_rs + 2 * j], second[...] = src[r * src_rs + 2 * j + 1],
+     * for r < rows and all elements of src that are among the first `cols` of a row. */
+    void (*halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src, ptrdiff_t src_rs, void *first,
+                   void *second, ptrdiff_t dst_rs);
+
     /* Winograd's F(2x2, 3x3) and F(4x4, 3x3). */
     leaf_winograd winograd[2];
 

@@ -563,6 +563,27 @@ INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     }
 }
 
+/* The last vectors end with the row, or one element before, and may overlap those before. */
+static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
+                         void *first_, void *second_, ptrdiff_t dst_rs) {
+    const T *src = src_;
+    T *first = first_, *second = second_;
+    for (ptrdiff_t r = 0; r < rows; ++r) {
+        ptrdiff_t j = 0;
+        while (cols >= 2 * VL && j + 1 < cols) {
+            if (j + 2 * VL > cols) j = (cols - 2 * VL) / 2 * 2;
+            VEC a = VLOAD(src + j), b = VLOAD(src + j + VL);
+            VSTORE(first + j / 2, VINORDER(VLANEEVEN(a, b)));
+            VSTORE(second + j / 2, VINORDER(VLANEODD(a, b)));
+            j += 2 * VL;
+        }
+        for (; j < cols; ++j) (j % 2 ? second : first)[j / 2] = src[j];
+        src += src_rs;
+        first += dst_rs;
+        second += dst_rs;
+    }
+}
+
 /* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other.  The last
  * ones end where the block does, and may be done twice. */
 static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
@@ -1154,6 +1175,7 @@ const leaf_table NAME(leaf_table) = {
                   NAME(winograd_weights_2)},
                  {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
                   NAME(winograd_weights_4)}},
+    .halves = NAME(halves),
     .taps = NAME(taps),
     .taps_lanes = NAME(taps_lanes),
     .dots = NAME(dots),
