@@ -42,7 +42,7 @@ enum {
 #define LEAF_COLUMN_TAPS 5
 typedef struct leaf_column {
     ptrdiff_t src, weight, taps;
-    ptrdiff_t lines, pixel; /* `taps_lanes` alone: which lines are there, and where a line starts */
+    ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met */
 } leaf_column;
 
 /* Rows that `taps_lanes` takes. */
@@ -110,9 +110,9 @@ typedef struct leaf_table {
     /* The same sums where the channels of a pixel lie next to each other, each with weights of its
      * own: dst[r * dst_rs + j * dst_cs + c] = bias[c] + sum over columns and their taps k of
      *     w[weight_of_column + k * ws + c] * src[src_of_column + (r + k) * src_rs + j * src_cs + c]
-     * for r < rows <= LEAF_LANE_ROWS, j < cols, c < lanes; lanes >= vl.  What is outside the input counts
-     * nothing and is not read: line r + k unless bit r + k of the column's `lines` is set, and
-     * the column for pixel j unless 0 <= pixel_of_column + j * step < width. */
+     * for r < rows <= LEAF_LANE_ROWS, j < cols, c < lanes; lanes >= vl.  What is outside the
+     * input counts nothing and is not read: line r + k unless bit r + k of the column's `lines`
+     * is set, and the column for pixel j unless 0 <= pixel_of_column + j * step < width. */
     void (*taps_lanes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t lanes, ptrdiff_t columns,
                        const leaf_column *column, ptrdiff_t step, ptrdiff_t width,
                        const void *src, ptrdiff_t src_rs, ptrdiff_t src_cs, const void *w,
