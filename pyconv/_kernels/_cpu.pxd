@@ -6,6 +6,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_STORAGES
         LEAF_LANE_BYTES
         LEAF_COLUMN_TAPS
+        LEAF_LANE_ROWS
     Py_ssize_t LEAF_OUTSIDE
 
     ctypedef void (*leaf_load)(
@@ -21,6 +22,8 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t src
         Py_ssize_t weight
         Py_ssize_t taps
+        Py_ssize_t lines
+        Py_ssize_t pixel
 
     ctypedef struct leaf_winograd:
         void (*rows)(
@@ -56,6 +59,14 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
             void* dst, Py_ssize_t dst_rs) noexcept nogil
+        void (*taps_lanes)(
+            Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes, Py_ssize_t columns,
+            const leaf_column* column, Py_ssize_t step, Py_ssize_t width, const void* src,
+            Py_ssize_t src_rs, Py_ssize_t src_cs, const void* w, Py_ssize_t ws, const void* bias,
+            void* dst, Py_ssize_t dst_rs, Py_ssize_t dst_cs) noexcept nogil
+        void (*halves)(
+            Py_ssize_t rows, Py_ssize_t cols, const void* src, Py_ssize_t src_rs, void* first,
+            void* second, Py_ssize_t dst_rs) noexcept nogil
         leaf_winograd winograd[2]
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,

@@ -25,12 +25,24 @@ The lines of a box, for one channel and plane of taps (residues r1, r2 of axes 1
 Taps of one residue and one t2 form a column: they read lines that are `row_step` apart, as do
 outputs that are `row_step` rows apart, so a leaf keeps a line in registers for all the rows and
 taps that it serves.  The columns in order, and the taps within each, are the order of every sum.
+
+Where channels lie next to each other, or a plane has few pixels, the vectors run along the channels
+instead: of `lanes` groups at a time, brought together as [line][pixel][lane] unless they lie so.
+Nothing is filled in around the array then: what a tap meets there is left out, which is the same
+where its weight is finite, and a block of groups with other weights gets its padding.  The sums
+have the same order, so both ways give the same bits.
 """
 
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_LANE_BYTES, leaf_column, leaf_table
+from pyconv._kernels._cpu cimport (
+    LEAF_COLUMN_TAPS,
+    LEAF_LANE_BYTES,
+    LEAF_LANE_ROWS,
+    leaf_column,
+    leaf_table,
+)
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
@@ -57,6 +69,8 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
+    FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
+    LANES_LIMIT = 1024 * 1024
 
 
 # How one axis of the lines is laid out.
@@ -81,17 +95,22 @@ cdef struct direct_job:
     Py_ssize_t block            # groups that share a task
     Py_ssize_t rows, columns    # of a box
     Py_ssize_t row_boxes, column_boxes
-    leaf_column* tap_columns    # forward
+    leaf_column* tap_columns    # forward; `src`, `lines` and `pixel` are the plane, the line and
+    #                             the pixel of a box where channels are the vectors
     Py_ssize_t tap_column_count
     Py_ssize_t row_step         # lines between the taps of a column
+    Py_ssize_t tap_step         # how many taps apart they are
     Py_ssize_t weight_step      # elements between their weights
     split s1, s2
+    bint halves                 # the two residues of axis 2 are read at once
     Py_ssize_t lines            # of one residue pair
     Py_ssize_t pitch
     Py_ssize_t plane            # elements of one channel and plane of taps: all residue pairs
+    Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction
     char* partial               # gradient: [chunk][G][M][C][taps], compute type
     size_t line_bytes, pointer_bytes, weight_bytes, bias_bytes, result_bytes, piece_bytes
+    size_t tile_bytes
 
 
 # Where a box lies in the output.
@@ -104,7 +123,14 @@ cdef struct place:
 # Elements of the input that lie side by side in the lines, and inside the array.
 cdef struct piece:
     Py_ssize_t dst, src         # bytes from the channel's lines, from its first element
+    Py_ssize_t second           # where every second element goes; -1: where the others go
     Py_ssize_t rows, columns
+
+
+# Rows of results, `row_step` apart, and the columns of taps that meet something.
+cdef struct tile:
+    Py_ssize_t row, rows, columns
+    leaf_column* column
 
 
 # What a task keeps in its scratch.
@@ -117,6 +143,10 @@ cdef struct box:
     piece* pieces               # of a channel
     Py_ssize_t piece_count
     Py_ssize_t spot             # of the box that pieces, and zeros among the lines, are for
+    tile* tiles
+    Py_ssize_t tile_count
+    Py_ssize_t tile_spot, tile_lanes        # what they are for
+    bint tile_padded
 
 
 cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
@@ -127,7 +157,10 @@ cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
     b.bias = b.weight + job.weight_bytes
     b.result = b.bias + job.bias_bytes
     b.pieces = <piece*>(b.result + job.result_bytes)
-    b.spot = -1
+    b.tiles = <tile*>(<char*>b.pieces + job.piece_bytes)
+    b.spot = b.tile_spot = -1
+    b.tile_count = b.tile_lanes = 0
+    b.tile_padded = False
     b.piece_count = 0
     return b
 
@@ -156,6 +189,21 @@ cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept n
         for r1 in range(job.s1.residues):
             i1 = at.row * q.stride[1] + job.s1.low + q.offset[1] + job.s1.residue[r1]
             inside(i1, q.stride[1], at.rows + job.s1.shift, q.x.shape[3], &lo1, &hi1)
+            if job.halves:      # both residues are read at once
+                i2 = at.column * 2 + job.s2.low + q.offset[2]
+                inside(i2, 1, 2 * (at.columns + job.s2.shift), q.x.shape[4], &lo2, &hi2)
+                if i0 >= 0 and hi1 > lo1 and hi2 > lo2:
+                    r2 = lo2 % 2 != job.s2.residue[0]       # where its first element goes
+                    p.dst = (dst + r2 * job.lines * job.pitch + lo1 * job.pitch + lo2 // 2) * es
+                    p.second = (dst + (1 - r2) * job.lines * job.pitch + lo1 * job.pitch
+                                + (lo2 + 1) // 2) * es
+                    p.src = (i0 * q.x.stride[2] + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
+                             + (i2 + lo2) * es)
+                    p.rows = hi1 - lo1
+                    p.columns = hi2 - lo2
+                    p += 1
+                dst += 2 * job.lines * job.pitch
+                continue
             for r2 in range(job.s2.residues):
                 i2 = at.column * q.stride[2] + job.s2.low + q.offset[2] + job.s2.residue[r2]
                 inside(i2, q.stride[2], at.columns + job.s2.shift, q.x.shape[4], &lo2, &hi2)
@@ -163,6 +211,7 @@ cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept n
                     p.dst = (dst + lo1 * job.pitch + lo2) * es
                     p.src = (i0 * q.x.stride[2] + (i1 + lo1 * q.stride[1]) * q.x.stride[3]
                              + (i2 + lo2 * q.stride[2]) * q.x.stride[4])
+                    p.second = -1
                     p.rows = hi1 - lo1
                     p.columns = hi2 - lo2
                     p += 1
@@ -188,6 +237,12 @@ cdef void load_lines(
         for c in range(channels):
             for i in range(b.piece_count):
                 p = b.pieces + i
+                if p.second >= 0:
+                    dst = b.lines + c * channel_pitch * es
+                    q.leaf.halves(
+                        p.rows, p.columns, src + c * q.x.stride[1] + p.src,
+                        q.x.stride[3] * q.stride[1] // es, dst + p.dst, dst + p.second, job.pitch)
+                    continue
                 q.leaf.load[q.x.storage](
                     b.lines + c * channel_pitch * es + p.dst, job.pitch,
                     src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
@@ -265,6 +320,99 @@ cdef void sum_taps(
             dst + r * dst_rs * es, step * dst_rs)
 
 
+# What a box reads of the input, as far as it is inside the array.
+cdef struct window:
+    const char* data            # the first line and pixel that are inside
+    Py_ssize_t channel, plane, line, pixel  # elements from each to the next
+    Py_ssize_t first1, first2   # in the array: line and pixel 0 of the box ...
+    Py_ssize_t lines, pixels    # ... and how many there are
+    Py_ssize_t lo1, hi1, lo2, hi2           # those that are inside
+
+
+cdef window look(const direct_job* job, const place* at) noexcept nogil:
+    cdef const grid* q = &job.q
+    cdef window w
+    w.data = NULL
+    w.channel = w.plane = w.line = w.pixel = 0
+    w.first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
+    w.first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
+    w.lines = (at.rows - 1) * q.stride[1] + (q.taps[1] - 1) * magnitude(q.dilation[1]) + 1
+    w.pixels = (at.columns - 1) * q.stride[2] + (q.taps[2] - 1) * magnitude(q.dilation[2]) + 1
+    inside(w.first1, 1, w.lines, q.x.shape[3], &w.lo1, &w.hi1)
+    inside(w.first2, 1, w.pixels, q.x.shape[4], &w.lo2, &w.hi2)
+    return w
+
+
+cdef inline Py_ssize_t plane_index(
+    const direct_job* job, const place* at, Py_ssize_t t0, int mode
+) noexcept nogil:
+    cdef const grid* q = &job.q
+    return source_index(
+        at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], mode)
+
+
+cdef void look_in_place(const direct_job* job, const place* at, window* w) noexcept nogil:
+    """The window is the array itself: sample 0, group 0."""
+    cdef const tensor* x = &job.q.x
+    cdef Py_ssize_t es = job.q.leaf.esize
+    w.channel, w.plane = x.stride[1] // es, job.q.dilation[0] * x.stride[2] // es
+    w.line, w.pixel = x.stride[3] // es, x.stride[4] // es
+    w.data = (x.data + (at.o0 * job.q.stride[0] + job.q.offset[0]) * x.stride[2]
+              + (w.first1 + w.lo1) * x.stride[3] + (w.first2 + w.lo2) * x.stride[4])
+
+
+cdef void point_tiles(
+    const direct_job* job, box* b, const place* at, const window* w, Py_ssize_t lanes, bint padded
+) noexcept nogil:
+    """Cut the box into tiles, and find what of the window each of them meets.
+
+    Where the window is padded, all planes are there.
+    """
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t r, k, i, line, lo, hi, count, each, step = job.row_step
+    cdef Py_ssize_t line_step = q.stride[1] * step
+    cdef leaf_column* column = <leaf_column*>(b.tiles + most_tiles(job))
+    cdef const leaf_column* tap
+    cdef tile* t = b.tiles
+    if b.tile_spot == at.spot and b.tile_lanes == lanes and b.tile_padded == padded:
+        return
+    for r in range(min(step, at.rows)):
+        count = ceil_div(at.rows - r, step)
+        each = ceil_div(count, ceil_div(count, LEAF_LANE_ROWS))
+        for k in range(ceil_div(count, each)):
+            t.row, t.rows = r + k * each * step, min(each, count - k * each)
+            t.column = column
+            for i in range(job.tap_column_count):
+                tap = job.tap_columns + i
+                if not padded and plane_index(job, at, tap.src % q.taps[0], PAD_ZEROS) < 0:
+                    continue
+                line = t.row * q.stride[1] + tap.lines - w.lo1
+                inside(line, line_step, t.rows + tap.taps - 1, w.hi1 - w.lo1, &lo, &hi)
+                if hi <= lo:
+                    continue
+                column.lines = (1 << hi) - (1 << lo)
+                column.pixel = tap.pixel - w.lo2
+                column.src = (tap.src // q.taps[0] * w.channel + tap.src % q.taps[0] * w.plane
+                              + line * w.line + column.pixel * w.pixel)
+                column.weight = tap.weight * lanes
+                column.taps = tap.taps
+                column += 1
+            t.columns = column - t.column
+            t += 1
+    b.tile_count = t - b.tiles
+    b.tile_spot, b.tile_lanes, b.tile_padded = at.spot, lanes, padded
+
+
+cdef Py_ssize_t most_tiles(const direct_job* job) noexcept nogil:
+    return min(job.row_step, job.rows) + job.rows // LEAF_LANE_ROWS
+
+
+cdef bint finite(const leaf_table* table, Py_ssize_t count, const char* values) noexcept nogil:
+    """Whether all are: then a product with zero may as well be left out."""
+    cdef double total = table.sum(count, values)
+    return total - total == 0
+
+
 cdef void forward_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -275,7 +423,7 @@ cdef void forward_task(
     cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block), block, held = -1
     cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
     cdef Py_ssize_t task, n, part, g, start, end, count, channel, o, m, row
-    cdef Py_ssize_t depth = q.channels * job.taps, tile = job.rows * job.pitch
+    cdef Py_ssize_t depth = q.channels * job.taps, results = job.rows * job.pitch
     cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane
     cdef bint in_place = out.in_place and (q.out[2] == 1 or out.stride[4] == es)
     cdef box b = carve(job, scratch)
@@ -311,7 +459,7 @@ cdef void forward_task(
                     sum_taps(
                         job, &at, b.lines + g * line_pitch * es, b.weight + row * depth * es,
                         b.bias + row * es,
-                        dst + o * out.stride[1] if in_place else b.result + o * tile * es,
+                        dst + o * out.stride[1] if in_place else b.result + o * results * es,
                         out.stride[3] // es if in_place else job.pitch)
             if in_place:
                 continue
@@ -319,13 +467,193 @@ cdef void forward_task(
                 for o in range(job.multiplier):
                     table.store[out.storage](
                         dst + o * out.stride[1], out.stride[3], out.stride[4],
-                        b.result + o * tile * es, job.pitch, at.rows, at.columns)
+                        b.result + o * results * es, job.pitch, at.rows, at.columns)
             else:
                 for row in range(at.rows):
                     table.store[out.storage](
                         dst + row * out.stride[3], out.stride[1], out.stride[4],
-                        b.result + row * job.pitch * es, tile, count * job.multiplier,
+                        b.result + row * job.pitch * es, results, count * job.multiplier,
                         at.columns)
+
+
+# ---- channels as vectors -----------------------------------------------------------------------
+
+cdef void load_inside(
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t lanes,
+    const place* at, window* w
+) noexcept nogil:
+    """Copy what is inside the array, channels of `lanes` groups from g next to each other."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, line, length, pieces
+    cdef const char* src
+    cdef char* dst
+    length, pieces = w.hi2 - w.lo2, w.hi1 - w.lo1
+    w.data, w.pixel = b.lines, lanes
+    w.line = length * lanes
+    if q.x.stride[3] == length * q.x.stride[4] and w.line * es % 1024 != 0:
+        length, pieces = length * pieces, 1     # lines follow each other
+    else:
+        w.line += lanes         # lines a power of two apart would meet in the cache
+    w.plane = (w.hi1 - w.lo1) * w.line
+    w.channel = q.taps[0] * w.plane
+    for c in range(q.channels):
+        for t0 in range(q.taps[0]):
+            i0 = plane_index(job, at, t0, PAD_ZEROS)
+            if i0 < 0 or length <= 0:
+                continue
+            src = (q.x.data + n * q.x.stride[0] + (g * q.channels + c) * q.x.stride[1]
+                   + i0 * q.x.stride[2] + (w.first1 + w.lo1) * q.x.stride[3]
+                   + (w.first2 + w.lo2) * q.x.stride[4])
+            dst = b.lines + (c * q.taps[0] + t0) * w.plane * es
+            for line in range(pieces):
+                q.leaf.load[q.x.storage](
+                    dst + line * w.line * es, lanes, src + line * q.x.stride[3], q.x.stride[4],
+                    q.channels * q.x.stride[1], length, lanes)
+
+
+cdef void load_padded(
+    const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t lanes,
+    const place* at, window* w
+) noexcept nogil:
+    """Copy all that the box reads, with what stands around the array."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, i1, i2, line, pixel
+    cdef const char* src
+    cdef char* dst = b.lines
+    w.data, w.pixel, w.line = b.lines, lanes, w.pixels * lanes
+    w.plane = w.lines * w.line
+    w.channel = q.taps[0] * w.plane
+    for c in range(q.channels):
+        for t0 in range(q.taps[0]):
+            i0 = plane_index(job, at, t0, q.mode)
+            for line in range(w.lines):
+                i1 = source_index(w.first1 + line, q.x.shape[3], q.mode)
+                if i0 < 0 or i1 < 0:
+                    q.leaf.clear(dst, 0, 1, w.line)
+                    dst += w.line * es
+                    continue
+                src = (q.x.data + n * q.x.stride[0] + (g * q.channels + c) * q.x.stride[1]
+                       + i0 * q.x.stride[2] + i1 * q.x.stride[3])
+                if w.hi2 > w.lo2:
+                    q.leaf.load[q.x.storage](
+                        dst + w.lo2 * lanes * es, lanes,
+                        src + (w.first2 + w.lo2) * q.x.stride[4], q.x.stride[4],
+                        q.channels * q.x.stride[1], w.hi2 - w.lo2, lanes)
+                for pixel in range(w.pixels):
+                    if w.lo2 <= pixel < w.hi2:
+                        continue
+                    i2 = source_index(w.first2 + pixel, q.x.shape[4], q.mode)
+                    if i2 < 0:
+                        q.leaf.clear(dst + pixel * lanes * es, 0, 1, lanes)
+                    else:
+                        q.leaf.load[q.x.storage](
+                            dst + pixel * lanes * es, lanes, src + i2 * q.x.stride[4],
+                            q.x.stride[4], q.channels * q.x.stride[1], 1, lanes)
+                dst += w.line * es
+    w.lo1, w.hi1, w.lo2, w.hi2 = 0, w.lines, 0, w.pixels
+
+
+cdef bint load_lane_weights(
+    const direct_job* job, box* b, Py_ssize_t g, Py_ssize_t lanes
+) noexcept nogil:
+    """Weights of `lanes` groups from g as [M][C][taps][lane], biases as [M][lane].
+
+    Returns whether they are finite: then taps that meet zeros may as well be left out.
+    """
+    cdef const tensor* w = &job.weight
+    cdef const leaf_table* table = job.q.leaf
+    cdef Py_ssize_t es = table.esize, m, c, t0, t1
+    cdef const char* src
+    cdef char* dst = b.weight
+    for m in range(job.multiplier):
+        for c in range(w.shape[2]):
+            src = w.data + g * w.stride[0] + m * w.stride[1] + c * w.stride[2]
+            if job.weights_in_order:
+                table.load[w.storage](dst, lanes, src, es, w.stride[0], job.taps, lanes)
+                dst += job.taps * lanes * es
+                continue
+            for t0 in range(w.shape[3]):
+                for t1 in range(w.shape[4]):
+                    table.load[w.storage](
+                        dst, lanes, src + t0 * w.stride[3] + t1 * w.stride[4], w.stride[5],
+                        w.stride[0], w.shape[5], lanes)
+                    dst += w.shape[5] * lanes * es
+        if job.has_bias:
+            table.load[job.bias.storage](
+                b.bias + m * lanes * es, 0,
+                job.bias.data + (g * job.multiplier + m) * job.bias.stride[0], 0,
+                job.multiplier * job.bias.stride[0], 1, lanes)
+        else:
+            table.clear(b.bias + m * lanes * es, 0, 1, lanes)
+    return finite(table, (dst - b.weight) // es, b.weight)
+
+
+cdef void lane_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const direct_job* job = <const direct_job*>ctx
+    cdef const grid* q = &job.q
+    cdef const leaf_table* table = q.leaf
+    cdef const tensor* out = &job.out
+    cdef Py_ssize_t es = table.esize, held = -1, blocks = job.groups // job.lanes
+    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, block, g, lanes = 0, m, k, row, rows, count
+    cdef Py_ssize_t depth = q.channels * job.taps, dst_ms, dst_rs, dst_cs
+    cdef bint is_finite = False, padded
+    cdef bint read_in_place = q.x.in_place and q.channels == 1 and q.x.stride[1] == es
+    cdef bint in_place = out.in_place and job.multiplier == 1 and out.stride[1] == es
+    cdef box b = carve(job, scratch)
+    cdef place at
+    cdef window w
+    cdef tile t
+    cdef char* dst
+    cdef char* to
+    for task in range(first, last):
+        at = place_of(job, task % spots)
+        block = task // spots % blocks
+        n = task // spots // blocks
+        g = block * job.lanes
+        if block != held:
+            lanes = job.groups - g if block == blocks - 1 else job.lanes
+            is_finite = load_lane_weights(job, &b, g, lanes)
+            held = block
+        padded = q.mode != PAD_ZEROS or not is_finite
+        w = look(job, &at)
+        if padded:
+            load_padded(job, &b, n, g, lanes, &at, &w)
+        elif read_in_place:
+            look_in_place(job, &at, &w)
+            w.data += n * q.x.stride[0] + g * es
+        else:
+            load_inside(job, &b, n, g, lanes, &at, &w)
+        dst = (out.data + n * out.stride[0] + g * job.multiplier * out.stride[1]
+               + at.o0 * out.stride[2] + at.row * out.stride[3] + at.column * out.stride[4])
+        if in_place:
+            to, dst_ms, dst_rs, dst_cs = dst, 0, out.stride[3] // es, out.stride[4] // es
+        else:
+            to, dst_cs, dst_rs = b.result, lanes, lanes * at.columns
+            dst_ms = at.rows * dst_rs
+        point_tiles(job, &b, &at, &w, lanes, padded)
+        for k in range(b.tile_count):
+            t = b.tiles[k]
+            for m in range(job.multiplier):
+                table.taps_lanes(
+                    t.rows, at.columns, lanes, t.columns, t.column, q.stride[2], w.hi2 - w.lo2,
+                    w.data, job.row_step * q.stride[1] * w.line, q.stride[2] * w.pixel,
+                    b.weight + m * depth * lanes * es, job.weight_step * lanes,
+                    b.bias + m * lanes * es, to + (m * dst_ms + t.row * dst_rs) * es,
+                    job.row_step * dst_rs, dst_cs)
+        if in_place:
+            continue
+        rows, count = at.rows, at.columns
+        if out.stride[3] == count * out.stride[4]:
+            rows, count = 1, rows * count       # rows follow each other
+        for m in range(job.multiplier):
+            for row in range(rows):
+                table.store[out.storage](
+                    dst + m * out.stride[1] + row * out.stride[3], out.stride[4],
+                    job.multiplier * out.stride[1],
+                    to + (m * dst_ms + row * dst_rs) * es, lanes, count, lanes)
 
 
 cdef void gradient_task(
@@ -434,6 +762,10 @@ cdef Py_ssize_t* split_axis(
     return table + 3 * taps
 
 
+cdef size_t tile_bytes(const direct_job* job) noexcept nogil:
+    return most_tiles(job) * (sizeof(tile) + job.tap_column_count * sizeof(leaf_column))
+
+
 cdef size_t box_scratch(
     direct_job* job, Py_ssize_t together, bint gradient
 ) noexcept nogil:
@@ -455,6 +787,7 @@ cdef size_t box_scratch(
         job.weight_bytes = aligned(job.block * job.multiplier * depth * es)
         job.bias_bytes = aligned(job.block * job.multiplier * es)
     job.piece_bytes = q.taps[0] * job.s1.residues * job.s2.residues * sizeof(piece)
+    job.tile_bytes = 0
     return (job.line_bytes + job.pointer_bytes + job.weight_bytes + job.bias_bytes
             + job.result_bytes + job.piece_bytes)
 
@@ -516,16 +849,27 @@ cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
     return box_scratch(job, job.together, False)
 
 
+cdef void count_columns(direct_job* job) noexcept nogil:
+    """Columns of taps: how far they reach, and how many there are."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1]), first
+    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common
+    # taps `step` apart have one residue
+    job.row_step = dilation // common if step < taps else 1
+    job.tap_step = step
+    job.weight_step = (step if q.dilation[1] > 0 else -step) * q.taps[2]
+    job.tap_column_count = 0
+    for first in range(min(step, taps)):
+        job.tap_column_count += ceil_div(ceil_div(taps - first, step), LEAF_COLUMN_TAPS)
+    job.tap_column_count *= q.channels * q.taps[0] * q.taps[2]
+
+
 cdef void point_columns(direct_job* job) noexcept nogil:
     """Gather the taps of axis 1 into columns, as many in each as a leaf takes."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1])
-    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common
+    cdef Py_ssize_t taps = q.taps[1], step = job.tap_step
     cdef Py_ssize_t plane, size, first, count, pieces, most, k, t1, t2, line
     cdef leaf_column* column = job.tap_columns
-    # taps `step` apart have one residue
-    job.row_step = dilation // common if step < taps else 1
-    job.weight_step = (step if q.dilation[1] > 0 else -step) * q.taps[2]
     for size in range(LEAF_COLUMN_TAPS, 0, -1):     # longest first, as the leaf takes them
         for plane in range(q.channels * q.taps[0]):
             for first in range(min(step, taps)):
@@ -544,8 +888,75 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                         column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
                         column.weight = (plane * taps + t1) * q.taps[2] + t2
                         column.taps = size
+                        if job.lanes > 0:
+                            column.src = plane
+                            column.lines = t1 * q.dilation[1] - job.s1.low
+                            column.pixel = t2 * q.dilation[2] - job.s2.low
                         column += 1
-    job.tap_column_count = column - job.tap_columns
+
+
+cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
+    """Bytes of scratch for boxes of the present rows and columns, channels as vectors."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps
+    job.lines = (job.rows - 1) * q.stride[1] + (q.taps[1] - 1) * magnitude(q.dilation[1]) + 1
+    job.pitch = (job.columns - 1) * q.stride[2] + (q.taps[2] - 1) * magnitude(q.dilation[2]) + 1
+    job.plane = job.lines * (job.pitch + 1)
+    job.line_bytes = aligned(q.channels * q.taps[0] * job.plane * lanes * es)
+    job.pointer_bytes = 0
+    job.weight_bytes = aligned(job.multiplier * depth * lanes * es)
+    job.bias_bytes = aligned(job.multiplier * lanes * es)
+    job.result_bytes = aligned(job.multiplier * job.rows * job.columns * lanes * es)
+    job.piece_bytes = 0
+    job.tile_bytes = tile_bytes(job)
+    return (job.line_bytes + job.weight_bytes + job.bias_bytes + job.result_bytes
+            + job.tile_bytes)
+
+
+cdef size_t choose_lanes(direct_job* job) noexcept nogil:
+    """Box and lanes where channels are vectors; returns the scratch of a task."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t block = LEAF_LANE_BYTES // q.leaf.esize, each, limit, rows, columns
+    cdef Py_ssize_t best_rows = 1, best_columns = 1
+    cdef double cost, best = -1
+    job.lanes = min(block, job.groups)
+    for limit in range(2):
+        columns = min(q.out[2], <Py_ssize_t>MOST_COLUMNS)
+        while True:
+            job.rows, job.columns = 1, columns
+            lane_scratch(job, block)
+            each = q.channels * q.taps[0] * (job.pitch + 1) * LEAF_LANE_BYTES
+            rows = ((BOX_BYTES if limit == 0 else BLOCK_BYTES) // each - job.lines) // q.stride[1]
+            rows = max(<Py_ssize_t>1, min(rows + 1, q.out[1]))
+            rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
+            job.rows = rows
+            lane_scratch(job, block)
+            cost = job.lines / <double>(rows * q.stride[1])
+            cost *= job.pitch / <double>(columns * q.stride[2])
+            cost += 0.25 * limit
+            if best < 0 or cost < best:
+                best, best_rows, best_columns = cost, rows, columns
+            if columns <= 16:
+                break
+            columns = (columns + 1) // 2
+    job.rows, job.columns = best_rows, best_columns
+    job.row_boxes = ceil_div(q.out[1], job.rows)
+    job.column_boxes = ceil_div(q.out[2], job.columns)
+    # the last block takes the groups that are left
+    return lane_scratch(job, job.lanes + job.groups % job.lanes)
+
+
+cdef bint prefers_lanes(const direct_job* job) noexcept nogil:
+    """Whether channels are to be the vectors.
+
+    They lie so, or a plane has few pixels, or neighbours in a row are too far from each other.
+    """
+    cdef const grid* q = &job.q
+    if job.groups < q.leaf.vl:
+        return False
+    if q.x.shape[4] > 1 and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]):
+        return True
+    return q.stride[2] > 2 or q.out[1] * q.out[2] <= FEW_PIXELS
 
 
 def suits(weight_shape, stride, dilation):
@@ -594,6 +1005,7 @@ cdef Workspace set_up(
     job.groups, job.multiplier = job.weight.shape[0], job.weight.shape[1]
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
+    job.lanes = 0
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
@@ -603,6 +1015,9 @@ cdef Workspace set_up(
         + (0 if gradient else job.q.channels * job.taps * sizeof(leaf_column)))
     job.tap_columns = <leaf_column*>split_axis(
         &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
+    count_columns(job)
+    job.halves = (job.s2.residues == 2 and job.q.stride[2] == 2 and job.q.x.in_place
+                  and job.q.x.stride[4] == job.q.leaf.esize)
     scratch[0] = choose_box(job, gradient)
     return tables
 
@@ -618,7 +1033,7 @@ def correlate(
     cdef direct_job job
     cdef Workspace tables
     cdef Py_ssize_t tasks, fixed, size = out.size
-    cdef size_t scratch = 0
+    cdef size_t scratch = 0, lanes_scratch
     if size == 0:
         return 0
     tables = set_up(
@@ -628,6 +1043,21 @@ def correlate(
         describe(bias, 1, compute, &job.bias)
     fixed = tables.nbytes + 64
     threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
+    job.lanes = 0
+    lanes_scratch = choose_lanes(&job) if prefers_lanes(&job) else 0
+    if 0 < lanes_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
+        scratch = lanes_scratch
+        point_columns(&job)
+        tasks = (job.out.shape[0] * (job.groups // job.lanes) * job.q.out[0]
+                 * job.row_boxes * job.column_boxes)
+        threads = fit_threads(operator, scratch, fixed, threads, budget)
+        threads = <int>min(<Py_ssize_t>threads, tasks)
+        if not measure:
+            run(lane_task, &job, tasks, threads, scratch)
+        return fixed + threads * <Py_ssize_t>(scratch + 128)
+    if job.lanes > 0:
+        job.lanes = 0
+        choose_box(&job, False)
     scratch = choose_block(&job, threads)
     point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]

@@ -42,7 +42,11 @@ enum {
 #define LEAF_COLUMN_TAPS 5
 typedef struct leaf_column {
     ptrdiff_t src, weight, taps;
+    ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met */
 } leaf_column;
+
+/* Rows that `taps_lanes` takes. */
+#define LEAF_LANE_ROWS 8
 
 /* Winograd's F(m x m, 3x3): a tile is m x m outputs of d x d inputs, d = m + 2, and d * d products
  * for each pair of channels.  Its matrices are in leaf.inc.c. */
@@ -102,6 +106,23 @@ typedef struct leaf_table {
     void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs);
+
+    /* The same sums where the channels of a pixel lie next to each other, each with weights of its
+     * own: dst[r * dst_rs + j * dst_cs + c] = bias[c] + sum over columns and their taps k of
+     *     w[weight_of_column + k * ws + c] * src[src_of_column + (r + k) * src_rs + j * src_cs + c]
+     * for r < rows <= LEAF_LANE_ROWS, j < cols, c < lanes; lanes >= vl.  What is outside the
+     * input counts nothing and is not read: line r + k unless bit r + k of the column's `lines`
+     * is set, and the column for pixel j unless 0 <= pixel_of_column + j * step < width. */
+    void (*taps_lanes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t lanes, ptrdiff_t columns,
+                       const leaf_column *column, ptrdiff_t step, ptrdiff_t width,
+                       const void *src, ptrdiff_t src_rs, ptrdiff_t src_cs, const void *w,
+                       ptrdiff_t ws, const void *bias, void *dst, ptrdiff_t dst_rs,
+                       ptrdiff_t dst_cs);
+
+    /* first[r * dst_rs + j] = src[r * src_rs + 2 * j], second[...] = src[r * src_rs + 2 * j + 1],
+     * for r < rows and all elements of src that are among the first `cols` of a row. */
+    void (*halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src, ptrdiff_t src_rs, void *first,
+                   void *second, ptrdiff_t dst_rs);
 
     /* Winograd's F(2x2, 3x3) and F(4x4, 3x3). */
     leaf_winograd winograd[2];

@@ -563,16 +563,43 @@ INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     }
 }
 
-/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other. */
+/* The last vectors end with the row, or one element before, and may overlap those before. */
+static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
+                         void *first_, void *second_, ptrdiff_t dst_rs) {
+    const T *src = src_;
+    T *first = first_, *second = second_;
+    for (ptrdiff_t r = 0; r < rows; ++r) {
+        ptrdiff_t j = 0;
+        while (cols >= 2 * VL && j + 1 < cols) {
+            if (j + 2 * VL > cols) j = (cols - 2 * VL) / 2 * 2;
+            VEC a = VLOAD(src + j), b = VLOAD(src + j + VL);
+            VSTORE(first + j / 2, VINORDER(VLANEEVEN(a, b)));
+            VSTORE(second + j / 2, VINORDER(VLANEODD(a, b)));
+            j += 2 * VL;
+        }
+        for (; j < cols; ++j) (j % 2 ? second : first)[j / 2] = src[j];
+        src += src_rs;
+        first += dst_rs;
+        second += dst_rs;
+    }
+}
+
+/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other.  The last
+ * ones end where the block does, and may be done twice. */
 static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
                             void *dst_, ptrdiff_t dst_rs) {
     enum { LANE = 16 / sizeof(T) };
     const T *src = src_;
     T *dst = dst_;
-    ptrdiff_t r = 0;
-    for (; r + VL <= rows; r += VL) {
-        ptrdiff_t j = 0;
-        for (; j + LANE <= cols; j += LANE) {
+    if (rows < VL || cols < LANE) {
+        for (ptrdiff_t r = 0; r < rows; ++r)
+            for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
+        return;
+    }
+    for (ptrdiff_t next = 0; next < rows; next += VL) {
+        ptrdiff_t r = next + VL <= rows ? next : rows - VL;
+        for (ptrdiff_t left = cols; left > 0; left -= LANE) {
+            ptrdiff_t j = left >= LANE ? cols - left : cols - LANE;
             const T *from = src + r * src_rs + j;
             T *to = dst + j * dst_rs + r;
             VEC x[LANE];
@@ -589,11 +616,7 @@ static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, pt
             VSTORE(to + 3 * dst_rs, VLANEHIGH(c, d));
 #endif
         }
-        for (; j < cols; ++j)
-            for (ptrdiff_t i = r; i < r + VL; ++i) dst[j * dst_rs + i] = src[i * src_rs + j];
     }
-    for (; r < rows; ++r)
-        for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
 }
 
 /* ---- interleave: rows of `classes` to one row, by vectors ------------------------------------
@@ -825,6 +848,73 @@ static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_c
         }
     }
 }
+
+/* ---- taps where the lanes are channels: the same sums, a pixel's channels a vector -------------
+ *   AVX2, 8 rows of 5 taps: 8 accumulators + 5 weights + 1 of a line = 14 of 16 registers */
+INLINE void NAME(lanes_column)(const int taps, const int rows, ptrdiff_t lines, const T *src,
+                               ptrdiff_t rs, const T *w, ptrdiff_t ws, VEC acc[8]) {
+    VEC wv[LEAF_COLUMN_TAPS];
+    UNROLL for (int k = 0; k < taps; ++k) wv[k] = VLOAD(w + k * ws);
+    UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
+        if (__builtin_expect(lines >> i & 1, 1)) { /* in the way of the code: no jump */
+            VEC x = VLOAD(src);
+            VKEEP(x);
+            UNROLL for (int r = 0; r < rows; ++r)
+                if (r <= i && i - r < taps) acc[r] = VFMA(wv[i - r], x, acc[r]);
+        }
+        src += rs;
+    }
+}
+
+#define LANES_COLUMNS(taps_)                                                                     \
+    for (; n > 0 && column->taps == taps_; --n, ++column)                                        \
+        if ((size_t)(column->pixel + at) < (size_t)width)                                        \
+            NAME(lanes_column)(taps_, rows, column->lines, src + column->src, rs,                \
+                               w + column->weight, ws, acc);
+
+INLINE void NAME(lanes_tile)(const int rows, ptrdiff_t n, const leaf_column *column,
+                             ptrdiff_t at, ptrdiff_t width, const T *src, ptrdiff_t rs,
+                             const T *w, ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs) {
+    VEC acc[8];
+    UNROLL for (int r = 0; r < rows; ++r) acc[r] = VZERO();
+    LANES_COLUMNS(5)
+    LANES_COLUMNS(4)
+    LANES_COLUMNS(3)
+    LANES_COLUMNS(2)
+    LANES_COLUMNS(1)
+    UNROLL for (int r = 0; r < rows; ++r) VSTORE(dst + r * dst_rs, VADD(bias, acc[r]));
+}
+
+#define LANES_CASE(rows)                                                                         \
+    case rows:                                                                                   \
+        for (ptrdiff_t j = 0; j < cols; ++j)                                                     \
+            for (ptrdiff_t next = 0; next < lanes; next += VL) {                                 \
+                ptrdiff_t v = next + VL <= lanes ? next : lanes - VL;                            \
+                NAME(lanes_tile)(rows, n, column, j * step, width, src + j * src_cs + v, src_rs, \
+                                 w + v, ws, VLOAD(bias + v), dst + j * dst_cs + v, dst_rs);      \
+            }                                                                                    \
+        return;
+
+static void NAME(taps_lanes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t lanes, ptrdiff_t n,
+                             const leaf_column *column, ptrdiff_t step, ptrdiff_t width,
+                             const void *src_, ptrdiff_t src_rs, ptrdiff_t src_cs, const void *w_,
+                             ptrdiff_t ws, const void *bias_, void *dst_, ptrdiff_t dst_rs,
+                             ptrdiff_t dst_cs) {
+    const T *src = src_, *w = w_, *bias = bias_;
+    T *dst = dst_;
+    switch (rows) {
+        LANES_CASE(1)
+        LANES_CASE(2)
+        LANES_CASE(3)
+        LANES_CASE(4)
+        LANES_CASE(5)
+        LANES_CASE(6)
+        LANES_CASE(7)
+        LANES_CASE(8)
+    }
+}
+#undef LANES_CASE
+#undef LANES_COLUMNS
 
 /* ---- load and store: a strided block, innermost along the smaller user stride --------------- */
 #define MAGNITUDE(x) ((x) < 0 ? -(x) : (x))
@@ -1085,7 +1175,9 @@ const leaf_table NAME(leaf_table) = {
                   NAME(winograd_weights_2)},
                  {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
                   NAME(winograd_weights_4)}},
+    .halves = NAME(halves),
     .taps = NAME(taps),
+    .taps_lanes = NAME(taps_lanes),
     .dots = NAME(dots),
     .clear = NAME(clear),
     .load = ALL_READS(load),

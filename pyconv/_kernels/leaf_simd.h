@@ -9,6 +9,7 @@
  *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
  *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
  *   VLANEEVEN VLANEODD  every second element of two vectors, within each lane of 16 bytes
+ *   VINORDER(x)         the order of VEVEN, from that of VLANEEVEN
  *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
  *   VLANESAT(p, at, n)  the same from p + at[0], p + at[n], ...
  *   VLANESTORE(p, step, x)  the lanes of x to p, p + step, ...
@@ -42,6 +43,7 @@
 #undef VLANEEVEN
 #undef VLANEODD
 #undef VKEEP
+#undef VINORDER
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -240,6 +242,17 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #endif
 
 /* a lane holds two doubles or four floats */
+#if VL == 16
+#define VINORDER(x) VSHUFFLE(x, x, 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)
+#elif VL == 8 && defined(LEAF_DOUBLE)
+#define VINORDER(x) VSHUFFLE(x, x, 0, 2, 4, 6, 1, 3, 5, 7)
+#elif VL == 8
+#define VINORDER(x) VSHUFFLE(x, x, 0, 1, 4, 5, 2, 3, 6, 7)
+#elif VL == 4 && defined(LEAF_DOUBLE)
+#define VINORDER(x) VSHUFFLE(x, x, 0, 2, 1, 3)
+#else
+#define VINORDER(x) (x)
+#endif
 #ifdef LEAF_DOUBLE
 #define VLANEEVEN(a, b) VLANELOW(a, b)
 #define VLANEODD(a, b) VLANEHIGH(a, b)

@@ -1,0 +1,86 @@
+"""Depthwise convolution has several ways through memory; all give the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyconv
+
+# Shapes of images and weights.
+CASES = {
+    "plain": ((2, 17, 20, 37), (17, 1, 3, 3), {"padding": 1}),
+    "few pixels": ((2, 37, 7, 7), (37, 1, 5, 5), {"padding": 2}),
+    "pixels below a vector": ((1, 33, 3, 2), (33, 1, 3, 3), {"padding": 2}),
+    "all padding": ((1, 16, 2, 2), (16, 1, 7, 7), {"padding": ((9, 3), (4, 11))}),
+    "power of two": ((1, 16, 9, 64), (16, 1, 3, 3), {"padding": 1}),
+    "stride 2": ((1, 20, 31, 45), (20, 1, 3, 3), {"padding": 1, "stride": 2}),
+    "stride 2, even": ((1, 9, 30, 34), (9, 1, 4, 5), {"padding": (1, 2), "stride": 2}),
+    "stride 2, few pixels": ((2, 40, 14, 14), (40, 1, 5, 5), {"padding": 2, "stride": 2}),
+    "strides": ((1, 18, 25, 40), (18, 1, 7, 4), {"padding": 3, "stride": (2, 3)}),
+    "stride above kernel": ((1, 8, 25, 40), (8, 1, 2, 1), {"stride": (3, 2)}),
+    "dilated": ((1, 16, 33, 33), (16, 1, 3, 3), {"padding": 12, "dilation": 12}),
+    "dilated, stride": ((1, 8, 30, 33), (8, 1, 3, 5), {"dilation": (3, 2), "stride": 2}),
+    "cropped": ((1, 16, 20, 30), (16, 1, 3, 3), {"padding": ((-2, 3), (1, -4))}),
+    "large kernel": ((1, 10, 40, 50), (10, 1, 11, 9), {"padding": (5, 4)}),
+    "multiplier": ((1, 17, 13, 11), (51, 1, 3, 3), {"padding": 1}),
+    "multiplier, wide": ((1, 5, 13, 60), (10, 1, 3, 3), {"padding": 1}),
+    "flipped": ((1, 24, 30, 40), (24, 1, 3, 4), {"padding": 2, "flip": True}),
+    "reflect": ((1, 16, 12, 13), (16, 1, 5, 5), {"padding": 4, "padding_mode": "reflect"}),
+    "circular": ((1, 8, 30, 40), (8, 1, 3, 3), {"padding": 3, "padding_mode": "circular"}),
+    "1-D": ((2, 24, 300), (24, 1, 31), {"padding": 15}),
+    "1-D stride": ((2, 24, 300), (24, 1, 5), {"padding": 3, "stride": 2, "dilation": 3}),
+    "1-D, few pixels": ((1, 40, 50), (40, 1, 9), {"padding": 4}),
+    "3-D": ((1, 16, 6, 14, 22), (16, 1, 3, 3, 3), {"padding": 1}),
+    "3-D, few pixels": ((1, 32, 5, 6, 7), (32, 1, 3, 3, 3), {"padding": 2, "stride": (2, 1, 2)}),
+    "few channels a group": ((1, 36, 9, 10), (12, 3, 3, 3), {"padding": 1, "groups": 12}),
+    "few rows a group": ((1, 40, 9, 30), (80, 1, 3, 3), {"padding": 1, "groups": 40}),
+}
+
+
+def memories(x):
+    """The same values elsewhere in memory, in other orders and byte orders."""
+    yield "channels last", np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    yield "reversed columns", np.ascontiguousarray(x[..., ::-1])[..., ::-1]
+    yield "reversed rows", np.ascontiguousarray(x[:, :, ::-1])[:, :, ::-1]
+    yield "every second column", np.repeat(x, 2, axis=-1)[..., ::2]
+    yield "part of a larger one", np.pad(x, 1, constant_values=np.nan)[(slice(1, -1),) * x.ndim]
+    yield "swapped bytes", x.astype(x.dtype.newbyteorder())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_from_any_memory(case, dtype):
+    shape, kernel, params = CASES[case]
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal(shape).astype(dtype)
+    weight = rng.standard_normal(kernel).astype(dtype)
+    bias = rng.standard_normal(kernel[0]).astype(dtype)
+    op = pyconv.get("grouped" if "groups" in params else "depthwise")
+    y = op(x, weight, bias, **params)
+    expected = op.reference(*(a.astype(np.float64) for a in (x, weight, bias)), **params)
+    tolerance = 4e-3 if dtype is np.float16 else 1e-5
+    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance * 30)
+    for name, same in memories(x):
+        assert op(same, weight, bias, **params).tobytes() == y.tobytes(), name
+        out = np.moveaxis(np.empty(np.moveaxis(y, 1, -1).shape, dtype), -1, 1)
+        op(same, weight, bias, **params, out=out)
+        assert out.tobytes() == y.tobytes(), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits_beside_weights_that_are_not_finite(case):
+    """Taps outside the image count zero times their weight: left out where that is zero."""
+    shape, kernel, params = CASES[case]
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape).astype(np.float32)
+    weight = rng.standard_normal(kernel).astype(np.float32)
+    op = pyconv.get("grouped" if "groups" in params else "depthwise")
+    finite = op(x, weight, **params)
+    weight[0] = np.inf
+    weight[-1, ..., 0] = np.nan
+    y = op(x, weight, **params)
+    assert y[:, 1:-1].tobytes() == finite[:, 1:-1].tobytes()
+    with np.errstate(invalid="ignore"):
+        expected = op.reference(x.astype(np.float64), weight.astype(np.float64), **params)
+    np.testing.assert_array_equal(np.isfinite(y), np.isfinite(expected))
