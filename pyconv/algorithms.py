@@ -28,7 +28,7 @@ ROWS = 6  # of a block, full or not, if more than half
 # inputs, its outputs; per transformed weight, its way from memory.  A few rows take the time of
 # LEAST_ROWS.
 TILES = (4, 2)
-PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 25.0
+PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 35.0
 LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
 VECTOR, LEAST_ROWS = 8, 4
 
