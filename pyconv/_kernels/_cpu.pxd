@@ -22,6 +22,7 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t src
         Py_ssize_t weight
         Py_ssize_t taps
+        Py_ssize_t chain
         Py_ssize_t lines
         Py_ssize_t pixel
 

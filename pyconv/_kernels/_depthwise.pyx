@@ -69,6 +69,7 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
+    CHAIN_COLUMNS = 19          # of taps, 5 at most in each: the longest chain of roundings
     FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
     LANES_LIMIT = 1024 * 1024
 
@@ -395,7 +396,7 @@ cdef void point_tiles(
                 column.src = (tap.src // q.taps[0] * w.channel + tap.src % q.taps[0] * w.plane
                               + line * w.line + column.pixel * w.pixel)
                 column.weight = tap.weight * lanes
-                column.taps = tap.taps
+                column.taps, column.chain = tap.taps, tap.chain
                 column += 1
             t.columns = column - t.column
             t += 1
@@ -888,6 +889,7 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                         column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
                         column.weight = (plane * taps + t1) * q.taps[2] + t2
                         column.taps = size
+                        column.chain = (column - job.tap_columns) // CHAIN_COLUMNS
                         if job.lanes > 0:
                             column.src = plane
                             column.lines = t1 * q.dilation[1] - job.s1.low

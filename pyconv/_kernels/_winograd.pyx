@@ -25,7 +25,7 @@ from libc.string cimport memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport leaf, leaf_table, leaf_winograd
-from pyconv._kernels._gemm cimport depth_block, load_bias
+from pyconv._kernels._gemm cimport load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -40,6 +40,14 @@ cdef enum:
     CHANNELS = 16               # loaded together where they lie next to each other: a cache line
     SLACK = 64                  # elements that leaves may touch beyond the last
     DEPTHS = 16                 # of weights, transformed together
+    DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
+
+
+cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
+    """KC: of K alone, about equal blocks."""
+    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 2:
+        return depth if depth > 0 else 1
+    return round_up(ceil_div(depth, ceil_div(depth, DEPTH_BLOCK)), 8)
 
 
 cdef struct weight_job:

@@ -38,10 +38,11 @@ enum {
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
 
 /* Taps that stand below each other, one line apart, as `taps` takes them: elements from where the
- * lines and the weights start to the first one's, and how many taps. */
+ * lines and the weights start to the first one's, and how many taps.  Columns of one `chain` follow
+ * each other. */
 #define LEAF_COLUMN_TAPS 5
 typedef struct leaf_column {
-    ptrdiff_t src, weight, taps;
+    ptrdiff_t src, weight, taps, chain;
     ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met */
 } leaf_column;
 
@@ -101,8 +102,9 @@ typedef struct leaf_table {
 
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
-     * for r < rows, j < cols: columns and taps in order, then the bias.  Columns with more taps
-     * come first.  A vector is read from the start of a line that is shorter. */
+     * for r < rows, j < cols: columns and taps in order, each chain from zero; the chains are added
+     * in order, then the bias.  Of a chain, columns with more taps come first.  A vector is read
+     * from the start of a line that is shorter. */
     void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs);

@@ -762,25 +762,41 @@ INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, co
     }
 }
 
-/* Vectors `gap` elements apart.  A loop for each number of taps: as cases of one loop they would
- * share their loads, and registers with them. */
-#define TAPS_COLUMNS(taps_)                                                                      \
-    for (; n > 0 && column->taps == taps_; --n, ++column)                                        \
-        NAME(taps_column)(taps_, rows, vecs, src + column->src, rs, gap, w + column->weight, ws, \
+/* The sums of one chain, `gap` elements between vectors.  A loop for each number of taps: as cases
+ * of one loop they would share their loads, and registers with them.  Returns where it ends. */
+#define TAPS_COLUMNS(taps_)                                                                       \
+    for (; column < end && column->taps == taps_ && column->chain == chain; ++column)             \
+        NAME(taps_column)(taps_, rows, vecs, src + column->src, rs, gap, w + column->weight, ws,  \
                           acc);
 
-INLINE void NAME(taps_tile)(const int rows, const int vecs, ptrdiff_t n, const leaf_column *column,
-                            const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
-                            VEC bias, T *dst, ptrdiff_t dst_rs) {
-    VEC acc[8][8];
+INLINE const leaf_column *NAME(taps_chain)(const int rows, const int vecs,
+                                           const leaf_column *column, const leaf_column *end,
+                                           const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w,
+                                           ptrdiff_t ws, VEC acc[8][8]) {
+    const ptrdiff_t chain = column < end ? column->chain : 0;
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
     TAPS_COLUMNS(5)
     TAPS_COLUMNS(4)
     TAPS_COLUMNS(3)
     TAPS_COLUMNS(2)
     TAPS_COLUMNS(1)
+    return column;
+}
+#undef TAPS_COLUMNS
+
+INLINE void NAME(taps_tile)(const int rows, const int vecs, ptrdiff_t n, const leaf_column *column,
+                            const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                            VEC bias, T *dst, ptrdiff_t dst_rs) {
+    const leaf_column *end = column + n;
+    VEC total[8][8], acc[8][8];
+    column = NAME(taps_chain)(rows, vecs, column, end, src, rs, gap, w, ws, total);
+    while (column < end) {
+        column = NAME(taps_chain)(rows, vecs, column, end, src, rs, gap, w, ws, acc);
+        UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+            total[r][v] = VADD(total[r][v], acc[r][v]);
+    }
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
-        VSTORE(dst + r * dst_rs + v * gap, VADD(bias, acc[r][v]));
+        VSTORE(dst + r * dst_rs + v * gap, VADD(bias, total[r][v]));
 }
 
 #define TAPS_CASE(rows, vecs)                                                                    \
@@ -815,7 +831,6 @@ static void NAME(taps_two)(ptrdiff_t rows, ptrdiff_t n, const leaf_column *colum
     }
 }
 #undef TAPS_CASE
-#undef TAPS_COLUMNS
 
 /* Strips of two vectors; the last vector ends where the rows do, and may overlap the one before. */
 static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
@@ -866,23 +881,38 @@ INLINE void NAME(lanes_column)(const int taps, const int rows, ptrdiff_t lines, 
     }
 }
 
-#define LANES_COLUMNS(taps_)                                                                     \
-    for (; n > 0 && column->taps == taps_; --n, ++column)                                        \
-        if ((size_t)(column->pixel + at) < (size_t)width)                                        \
-            NAME(lanes_column)(taps_, rows, column->lines, src + column->src, rs,                \
+#define LANES_COLUMNS(taps_)                                                                      \
+    for (; column < end && column->taps == taps_ && column->chain == chain; ++column)             \
+        if ((size_t)(column->pixel + at) < (size_t)width)                                         \
+            NAME(lanes_column)(taps_, rows, column->lines, src + column->src, rs,                 \
                                w + column->weight, ws, acc);
 
-INLINE void NAME(lanes_tile)(const int rows, ptrdiff_t n, const leaf_column *column,
-                             ptrdiff_t at, ptrdiff_t width, const T *src, ptrdiff_t rs,
-                             const T *w, ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs) {
-    VEC acc[8];
+INLINE const leaf_column *NAME(lanes_chain)(const int rows, const leaf_column *column,
+                                            const leaf_column *end, ptrdiff_t at, ptrdiff_t width,
+                                            const T *src, ptrdiff_t rs, const T *w, ptrdiff_t ws,
+                                            VEC acc[8]) {
+    const ptrdiff_t chain = column < end ? column->chain : 0;
     UNROLL for (int r = 0; r < rows; ++r) acc[r] = VZERO();
     LANES_COLUMNS(5)
     LANES_COLUMNS(4)
     LANES_COLUMNS(3)
     LANES_COLUMNS(2)
     LANES_COLUMNS(1)
-    UNROLL for (int r = 0; r < rows; ++r) VSTORE(dst + r * dst_rs, VADD(bias, acc[r]));
+    return column;
+}
+#undef LANES_COLUMNS
+
+INLINE void NAME(lanes_tile)(const int rows, ptrdiff_t n, const leaf_column *column,
+                             ptrdiff_t at, ptrdiff_t width, const T *src, ptrdiff_t rs,
+                             const T *w, ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs) {
+    const leaf_column *end = column + n;
+    VEC total[8], acc[8];
+    column = NAME(lanes_chain)(rows, column, end, at, width, src, rs, w, ws, total);
+    while (column < end) {
+        column = NAME(lanes_chain)(rows, column, end, at, width, src, rs, w, ws, acc);
+        UNROLL for (int r = 0; r < rows; ++r) total[r] = VADD(total[r], acc[r]);
+    }
+    UNROLL for (int r = 0; r < rows; ++r) VSTORE(dst + r * dst_rs, VADD(bias, total[r]));
 }
 
 #define LANES_CASE(rows)                                                                         \
@@ -914,7 +944,6 @@ static void NAME(taps_lanes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t lanes, pt
     }
 }
 #undef LANES_CASE
-#undef LANES_COLUMNS
 
 /* ---- load and store: a strided block, innermost along the smaller user stride --------------- */
 #define MAGNITUDE(x) ((x) < 0 ? -(x) : (x))
