@@ -96,6 +96,7 @@ cdef struct winograd_job:
     Py_ssize_t capacity         # tiles of a block, at most
     Py_ssize_t row_block, group_block
     Py_ssize_t pitch            # elements from one row of V to the next,
+    Py_ssize_t slack            # columns of V that leaves may touch beyond a block's
     Py_ssize_t u_place, v_place, m_place    # ... from one place to the next
     Py_ssize_t width            # of a line of `columns`
     size_t v_bytes, m_bytes, table_bytes
@@ -515,8 +516,8 @@ cdef size_t scratch_of(winograd_job* job) noexcept nogil:
     """Sizes that follow from those of the blocks; returns bytes of scratch a thread."""
     cdef Py_ssize_t es = job.leaf.esize
     cdef size_t inputs
-    job.pitch = odd_lines(job.capacity + job.leaf.nr, es)
-    job.v_place = odd_lines(job.depth * job.pitch, es)
+    job.pitch = odd_lines(job.capacity + job.slack, es)
+    job.v_place = odd_lines(job.depth * job.pitch + job.leaf.nr, es)
     job.m_place = odd_lines(job.row_block * job.capacity, es)
     job.width = job.d * job.capacity + SLACK
     job.v_bytes = aligned((job.group_block * job.places * job.v_place + SLACK) * es)
@@ -538,7 +539,7 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, each, most
     cdef Py_ssize_t least_rows = LEAST_ROWS // mr * mr
     cdef size_t scratch
-    job.row_block, job.group_block = round_up(job.rows, mr), 1
+    job.row_block, job.group_block, job.slack = round_up(job.rows, mr), 1, nr
     each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
     most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
     most = min(<Py_ssize_t>MOST_TILES // nr, most)
@@ -562,6 +563,8 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
             threads[0] -= 1
         elif job.channels_at_once > 1:
             job.channels_at_once = 1
+        elif job.slack > 0:     # one thread writes a depth after what the one before it may touch
+            job.slack = 0
         else:
             break
         scratch = scratch_of(job)
