@@ -18,7 +18,6 @@ from pyconv._kernels._gemm cimport (
     depth_block,
     describe_operand,
     implicit_gemm,
-    odd_lines,
     operand,
     pack_operand,
     packer,
@@ -26,6 +25,7 @@ from pyconv._kernels._gemm cimport (
     weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
+from pyconv._kernels._integers cimport odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 

@@ -66,8 +66,7 @@ cdef class PackedWeights:
 
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
-cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil
-cdef Py_ssize_t odd_lines(Py_ssize_t columns, Py_ssize_t es) noexcept nogil
+cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)

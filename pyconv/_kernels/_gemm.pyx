@@ -26,7 +26,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_WIDE
-from pyconv._kernels._integers cimport ceil_div, least_multiple, round_up
+from pyconv._kernels._integers cimport ceil_div, least_multiple, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
 
@@ -40,16 +40,15 @@ cdef enum:
     CHAIN_BLOCKS = 16               # and so many blocks are added up one after another
     MOST_PIXELS = 1024
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
-    CACHE_LINE = 64
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
 
 
-cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
-    """KC: of K alone, about equal blocks."""
-    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 3:
+cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=DEPTH_BLOCK) noexcept nogil:
+    """KC: of K alone, about equal blocks of `most` depths, about."""
+    if depth <= most + most // 3:
         return depth if depth > 0 else 1
-    return round_up(ceil_div(depth, ceil_div(depth, DEPTH_BLOCK)), 8)
+    return round_up(ceil_div(depth, ceil_div(depth, most)), 8)
 
 
 # ---- operand A --------------------------------------------------------------------------------
@@ -220,11 +219,6 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
         if best < 0 or cost < best:
             best = cost
             job.pixel_splits, job.row_splits = i, splits
-
-
-cdef Py_ssize_t odd_lines(Py_ssize_t columns, Py_ssize_t es) noexcept nogil:
-    """At least so many elements, an odd number of cache lines: rows do not evict each other."""
-    return (ceil_div(columns * es, CACHE_LINE) | 1) * CACHE_LINE // es
 
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:

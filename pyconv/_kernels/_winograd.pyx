@@ -25,9 +25,9 @@ from libc.string cimport memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport leaf, leaf_table, leaf_winograd
-from pyconv._kernels._gemm cimport load_bias
+from pyconv._kernels._gemm cimport depth_block, load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run
-from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
+from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
 
@@ -41,13 +41,6 @@ cdef enum:
     SLACK = 64                  # elements that leaves may touch beyond the last
     DEPTHS = 16                 # of weights, transformed together
     DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
-
-
-cdef Py_ssize_t depth_block(Py_ssize_t depth) noexcept nogil:
-    """KC: of K alone, about equal blocks."""
-    if depth <= DEPTH_BLOCK + DEPTH_BLOCK // 2:
-        return depth if depth > 0 else 1
-    return round_up(ceil_div(depth, ceil_div(depth, DEPTH_BLOCK)), 8)
 
 
 cdef struct weight_job:
@@ -279,7 +272,8 @@ cdef void multiply(
 ) noexcept nogil:
     """M of one place and rows m .. m+rows-1 of those at hand; m is a multiple of mr."""
     cdef const leaf_table* table = job.leaf
-    cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr, kc = depth_block(job.depth)
+    cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr
+    cdef Py_ssize_t kc = depth_block(job.depth, DEPTH_BLOCK)
     cdef Py_ssize_t k = 0, depth, t, i, all_rows = round_up(job.rows, mr)
     cdef Py_ssize_t tiles = job.last - job.first
     cdef const char* u = job.u + ((job.group + g) * job.places + f) * job.u_place * es
@@ -421,7 +415,7 @@ cdef void weight_task(
     cdef const leaf_table* table = job.leaf
     cdef const tensor* w = job.weight
     cdef Py_ssize_t es = table.esize, mr = table.mr, all_rows = round_up(job.rows, mr)
-    cdef Py_ssize_t depths = w.shape[2] * w.shape[3], kc = depth_block(depths)
+    cdef Py_ssize_t depths = w.shape[2] * w.shape[3], kc = depth_block(depths, DEPTH_BLOCK)
     cdef Py_ssize_t task, g, m, k, k0, depth, t0, c, count, rows, i, j
     # whether the taps of neighbouring channels are evenly spaced
     cdef bint even = w.stride[4] == 3 * w.stride[5] and w.stride[2] == 9 * w.stride[5]
@@ -452,11 +446,6 @@ cdef void weight_task(
                          + (k - k0) * mr) * es,
                 job.u_place)
             k += count
-
-
-cdef Py_ssize_t odd_lines(Py_ssize_t elements, Py_ssize_t es) noexcept nogil:
-    """Rounded up to an odd number of cache lines, so that equal places share no cache sets."""
-    return (ceil_div(elements * es, 64) | 1) * 64 // es
 
 
 cdef Py_ssize_t weight_place(
