@@ -101,7 +101,7 @@ def error(name: str, algorithm: str, kind: str, dtype: type = np.float32) -> flo
 
 def main() -> None:
     """Print the table."""
-    row = "{:<26}{:<16}" + "{:>10}" * len(VALUES)
+    row = "{:<26}{:<14}" + "{:>10}" * len(VALUES)
     line = row.format("=" * 24, "=" * 14, *["=" * 8] * len(VALUES))
     print(line, row.format("call", "algorithm", *VALUES), line, sep="\n")
     for name in CALLS:
