@@ -123,11 +123,15 @@ def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
 
 def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
     """View weights ``(groups * M, C, *k)`` as ``(groups, M, C, T0, T1, T2)``."""
-    if flip:
-        weight = weight[(slice(None),) * 2 + (slice(None, None, -1),) * (weight.ndim - 2)]
     weight = weight[(slice(None),) * 2 + (np.newaxis,) * (5 - weight.ndim)]
     rows = weight.shape[0] // groups if groups else 0
-    return weight.reshape((groups, rows, *weight.shape[1:]))
+    weight = weight.reshape((groups, rows, *weight.shape[1:]))
+    return flipped(weight) if flip else weight
+
+
+def flipped(weight: Array) -> Array:
+    """Weights ``(G, M, C, T0, T1, T2)`` with their taps in the opposite order."""
+    return weight[..., ::-1, ::-1, ::-1]
 
 
 def grouped_shape(shape: Sequence[int], groups: int) -> tuple[int, ...]:
@@ -394,11 +398,6 @@ def mirrored(axes: Axes) -> Axes:
         )
         for a in axes
     ])  # fmt: skip
-
-
-def flipped(weight: Array) -> Array:
-    """Weights ``(G, M, C, T0, T1, T2)`` with their taps in the opposite order."""
-    return weight[..., ::-1, ::-1, ::-1]
 
 
 @lru_cache(_MOST_SPLITS)

@@ -257,6 +257,13 @@ def assert_promise(actual, expected, magnitude, terms, *, elementwise):
         )
 
 
+def assert_near_reference(op, actual, arrays, params, slack=30):
+    """``actual`` is about what the operator's definition gives in float64 for a call's arrays."""
+    expected = op.reference(*(a.astype(np.float64) for a in arrays), **params)
+    tolerance = 4e-3 if actual.dtype == np.float16 else 1e-5
+    np.testing.assert_allclose(actual, expected, rtol=tolerance, atol=tolerance * slack)
+
+
 def same_bits(a, b):
     """Whether arrays have the same shape, dtype and bits."""
     if a.shape != b.shape or a.dtype != b.dtype:

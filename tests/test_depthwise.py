@@ -7,6 +7,8 @@ import pytest
 
 import pyconv
 
+from . import calls
+
 # Shapes of images and weights.
 CASES = {
     "plain": ((2, 17, 20, 37), (17, 1, 3, 3), {"padding": 1}),
@@ -58,9 +60,7 @@ def test_same_bits_from_any_memory(case, dtype):
     bias = rng.standard_normal(kernel[0]).astype(dtype)
     op = pyconv.get("grouped" if "groups" in params else "depthwise")
     y = op(x, weight, bias, **params)
-    expected = op.reference(*(a.astype(np.float64) for a in (x, weight, bias)), **params)
-    tolerance = 4e-3 if dtype is np.float16 else 1e-5
-    np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance * 30)
+    calls.assert_near_reference(op, y, (x, weight, bias), params)
     for name, same in memories(x):
         assert op(same, weight, bias, **params).tobytes() == y.tobytes(), name
         out = np.moveaxis(np.empty(np.moveaxis(y, 1, -1).shape, dtype), -1, 1)

@@ -9,6 +9,8 @@ import pyconv
 from pyconv import algorithms, engine, geometry
 from pyconv._kernels import _transposed
 
+from . import calls
+
 DTYPES = (np.float32, np.float64, np.float16)
 
 # Shapes of images and of weights (C, O/groups, *k).
@@ -84,9 +86,7 @@ def test_same_bits_as_one_class_at_a_time(case, dtype):
             assert "max_workspace must be larger" in str(error)
         else:
             assert little.tobytes() == expected.tobytes()
-    reference = op.reference(*(a.astype(np.float64) for a in given), **params)
-    tolerance = 4e-3 if dtype is np.float16 else 1e-5
-    np.testing.assert_allclose(y, reference, rtol=tolerance, atol=tolerance * 60)
+    calls.assert_near_reference(op, y, given, params, slack=60)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -25,7 +25,7 @@ from pyconv._kernels._gemm cimport (
     weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
-from pyconv._kernels._integers cimport odd_lines
+from pyconv._kernels._integers cimport ceil_div, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 
@@ -259,6 +259,32 @@ cdef bint fit_band(
     return False
 
 
+cdef Py_ssize_t bands_of(const plane_grid* whole, const tensor* out) noexcept nogil:
+    """How many bands, with as many outputs as `fit_band` has left in `whole`, the result has."""
+    cdef Py_ssize_t bands = 1
+    cdef int i
+    for i in range(3):
+        bands *= ceil_div(out.shape[2 + i], whole.q.out[i])
+    return bands
+
+
+cdef void take_band(
+    plane_grid* s, const plane_grid* whole, const tensor* out, Py_ssize_t band, tensor* part
+) noexcept nogil:
+    """The planes of a band, and its part of the result."""
+    cdef Py_ssize_t first, bands
+    cdef int i
+    part.data = out.data
+    for i in range(2, -1, -1):
+        bands = ceil_div(out.shape[2 + i], whole.q.out[i])
+        first = band % bands * whole.q.out[i]
+        band //= bands
+        s.q.offset[i] = whole.q.offset[i] + first * s.q.stride[i]
+        s.q.out[i] = part.shape[2 + i] = min(whole.q.out[i], out.shape[2 + i] - first)
+        part.data += first * out.stride[2 + i]
+    describe_planes(s)
+
+
 cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
     """Those of the taps, then the same for each further channel."""
     cdef Py_ssize_t t0, t1, t2, at, k = 0, taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
@@ -419,9 +445,7 @@ def correlate(
     cdef Workspace offsets
     cdef plane_grid whole
     cdef tensor part
-    cdef Py_ssize_t taken, used, o0, o1, o2
-    cdef Py_ssize_t[3] first
-    cdef int i
+    cdef Py_ssize_t taken, used, band
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
@@ -438,26 +462,16 @@ def correlate(
         return implicit_gemm(operator, &pk, &a, &result, bias, table, threads, budget, measure)
     taken = a.depth * sizeof(Py_ssize_t)
     offsets = Workspace(taken)
-    whole, s.layout.offset = s, <Py_ssize_t*>offsets.data
-    part, used = result, 0
+    whole, part, used = s, result, 0
     pk.prepare, pk.direct = fill_planes, &s.layout
-    for o0 in range(0, result.shape[2], whole.q.out[0]):
-        for o1 in range(0, result.shape[3], whole.q.out[1]):
-            for o2 in range(0, result.shape[4], whole.q.out[2]):
-                first[0], first[1], first[2] = o0, o1, o2
-                part.data = result.data
-                for i in range(3):
-                    s.q.offset[i] = whole.q.offset[i] + first[i] * s.q.stride[i]
-                    s.q.out[i] = min(whole.q.out[i], result.shape[2 + i] - first[i])
-                    part.shape[2 + i] = s.q.out[i]
-                    part.data += first[i] * result.stride[2 + i]
-                describe_planes(&s)
-                fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
-                pk.sample_bytes = s.size * table.esize
-                used = max(used, implicit_gemm(
-                    operator, &pk, &a, &part, bias, table, threads, budget - taken, measure))
-                if measure:
-                    return taken + used     # the first is the largest
+    for band in range(bands_of(&whole, &result)):
+        take_band(&s, &whole, &result, band, &part)
+        fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
+        pk.sample_bytes = s.size * table.esize
+        used = max(used, implicit_gemm(
+            operator, &pk, &a, &part, bias, table, threads, budget - taken, measure))
+        if measure:
+            break       # the first is the largest
     return taken + used
 
 

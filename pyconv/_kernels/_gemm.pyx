@@ -345,9 +345,10 @@ cdef void gemm_block(
         wide = LEAF_WIDE(rows, leaf.mr) * nr
     while j < count:
         n = wide if count - j >= wide else min(nr, count - j)
-        dst, rs = c + j * es, c_rs
-        if job.rows_to_output and place_in_row(job, plane, line, p + j) != NULL:
-            dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
+        dst = place_in_row(job, plane, line, p + j) if job.rows_to_output else NULL
+        rs = job.out.stride[1] // es
+        if dst == NULL:
+            dst, rs = c + j * es, c_rs
         if job.direct != NULL or n > nr:
             leaf.gemm_at(
                 rows, n, depth, a, a_rs, a_ks, b + j * es, offset, dst, rs, 1, bias, add)

@@ -27,7 +27,7 @@ from libc.string cimport memset
 from pyconv._kernels._cpu cimport LEAF_WIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport depth_block, load_bias
 from pyconv._kernels._grid cimport inside
-from pyconv._kernels._integers cimport ceil_div, round_up
+from pyconv._kernels._integers cimport ceil_div, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 
@@ -540,9 +540,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     if panels:
         w.width = LEAF_WIDE(least_rows(w), w.leaf.mr) * nr
         w.channel_step = w.width
-        w.step[2] = w.channels * w.width
-        if w.step[2] * es % CACHE_SETS_BYTES == 0:
-            w.step[2] += 16
+        w.step[2] = odd_lines(w.channels * w.width, es)
         w.step[1] = (w.axis[2].span + 1) * w.step[2]
         w.step[0] = (w.axis[1].span + 1) * w.step[1]
         w.panel_step = (w.axis[0].span + 1) * w.step[0]
@@ -562,16 +560,12 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         for i in range(4):
             w.columns += (w.extent[i] - 1) * w.pitch[i]
         w.columns = round_up(w.columns, nr)
-        w.channel_step = round_up(w.extent[0] * size, 16)
-        if w.channel_step * es % CACHE_SETS_BYTES == 0:
-            w.channel_step += 16
+        w.channel_step = odd_lines(w.extent[0] * size, es)
         w.width = w.panel_step = 1
         w.b_bytes = aligned((w.channels * w.channel_step + 2 * nr) * es)
         length = w.extent[3] + w.axis[2].span
         copies = w.extent[0] * size // length
-    w.ld = w.columns
-    if w.ld * es % CACHE_SETS_BYTES == 0:
-        w.ld += 16
+    w.ld = odd_lines(w.columns, es)
     return (<double>w.tiles[0] * w.tiles[1] * w.tiles[2] * w.tiles[3]
             * (<double>w.columns * group_elements(w)
                + <double>w.channels * copies * (LINE + ELEMENT * length)))
@@ -639,7 +633,7 @@ cdef void multiply(
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
     cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, ld = w.ld
     cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0
-    cdef Py_ssize_t count, block, i, j, n
+    cdef Py_ssize_t count, j, n
     cdef Py_ssize_t wide = LEAF_WIDE(rows, mr) * nr
     cdef const char* at
     while True:             # at least once: without inputs the result is the bias
@@ -649,12 +643,9 @@ cdef void multiply(
             n = wide if columns - j >= wide and (
                 not w.panels or j % w.width + wide <= w.width) else nr
             at = b + (j // w.width * w.panel_step + j % w.width) * es
-            for block in range(ceil_div(rows, mr)):
-                i = block * mr
-                w.leaf.gemm_at(
-                    min(mr, rows - i), n, count, a + (k * padded + i * count) * es, 1, mr,
-                    at, offset + k, c + (i * ld + j) * es, ld, 1,
-                    bias + i * es if bias != NULL else NULL, k > 0)
+            w.leaf.gemm_at(
+                rows, n, count, a + k * padded * es, 1, mr, at, offset + k, c + j * es, ld, 1,
+                bias, k > 0)
             j += n
         k += kc
         if k >= depth:

@@ -285,8 +285,8 @@ cdef void multiply(
         a = u + (k * all_rows + (job.some_row + m) * depth) * es
         t = 0
         while t < tiles:
-            i = 0
             if tiles - t <= table.vl:
+                i = 0
                 while i < rows:
                     table.gemm_narrow(
                         min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
@@ -294,12 +294,9 @@ cdef void multiply(
                         result + (i * job.capacity + t) * es, job.capacity, k > 0)
                     i += 2 * mr
                 break
-            while i < rows:
-                table.gemm(
-                    min(mr, rows - i), nr, depth, a + i * depth * es, 1, mr,
-                    v + (k * job.pitch + t) * es, job.pitch,
-                    result + (i * job.capacity + t) * es, job.capacity, 1, NULL, k > 0)
-                i += mr
+            table.gemm(
+                rows, nr, depth, a, 1, mr, v + (k * job.pitch + t) * es, job.pitch,
+                result + t * es, job.capacity, 1, NULL, k > 0)
             t += nr
         k += depth
 

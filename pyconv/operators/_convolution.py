@@ -111,6 +111,17 @@ def pick_algorithm(operator: Operator, wanted: Any, auto: str, why: str) -> tupl
     return (auto, why) if name == "auto" else (name, "asked for")
 
 
+def choose_winograd(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, time: str
+) -> tuple[str, str] | None:
+    """Winograd's algorithm, and why, where it is expected to take a small enough part of `time`."""
+    gain = algorithms.winograd_gain(axes, rows, channels, groups)
+    if gain < algorithms.WORTH_IT:
+        return None
+    m = algorithms.winograd_tile(axes, rows, channels)
+    return "winograd", f"F({m}x{m}, 3x3), expected to take 1/{gain:.1f} of {time}"
+
+
 def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: bool) -> None:
     """Refuse Winograd's algorithm for axes that it is not for."""
     if algorithm == "winograd" and not takes:
@@ -181,7 +192,7 @@ class Convolution(Operator):
         chosen = self.choose(axes, rows, weight[1], groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         on = engine.three(axes)
-        grouped = (groups, rows, weight[1], *(a.kernel for a in on))
+        grouped = engine.grouped_shape(weight, groups)
         how = engine.describe(on, grouped, mode, algorithm)
         pieces: tuple[engine.Piece, ...] = ()
         if algorithm == "direct" and mode == "zeros":
@@ -224,11 +235,9 @@ class Convolution(Operator):
     ) -> tuple[str, str]:
         """What ``algorithm="auto"`` means for groups of so many outputs and inputs, and why."""
         if "winograd" in self.algorithms:
-            gain = algorithms.winograd_gain(axes, rows, channels, groups)
-            if gain >= algorithms.WORTH_IT:
-                m = algorithms.winograd_tile(axes, rows, channels)
-                why = f"F({m}x{m}, 3x3), expected to take 1/{gain:.1f} of direct's time"
-                return "winograd", why
+            winograd = choose_winograd(axes, rows, channels, groups, "direct's time")
+            if winograd is not None:
+                return winograd
         return "direct", self.direct
 
     def check_algorithm(self, problem: ConvProblem) -> None:

@@ -19,6 +19,7 @@ from pyconv.operators._convolution import (
     ConvProblem,
     check_bias,
     check_winograd,
+    choose_winograd,
     conv_case,
     count_macs,
     image_shape,
@@ -87,8 +88,8 @@ def transposed_conv(
         modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes NaNs of
         these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a box of the
         result at a time; each weight reaches only the outputs that `x` reaches by it.
-        ``"winograd"``: F(4x4, 3x3), at stride 1 and with 3 taps on the last two axes. ``"auto"``
-        takes what is expected to be fastest, see :doc:`/algorithms`.
+        ``"winograd"``: F(4x4, 3x3) or F(2x2, 3x3), at stride 1 and with 3 taps on the last two
+        axes. ``"auto"`` takes what is expected to be fastest, see :doc:`/algorithms`.
     %(run)s
 
     Returns
@@ -250,9 +251,10 @@ def _winograd_takes(axes: Sequence[Axis]) -> bool:
 
 def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
     if _winograd_takes(axes):
-        gain = algorithms.winograd_gain(engine.mirrored(axes), rows, channels)
-        if gain >= algorithms.WORTH_IT:
-            return "winograd", f"F(4x4, 3x3), expected to take 1/{gain:.1f} of the time of phases"
+        forward = engine.mirrored(axes)
+        winograd = choose_winograd(forward, rows, channels, 1, "the time of phases")
+        if winograd is not None:
+            return winograd
     gain = algorithms.col2im_gain(axes, rows, channels)
     if gain >= algorithms.WORTH_IT:
         return "col2im", f"little is cropped: expected to take 1/{gain:.1f} of the time of phases"
