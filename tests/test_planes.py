@@ -63,6 +63,55 @@ def test_threads_that_share_out_rows(rows, size):
         assert many.tobytes() == expected.tobytes()
 
 
+# Shapes whose inputs are read where they are, up to the last of the array.
+IN_PLACE = {
+    "1x1": ((3, 24, 13, 11), (7, 24, 1, 1), {}),
+    "1x1, one panel": ((1, 24, 3, 3), (20, 24, 1, 1), {}),
+    "1x1, three rows": ((2, 40, 13, 11), (3, 40, 1, 1), {}),
+    "1x1, one row": ((2, 40, 30, 11), (1, 40, 1, 1), {}),
+    "1x1, grouped": ((2, 40, 9, 11), (14, 20, 1, 1), {"groups": 2}),
+    "1x1, many channels": ((1, 1700, 9, 11), (9, 1700, 1, 1), {}),
+    "3x3": ((2, 13, 10, 70), (7, 13, 3, 3), {}),
+    "3x3, dilated": ((2, 13, 10, 70), (7, 13, 3, 3), {"dilation": (2, 3)}),
+    "3x3, flipped": ((2, 13, 10, 70), (7, 13, 3, 3), {"flip": True}),
+    "stride 2, 1": ((2, 13, 10, 70), (7, 13, 1, 3), {"stride": (2, 1)}),
+    "cropped": ((2, 13, 10, 70), (7, 13, 3, 3), {"padding": ((-1, -2), (-3, 0))}),
+    "1-D": ((2, 16, 200), (6, 16, 7), {}),
+    "3-D": ((1, 5, 5, 9, 40), (5, 5, 2, 3, 3), {"stride": (2, 1, 1)}),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", IN_PLACE)
+def test_inputs_where_they_are(case, dtype):
+    """The same bits as by copies, whatever lies between and behind the inputs."""
+    shape, kernel, params = IN_PLACE[case]
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal(shape).astype(dtype)
+    weight = rng.standard_normal(kernel).astype(dtype)
+    bias = rng.standard_normal(kernel[0]).astype(dtype)
+    op = pyconv.get("grouped" if "groups" in params else "standard")
+    params = {**params, "algorithm": "direct"}
+    packed = op(x, weight, bias, **params, max_workspace=2**17)
+    calls.assert_near_reference(op, packed, (x, weight, bias), params)
+    wide = np.full([n + 2 for n in shape], np.nan, dtype)
+    inner = wide[tuple(slice(1, -1) for _ in shape)]
+    inner[...] = x
+    reversed_rows = np.ascontiguousarray(x[:, ::-1, ::-1])[:, ::-1, ::-1]
+    for same in (x, inner, reversed_rows, x.swapaxes(1, -1).copy().swapaxes(1, -1)):
+        for threads in (1, 3):
+            result = op(same, weight, bias, **params, threads=threads)
+            assert result.tobytes() == packed.tobytes()
+
+
+def test_a_plan_knows_the_workspace_of_every_layout():
+    """What lies in order is read in place, else there are copies: the plan tells the larger."""
+    weight = np.ones((16, 64, 1, 1), np.float32)
+    sample = 64 * 52 * 52 * 4
+    plan = pyconv.get("pointwise").plan((1, 64, 52, 52), weight, threads=1)
+    assert plan.workspace_bytes > sample
+
+
 def test_planes_are_used():
     """The workspace of a call tells: it holds a padded sample, or less than one."""
     weight = np.ones((6, 64, 3, 3), np.float32)

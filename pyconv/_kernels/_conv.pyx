@@ -143,6 +143,8 @@ cdef enum:
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
+    CACHE_SETS_BYTES = 512      # channels so far apart, or a multiple, evict each other
+    LINE_BYTES = 64
 
 
 cdef struct plane_axis:
@@ -209,6 +211,44 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
     s.layout.line_stride = s.q.stride[0] * s.axis[1].phases * s.axis[2].phases * s.phase_size
     s.layout.pitch = s.pitch
     s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
+    s.layout.data = s.layout.end = NULL
+    return True
+
+
+cdef void lay_out(tensor* x, Py_ssize_t step) noexcept nogil:
+    """Strides of an array that lies in order, for one that is only to be measured."""
+    cdef int axis
+    for axis in range(4, -1, -1):
+        x.stride[axis] = step
+        step *= x.shape[axis]
+
+
+cdef bint describe_input(plane_grid* s) noexcept nogil:
+    """The input itself as planes, where it may be: no padding, neighbours next to each other."""
+    cdef const grid* q = &s.q
+    cdef Py_ssize_t es = q.leaf.esize, last = 0
+    cdef int i
+    if not q.x.in_place or q.stride[2] != 1 or (q.out[2] > 1 and q.x.stride[4] != es):
+        return False
+    for i in range(3):
+        if not taps_inside(q, i, 0, q.out[i] - 1):
+            return False
+    for i in range(1, 5):
+        last += max(<Py_ssize_t>0, (q.x.shape[i] - 1) * q.x.stride[i])
+    s.layout.group_stride = q.channels * q.x.stride[1] // es
+    s.layout.lines = q.out[0]
+    s.layout.line_stride = q.stride[0] * q.x.stride[2] // es
+    s.layout.pitch = q.out[2]
+    if q.out[1] > 1:
+        s.layout.pitch = q.stride[1] * q.x.stride[3] // es
+        if s.layout.pitch < q.out[2]:
+            return False
+    if last > BAND_BYTES or (q.channels > 1 and q.x.stride[1] % CACHE_SETS_BYTES == 0):
+        return False
+    s.layout.length = (q.out[1] - 1) * s.layout.pitch + q.out[2]
+    s.layout.sample_bytes = q.x.stride[0]
+    last += max(<Py_ssize_t>0, (q.x.shape[0] - 1) * q.x.stride[0])
+    s.layout.data, s.layout.end = q.x.data, q.x.data + last + es
     return True
 
 
@@ -231,14 +271,18 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
     # Results of panels that lie across the end of a row are copied once more.
     cdef double across = <double>(
         s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - s.q.leaf.nr + 1)) / s.layout.pitch
-    cdef double copied = <double>s.channel_size * s.q.channels + across * pixels * rows
+    cdef double copied = across * pixels * rows, apart = 1.05
     cdef double packed = 10 + 30.0 * taps / max(taps, depth_block(depth))
     if depth == 0 or depth > MOST_DEPTHS:
         return False
     packed *= 1 + <double>s.q.leaf.nr / s.q.out[2]
+    if s.layout.data == NULL:
+        copied += <double>s.channel_size * s.q.channels
+    elif s.q.x.stride[1] % LINE_BYTES:
+        apart = 1.1     # a vector is in two lines of the cache
     if s.q.stride[2] != 1:
         copied *= 2
-    return 1.05 * computed * rows * depth + 5 * copied < depth * (
+    return apart * computed * rows * depth + 5 * copied < depth * (
         in_panels(s, pixels) * rows + pixels * packed)
 
 
@@ -283,6 +327,22 @@ cdef void take_band(
         s.q.out[i] = part.shape[2 + i] = min(whole.q.out[i], out.shape[2 + i] - first)
         part.data += first * out.stride[2 + i]
     describe_planes(s)
+
+
+cdef void input_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
+    """Where taps and channels are in the input itself, from the first output on."""
+    cdef const grid* q = &s.q
+    cdef Py_ssize_t es = q.leaf.esize, taps = q.taps[0] * q.taps[1] * q.taps[2], k, rest, at
+    cdef int i
+    for k in range(depth):
+        rest = k % taps
+        at = k // taps * q.x.stride[1]
+        for i in range(2, -1, -1):
+            at += (q.offset[i] + rest % q.taps[i] * q.dilation[i]) * q.x.stride[2 + i]
+            rest //= q.taps[i]
+        offset[k] = at // es
+        s.layout.reach = max(s.layout.reach, offset[k]) if k > 0 else offset[k]
+    s.layout.offset = offset
 
 
 cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
@@ -457,22 +517,35 @@ def correlate(
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
+    taken, used = a.depth * sizeof(Py_ssize_t), 0
+    if measure:
+        lay_out(&q.x, table.esize)
+    if (budget >= LEAST_WORKSPACE and describe_input(&s)
+            and planes_pay(&s, a.rows, a.depth)):
+        offsets = Workspace(taken)
+        input_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
+        pk.direct = &s.layout
+        used = taken + implicit_gemm(
+            operator, &pk, &a, &result, bias, table, threads, budget - taken, measure)
+        if not measure:
+            return used
+        pk.direct = NULL        # an input with other strides is copied
     if not (budget >= LEAST_WORKSPACE and fit_band(&s, a.rows, a.depth, budget // 2)):
         q.out[0], q.out[1], q.out[2] = result.shape[2], result.shape[3], result.shape[4]
-        return implicit_gemm(operator, &pk, &a, &result, bias, table, threads, budget, measure)
-    taken = a.depth * sizeof(Py_ssize_t)
+        return max(used, implicit_gemm(
+            operator, &pk, &a, &result, bias, table, threads, budget, measure))
     offsets = Workspace(taken)
-    whole, part, used = s, result, 0
+    whole, part = s, result
     pk.prepare, pk.direct = fill_planes, &s.layout
     for band in range(bands_of(&whole, &result)):
         take_band(&s, &whole, &result, band, &part)
         fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
         pk.sample_bytes = s.size * table.esize
-        used = max(used, implicit_gemm(
+        used = max(used, taken + implicit_gemm(
             operator, &pk, &a, &part, bias, table, threads, budget - taken, measure))
         if measure:
             break       # the first is the largest
-    return taken + used
+    return used
 
 
 def weight_gradient(

@@ -31,6 +31,11 @@ cdef struct planes:
     Py_ssize_t line_stride
     Py_ssize_t length           # pixels of a line, the dropped ones between two rows too
     Py_ssize_t pitch
+    # Samples that need no preparing, for they are the input itself; else NULL.
+    const char* data
+    Py_ssize_t sample_bytes     # from one to the next
+    const char* end             # of what may be read,
+    Py_ssize_t reach            # ... and the largest offset
 
 cdef struct packer:
     void* ctx

@@ -16,6 +16,7 @@ exists as a whole: a packer fills one tile of it at a time, KC depths of NC pixe
 
 Inputs of a regular grid need no packing where copies of the samples with their padding fit the
 workspace: the micro-kernel then reads B where it lies in those `planes`, by a table of offsets.
+Without padding the input itself may serve, but for a panel that would read past its end.
 
 Each output is a sum over blocks of KC depths, each block one chain of multiply-adds; of many blocks
 every CHAIN_BLOCKS are summed first.  KC depends on K alone, so the bits of an output depend on
@@ -233,6 +234,8 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
             job.width = odd_lines(job.nc, es)
         job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
+    elif job.direct.end != NULL:
+        job.b_bytes = aligned(job.kc * job.leaf.nr * es) + aligned(job.kc * sizeof(Py_ssize_t))
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
         round_up(job.mc, job.leaf.mr) * job.kc * es)
     job.tile_width = odd_lines(job.nc, es)
@@ -327,31 +330,62 @@ cdef inline char* place_in_row(
             + o2 * job.out.stride[4])
 
 
+cdef inline bint past_the_end(const gemm_job* job, const char* b, Py_ssize_t n) noexcept nogil:
+    """Whether n inputs from b, at some depth, end where the input may not be read any more."""
+    return job.direct.end != NULL and b + (job.direct.reach + n) * job.leaf.esize > job.direct.end
+
+
+cdef const Py_ssize_t* offsets_at_end(
+    const gemm_job* job, const char* b, const Py_ssize_t* offset, Py_ssize_t depth, Py_ssize_t n,
+    char* room
+) noexcept nogil:
+    """Offsets from b of a panel of n pixels, by copies of what lies too near to the end."""
+    cdef Py_ssize_t nr = job.leaf.nr, es = job.leaf.esize, k
+    cdef Py_ssize_t furthest = (job.direct.end - b) // es - nr
+    cdef Py_ssize_t* result = <Py_ssize_t*>room
+    room += aligned(job.kc * sizeof(Py_ssize_t))
+    for k in range(depth):
+        result[k] = offset[k]
+        if offset[k] > furthest:
+            memcpy(room, b + offset[k] * es, n * es)
+            memset(room + n * es, 0, (nr - n) * es)
+            result[k] = (room - b) // es
+            room += nr * es
+    return result
+
+
 cdef void gemm_block(
     const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, const char* b,
     const Py_ssize_t* offset, bint add, Py_ssize_t depth, char* c, Py_ssize_t c_rs,
-    Py_ssize_t rows, Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line, Py_ssize_t p
+    Py_ssize_t rows, Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line,
+    Py_ssize_t p, char* room
 ) noexcept nogil:
     """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time.
 
     Depth k of pixel j of B is at element j + offset[k]; without offsets the panels follow each
-    other.  Panels within an output row go where they belong, not to c.
+    other.  Panels within an output row go where they belong, not to c.  `room` is for a panel and
+    its offsets.
     """
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
     cdef Py_ssize_t step = es if job.width > nr else depth * es   # of packed B, from pixel to pixel
     cdef char* dst
+    cdef const Py_ssize_t* at
     if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
         wide = LEAF_WIDE(rows, leaf.mr) * nr
     while j < count:
         n = wide if count - j >= wide else min(nr, count - j)
+        if n > nr and job.direct != NULL and past_the_end(job, b + j * es, n):
+            n = nr
         dst = place_in_row(job, plane, line, p + j) if job.rows_to_output else NULL
         rs = job.out.stride[1] // es
         if dst == NULL:
             dst, rs = c + j * es, c_rs
+        at = offset
+        if job.direct != NULL and past_the_end(job, b + j * es, nr):
+            at = offsets_at_end(job, b + j * es, offset, depth, n, room)
         if job.direct != NULL or n > nr:
-            leaf.gemm_at(
-                rows, n, depth, a, a_rs, a_ks, b + j * es, offset, dst, rs, 1, bias, add)
+            leaf.gemm_at(rows, n, depth, a, a_rs, a_ks, b + j * es, at, dst, rs, 1, bias, add)
         else:
             leaf.gemm(
                 rows, n, depth, a, a_rs, a_ks, b + j * step, job.width, dst, rs, 1, bias, add)
@@ -445,7 +479,7 @@ cdef void gemm_tile(
                 gemm_block(
                     job, rows_at, a_rs, a_ks, b, offset, block > 0, depth, c + i * c_rs * es,
                     c_rs, rows, columns, bias + i * es if bias != NULL and k == 0 else NULL,
-                    plane + i * out.stride[1], line, p)
+                    plane + i * out.stride[1], line, p, scratch)
                 i += rows
             k += job.kc
             block += 1
@@ -575,6 +609,9 @@ cdef Py_ssize_t implicit_gemm(
         held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
         samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
         held = samples * pk.sample_bytes + 64
+        divide_pixels(&job, pk.direct)
+    elif pk.direct != NULL and pk.direct.data != NULL:
+        job.prepared, job.sample_bytes = pk.direct.data, pk.direct.sample_bytes
         divide_pixels(&job, pk.direct)
     while True:
         nt = threads
