@@ -60,6 +60,11 @@ def untouched(size: int) -> Axis:
 UNIT = untouched(1)
 
 
+def unmoved(axes: Sequence[Axis]) -> Axes:
+    """Axes of a product with each of the outputs along `axes`."""
+    return three([untouched(a.out) for a in axes])
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """How a call runs: for whom, on how many threads, with how much workspace.
@@ -195,16 +200,21 @@ _WINOGRAD = {
 }
 
 
-def _descriptor(
-    weight_shape: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    offset: Sequence[int],
-    mode: str = "zeros",
-) -> Descriptor:
+def _packer(axes: Axes, rows: int, channels: int) -> Callable[..., Any]:
+    """What puts weights into the order of the micro-kernel that is the best for the shape."""
+    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
+
+
+def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
+    stride, dilation, offset = numbers(axes)
     if _depthwise.suits(weight_shape, stride, dilation):
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
-    return Descriptor(_conv.correlate, _conv.pack_weights, stride, dilation, offset, mode)
+    # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
+    # it is worth packing them at each call.
+    per_call = algorithms.in_lanes(axes, *weight_shape[1:3], packed=False)
+    kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
+    pack = _packer(axes, *weight_shape[1:3])
+    return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
 def describe(
@@ -219,20 +229,20 @@ def describe(
     if algorithm == "winograd" and 0 not in weight_shape:
         kernel, pack = _WINOGRAD[algorithms.winograd_tile(axes, *weight_shape[1:3])]
         return Descriptor(kernel, pack, *numbers(axes), mode)
-    return _descriptor(weight_shape, *numbers(axes), mode)
+    return _descriptor(axes, weight_shape, mode)
 
 
 def describe_mixed(
-    axes: Axes, weight_shape: Sequence[int], mode: str = "zeros"
+    axes: Axes, weight_shape: Sequence[int], rows: int, mode: str = "zeros"
 ) -> Descriptor | None:
     """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
 
-    None where the channels between have to be in memory for a while: see `pyconv.chain`.
+    They are mixed into `rows`. None where the channels between have to be in memory for a while: see `pyconv.chain`.
     """
     stride, dilation, offset = numbers(axes)
     if not _depthwise.packs(weight_shape, stride, dilation):
         return None
-    pack = _conv.pack_weights
+    pack = _packer(unmoved(axes), rows, prod(weight_shape[:2]))
     return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
@@ -319,12 +329,14 @@ def _region_piece(axes: Axes, kernels: Sequence[int], part: algorithms.Region) -
     shape = (*kernels, *(last - first for _, _, first, last in part))
     if 0 in shape:
         return Piece(place, taps, None)
-    stride, dilation, offset = numbers(axes)
-    first = [
-        o + lo * s + t * d
-        for o, s, d, (lo, _, t, _) in zip(offset, stride, dilation, part, strict=True)
-    ]
-    return Piece(place, taps, _descriptor(shape, stride, dilation, first))
+    on = three([
+        replace(
+            a, kernel=last - first, out=hi - lo,
+            before=a.before - lo * a.stride - first * a.dilation,
+        )
+        for a, (lo, hi, first, last) in zip(axes, part, strict=True)
+    ])  # fmt: skip
+    return Piece(place, taps, _descriptor(on, shape))
 
 
 def pack_pieces(run: Run, weight: Array, pieces: Sequence[Piece]) -> list[Any]:
@@ -379,9 +391,13 @@ def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
     return int(_conv.correlate(*args, run.compute, run.threads, run.budget, measure=run.measure))
 
 
-def pack_rows(run: Run, weight: Array) -> Any:
-    """Weights in the order of the micro-kernel."""
-    return None if weight.size == 0 else _conv.pack_weights(weight, run.compute, run.threads)
+def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
+    """Weights in the order of the micro-kernel, for outputs along `axes` whose inputs are packed."""
+    if weight.size == 0:
+        return None
+    return _packer(unmoved(axes), weight.shape[1], prod(weight.shape[2:]))(
+        weight, run.compute, run.threads
+    )
 
 
 def pack(run: Run, weight: Array, axes: Axes) -> Any:

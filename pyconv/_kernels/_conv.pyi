@@ -7,7 +7,9 @@ from pyconv._kernels._gemm import PackedWeights
 
 Array = np.ndarray[Any, Any]
 
-def pack_weights(weight: Array, compute: int, threads: int) -> PackedWeights: ...
+def pack_weights(
+    weight: Array, compute: int, threads: int, lanes: bool = False
+) -> PackedWeights: ...
 def correlate(
     operator: str,
     x: Array,
@@ -23,6 +25,7 @@ def correlate(
     budget: int,
     packed: PackedWeights | None = None,
     measure: bool = False,
+    lanes: bool = False,
 ) -> int: ...
 def weight_gradient(
     operator: str,

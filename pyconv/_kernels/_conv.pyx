@@ -20,12 +20,13 @@ from pyconv._kernels._gemm cimport (
     implicit_gemm,
     operand,
     pack_operand,
+    packed_bytes,
     packer,
     planes,
     weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
-from pyconv._kernels._integers cimport ceil_div, odd_lines
+from pyconv._kernels._integers cimport ceil_div, gcd, magnitude, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 
@@ -136,10 +137,14 @@ cdef void pack_grid(
 #
 # so that neighbouring outputs have neighbouring inputs, equally far away for every tap.  After an
 # output row come as many positions as the taps reach past it, but for the zeros that one row ends
-# and the next begins with: those are there once.
+# and the next begins with: those are there once.  Where channels are in lanes, and pixels wherever
+# they are, positions follow each other as in the input.
 
 cdef enum:
     MOST_DEPTHS = 1 << 14       # in a table of offsets
+    WAY_BYTES = 4096            # of L1: lines that far apart are in the same set
+    CACHE_BYTES = 24 * 1024     # of L1, for inputs
+    NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
@@ -157,6 +162,7 @@ cdef struct plane_axis:
 cdef struct plane_grid:
     grid q                      # comes first: what reads a grid reads this
     planes layout
+    bint lanes                  # no phases
     plane_axis axis[3]
     Py_ssize_t pitch            # elements from one row of a phase to the next,
     Py_ssize_t phase_size, channel_size, size   # of a phase, a channel, a sample
@@ -191,7 +197,7 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
         reach = (s.q.taps[i] - 1) * s.q.dilation[i]
         axis.low = s.q.offset[i] + min(reach, 0)
         reach = max(reach, -reach)
-        if i == 0:      # not in phases: each output has a line of its own
+        if i == 0 or s.lanes:   # not in phases: each output has a line of its own
             axis.step, axis.phases = 1, 1
             axis.extent = (s.q.out[i] - 1) * s.q.stride[i] + reach + 1
         else:
@@ -210,6 +216,9 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
     s.layout.lines = s.q.out[0]
     s.layout.line_stride = s.q.stride[0] * s.axis[1].phases * s.axis[2].phases * s.phase_size
     s.layout.pitch = s.pitch
+    s.layout.pixel_stride[0] = s.q.stride[0] * s.phase_size
+    s.layout.pixel_stride[1] = s.q.stride[1] * s.pitch
+    s.layout.pixel_stride[2] = s.q.stride[2]
     s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
     s.layout.data = s.layout.end = NULL
     return True
@@ -223,6 +232,15 @@ cdef void lay_out(tensor* x, Py_ssize_t step) noexcept nogil:
         step *= x.shape[axis]
 
 
+cdef bint all_inside(const grid* q) noexcept nogil:
+    """Whether no output looks at padding."""
+    cdef int i
+    for i in range(3):
+        if not taps_inside(q, i, 0, q.out[i] - 1):
+            return False
+    return True
+
+
 cdef bint describe_input(plane_grid* s) noexcept nogil:
     """The input itself as planes, where it may be: no padding, neighbours next to each other."""
     cdef const grid* q = &s.q
@@ -230,9 +248,8 @@ cdef bint describe_input(plane_grid* s) noexcept nogil:
     cdef int i
     if not q.x.in_place or q.stride[2] != 1 or (q.out[2] > 1 and q.x.stride[4] != es):
         return False
-    for i in range(3):
-        if not taps_inside(q, i, 0, q.out[i] - 1):
-            return False
+    if not all_inside(q):
+        return False
     for i in range(1, 5):
         last += max(<Py_ssize_t>0, (q.x.shape[i] - 1) * q.x.stride[i])
     s.layout.group_stride = q.channels * q.x.stride[1] // es
@@ -364,6 +381,28 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
     s.layout.offset = offset
 
 
+cdef bint near(const plane_grid* s, Py_ssize_t apart, Py_ssize_t depth) noexcept nogil:
+    """Whether a block of depths with channels so many bytes apart stays in L1 and its page table."""
+    cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
+    cdef Py_ssize_t channels = min(s.q.channels, depth_block(depth) // taps + 1)
+    return (channels * magnitude(apart) <= NEAR_BYTES
+            and channels * max(<Py_ssize_t>64, gcd(magnitude(apart), WAY_BYTES)) <= CACHE_BYTES)
+
+
+cdef bint read_input(plane_grid* s, Py_ssize_t depth) noexcept nogil:
+    """Have the input itself read as planes, for rows in lanes; False if it cannot be."""
+    cdef const tensor* x = &s.q.x
+    cdef Py_ssize_t es = s.q.leaf.esize
+    cdef int i
+    if not (x.in_place and all_inside(&s.q) and near(s, x.stride[1], depth)):
+        return False
+    s.layout.group_stride = s.q.channels * x.stride[1] // es
+    s.layout.data, s.layout.sample_bytes, s.layout.end = x.data, x.stride[0], NULL
+    for i in range(3):
+        s.layout.pixel_stride[i] = s.q.stride[i] * x.stride[2 + i] // es
+    return True
+
+
 cdef struct fill_job:
     const plane_grid* s
     char* store
@@ -413,6 +452,37 @@ cdef void fill_channel(const plane_grid* s, const char* src, char* dst) noexcept
                 dst += s.phase_size * es
 
 
+cdef inline bint whole_rows(const plane_grid* s) noexcept nogil:
+    """Whether positions follow each other as in the input, whose elements need no conversion."""
+    cdef const tensor* x = &s.q.x
+    return (s.q.mode == PAD_ZEROS and x.in_place
+            and s.axis[1].step == 1 and s.axis[2].step == 1
+            and (x.stride[4] == s.q.leaf.esize or x.shape[4] == 1))
+
+
+cdef void fill_whole(
+    const plane_grid* s, const char* src, Py_ssize_t count, char* dst
+) noexcept nogil:
+    """Planes of `count` channels, from `src` on, where `whole_rows`."""
+    cdef const tensor* x = &s.q.x
+    cdef Py_ssize_t es = s.q.leaf.esize, e0, i0, top, bottom, left, right, before
+    inside(s.axis[1].low, 1, s.axis[1].extent, x.shape[3], &top, &bottom)
+    inside(s.axis[2].low, 1, s.axis[2].extent, x.shape[4], &left, &right)
+    before = top * s.pitch + left
+    for e0 in range(s.axis[0].extent):
+        i0 = s.axis[0].low + e0
+        if 0 <= i0 < x.shape[2] and top < bottom and left < right:
+            s.q.leaf.pad(
+                count, bottom - top, right - left,
+                src + i0 * x.stride[2] + (s.axis[1].low + top) * x.stride[3]
+                + (s.axis[2].low + left) * es,
+                x.stride[1] // es, x.stride[3] // es, dst, s.channel_size, s.pitch, before,
+                s.phase_size - before - (bottom - top - 1) * s.pitch - (right - left))
+        else:
+            s.q.leaf.clear(dst, s.channel_size, count, s.phase_size)
+        dst += s.phase_size * es
+
+
 cdef void fill_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -423,17 +493,23 @@ cdef void fill_task(
     cdef Py_ssize_t es = s.q.leaf.esize, channels = x.shape[1], together = 1, n, c, count
     cdef char* dst
     cdef const char* src
-    if 0 < x.stride[1] < x.stride[4]:
+    cdef bint whole = whole_rows(s)
+    if whole:
+        together = channels
+    elif 0 < x.stride[1] < x.stride[4]:
         together = CHANNELS_AT_ONCE
     while first < last:
         n, c = first // channels, first % channels
         count = min(together, min(last - first, channels - c))
         dst = job.store + (n * s.size + c * s.channel_size) * es
         src = x.data + (job.first + n) * x.stride[0] + c * x.stride[1]
-        memset(dst, 0, count * s.channel_size * es)
+        if not whole:
+            memset(dst, 0, count * s.channel_size * es)
         if c + count == channels:   # read past the sample's last pixel, and dropped
             memset(dst + count * s.channel_size * es, 0, s.q.leaf.nr * es)
-        if together == 1 and s.q.mode == PAD_ZEROS:
+        if whole:
+            fill_whole(s, src, count, dst)
+        elif together == 1 and s.q.mode == PAD_ZEROS:
             fill_channel(s, src, dst)
         else:
             fill_channels(s, src, count, dst)
@@ -481,21 +557,53 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.scratch_per_pixel = 0
 
 
-def pack_weights(weight, int compute, int threads):
-    """Weights (G, M, C, T0, T1, T2) in the order the micro-kernel reads them."""
+cdef Py_ssize_t correlate_lanes(
+    str operator, plane_grid* s, packer* pk, const operand* a, const tensor* out, object bias,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    """`correlate` with packed weights whose rows are in lanes."""
+    cdef Workspace offsets
+    cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0
+    cdef const leaf_table* table = s.q.leaf
+    s.lanes = True
+    if 0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE:
+        offsets = Workspace(taken)
+        pk.direct = &s.layout
+        if read_input(s, a.depth):
+            input_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
+            used = taken + implicit_gemm(
+                operator, pk, a, out, bias, table, threads, budget - taken, measure)
+            if not measure:
+                return used
+        # A single tap's inputs may as well be packed.
+        if (s.q.taps[0] * s.q.taps[1] * s.q.taps[2] > 1 and describe_planes(s)
+                and s.size * table.esize <= min(budget // 2, <Py_ssize_t>BAND_BYTES)):
+            fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
+            pk.prepare, pk.sample_bytes = fill_planes, s.size * table.esize
+            return max(used, taken + implicit_gemm(
+                operator, pk, a, out, bias, table, threads, budget - taken, measure))
+    pk.direct = NULL
+    return max(used, implicit_gemm(
+        operator, pk, a, out, bias, table, threads, budget, measure))
+
+
+def pack_weights(weight, int compute, int threads, bint lanes=False):
+    """Weights (G, M, C, T0, T1, T2) in the order a micro-kernel reads them, rows in lanes or not."""
     cdef operand a
     describe_operand(weight, compute, &a)
+    a.lanes = lanes
     return pack_operand(&a, leaf(compute), threads)
 
 
 def correlate(
     str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
-    int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False
+    int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False, bint lanes=False
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); weight: (G, M, C, T0, T1, T2), any strides; bias: (G*M,) or None.
-    `packed` holds the same weights in kernel order and takes their place.
+    `packed` holds the same weights in kernel order and takes their place.  Others are packed with
+    their rows in lanes if `lanes`, where there is room.
     """
     cdef plane_grid s
     cdef grid* q = &s.q
@@ -509,7 +617,7 @@ def correlate(
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
-        a.packed = packed.shape.packed
+        packed.take_place_of(&a)
         table = packed.leaf
     describe(out, 5, compute, &result)
     fill_grid(
@@ -517,9 +625,24 @@ def correlate(
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
-    taken, used = a.depth * sizeof(Py_ssize_t), 0
     if measure:
         lay_out(&q.x, table.esize)
+    if packed is None and lanes and a.rows * a.depth > 0:
+        a.lanes = True
+        taken = packed_bytes(&a, table) + 64
+        if taken <= budget // 4:
+            a.packed = a.t.data     # any address: sizes are all that is asked for
+            if not measure:
+                packed = pack_operand(&a, table, threads)
+                packed.take_place_of(&a)
+            return taken + correlate_lanes(
+                operator, &s, &pk, &a, &result, bias, threads, budget - taken, measure)
+        a.lanes = False
+    if a.lanes:
+        return correlate_lanes(
+            operator, &s, &pk, &a, &result, bias, threads, budget, measure)
+    s.lanes = False
+    taken, used = a.depth * sizeof(Py_ssize_t), 0
     if (budget >= LEAST_WORKSPACE and describe_input(&s)
             and planes_pay(&s, a.rows, a.depth)):
         offsets = Workspace(taken)

@@ -56,6 +56,10 @@ cdef extern from "leaf.h" nogil:
         void (*gemm_narrow)(
             Py_ssize_t m, Py_ssize_t k, const void* a, Py_ssize_t block, const void* b,
             Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
+        void (*gemm_lanes)(
+            Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
+            const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
+            int add) noexcept nogil
         void (*taps)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
@@ -74,6 +78,10 @@ cdef extern from "leaf.h" nogil:
             void* acc) noexcept nogil
         void (*clear)(
             void* dst, Py_ssize_t dst_rs, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
+        void (*pad)(
+            Py_ssize_t planes, Py_ssize_t rows, Py_ssize_t cols, const void* src,
+            Py_ssize_t src_ps, Py_ssize_t src_rs, void* dst, Py_ssize_t dst_ps, Py_ssize_t dst_rs,
+            Py_ssize_t before, Py_ssize_t after) noexcept nogil
         leaf_load load[8]
         leaf_store store[8]
         void (*sample[8])(

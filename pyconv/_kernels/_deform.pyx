@@ -488,7 +488,7 @@ def correlate(
         x, offset, mask, a.groups, rank, weight.shape[2:5], out.shape[2:], stride, dilation,
         origin, compute, &s)
     if packed is not None:
-        a.packed = packed.shape.packed
+        packed.take_place_of(&a)
         s.leaf = packed.leaf
     use_sampler(&pk, &s)
     return implicit_gemm(operator, &pk, &a, &result, bias, s.leaf, threads, budget, measure)

@@ -1190,7 +1190,7 @@ def correlate_mixed(
     point_columns(&job)
     describe_operand(mix, compute, &a)
     if packed is not None:
-        a.packed = packed.shape.packed
+        packed.take_place_of(&a)
     job.result_bytes = 0            # results go to the tile
     pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.q.out[2]
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL

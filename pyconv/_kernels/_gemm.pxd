@@ -36,6 +36,8 @@ cdef struct planes:
     Py_ssize_t sample_bytes     # from one to the next
     const char* end             # of what may be read,
     Py_ssize_t reach            # ... and the largest offset
+    # With rows of A in lanes no pixel is dropped: they are so far apart, along the last three axes.
+    Py_ssize_t pixel_stride[3]
 
 cdef struct packer:
     void* ctx
@@ -44,7 +46,7 @@ cdef struct packer:
     Py_ssize_t scratch              # bytes it wants for a tile ...
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
     prepare_fn prepare              # forward only; not called where the workspace is too small
-    Py_ssize_t sample_bytes         # what it stores of a sample; 0: nothing to prepare
+    Py_ssize_t sample_bytes         # from one prepared sample to the next; 0: nothing to prepare
     const planes* direct            # of prepared samples, if they need no packing; or NULL
     # 0: panels of nr columns; else a tile is one panel, of whole output rows where it can be, each
     # of so many pixels
@@ -61,19 +63,23 @@ cdef struct operand:
     int outer               # leading depth axes that are not part of the run
     Py_ssize_t run          # trailing depth axes that are one arithmetic progression: length,
     Py_ssize_t run_stride   # bytes
-    const char* packed      # whole operand as [group][block of KC][row block][depth][mr], or NULL
+    # whole operand as [group][block of KC][row block][depth][mr], or NULL
+    const char* packed
+    bint lanes              # packed as [group][block of KC][panel][depth][lanes of the panel]
 
 
 cdef class PackedWeights:
     cdef Workspace store
     cdef const leaf_table* leaf
     cdef operand shape
+    cdef void take_place_of(self, operand* a) noexcept
 
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
+cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)
 
 cdef Py_ssize_t implicit_gemm(

@@ -14,6 +14,9 @@ exists as a whole: a packer fills one tile of it at a time, KC depths of NC pixe
                 for each panel of nr pixels     L1
                     for each mr rows            registers: the micro-kernel
 
+Where a sample has few pixels, panels of them would be mostly empty: rows of `A` are the lanes then,
+packed as such, and a pixel is wherever it is (`lanes_tile`).  The sums are the same.
+
 Inputs of a regular grid need no packing where copies of the samples with their padding fit the
 workspace: the micro-kernel then reads B where it lies in those `planes`, by a table of offsets.
 Without padding the input itself may serve, but for a panel that would read past its end.
@@ -40,6 +43,7 @@ cdef enum:
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     CHAIN_BLOCKS = 16               # and so many blocks are added up one after another
     MOST_PIXELS = 1024
+    MOST_LANE_PIXELS = 192  # with channels in lanes: results of a panel stay in L1
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
@@ -60,7 +64,7 @@ cdef int describe_operand(object weight, int compute, operand* a) except -1:
     describe(weight, 6, compute, t)
     a.groups, a.rows = t.shape[0], t.shape[1]
     a.depth = t.shape[2] * t.shape[3] * t.shape[4] * t.shape[5]
-    a.packed = NULL
+    a.packed, a.lanes = NULL, False
     a.run, a.run_stride = t.shape[5], t.stride[5]
     axis = 4
     while axis >= 2:
@@ -85,29 +89,54 @@ cdef void pack_rows(
     Py_ssize_t k0, Py_ssize_t k1, char* panel
 ) noexcept nogil:
     """Rows m .. m+count-1, depths k0 .. k1-1, as [row block][k - k0][mr]."""
-    cdef Py_ssize_t block, i, k, length, rest, rows
-    cdef Py_ssize_t mr = leaf.mr, es = leaf.esize, row_stride = a.t.stride[1]
-    cdef const char* base
+    cdef Py_ssize_t block, mr = leaf.mr
+    for block in range(ceil_div(count, mr)):
+        pack_block(
+            a, leaf, g, m + block * mr, min(mr, count - block * mr), mr, k0, k1,
+            panel + block * mr * (k1 - k0) * leaf.esize)
+
+
+cdef void pack_block(
+    const operand* a, const leaf_table* leaf, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows,
+    Py_ssize_t width, Py_ssize_t k0, Py_ssize_t k1, char* panel
+) noexcept nogil:
+    """Rows m .. m+rows-1, depths k0 .. k1-1, as [k - k0][width]; zeros past the last row."""
+    cdef Py_ssize_t k = k0, length, rest, es = leaf.esize, row_stride = a.t.stride[1]
+    cdef const char* base = a.t.data + g * a.t.stride[0] + m * row_stride
     cdef const char* src
     cdef int axis
-    for block in range(ceil_div(count, mr)):
-        i = block * mr
-        rows = min(mr, count - i)
-        base = a.t.data + g * a.t.stride[0] + (m + i) * row_stride
-        if rows < mr:
-            memset(panel, 0, (k1 - k0) * mr * es)
-        k = k0
-        while k < k1:
-            length = min(a.run - k % a.run, k1 - k)
-            src = base + (k % a.run) * a.run_stride
-            rest = k // a.run
-            for axis in range(a.outer + 1, 1, -1):
-                src += (rest % a.t.shape[axis]) * a.t.stride[axis]
-                rest //= a.t.shape[axis]
-            leaf.load[a.t.storage](
-                panel + (k - k0) * mr * es, mr, src, a.run_stride, row_stride, length, rows)
-            k += length
-        panel += (k1 - k0) * mr * es
+    if rows < width:
+        memset(panel, 0, (k1 - k0) * width * es)
+    while k < k1:
+        length = min(a.run - k % a.run, k1 - k)
+        src = base + (k % a.run) * a.run_stride
+        rest = k // a.run
+        for axis in range(a.outer + 1, 1, -1):
+            src += (rest % a.t.shape[axis]) * a.t.stride[axis]
+            rest //= a.t.shape[axis]
+        leaf.load[a.t.storage](
+            panel + (k - k0) * width * es, width, src, a.run_stride, row_stride, length, rows)
+        k += length
+
+
+# Rows in lanes lie in panels of nr; half a panel at the end is part of the one before, if there is
+# one.
+
+cdef inline Py_ssize_t lane_panels(const operand* a, const leaf_table* leaf) noexcept nogil:
+    return max(<Py_ssize_t>1, ceil_div(a.rows, leaf.nr // 2) // 2)
+
+
+cdef inline Py_ssize_t lanes_from(
+    const operand* a, const leaf_table* leaf, Py_ssize_t m
+) noexcept nogil:
+    """Lanes of the panel of rows from m."""
+    cdef Py_ssize_t rest = round_up(a.rows - m, leaf.nr // 2)
+    return rest if 2 * rest <= 3 * leaf.nr else leaf.nr
+
+
+cdef inline Py_ssize_t held_rows(const operand* a, const leaf_table* leaf) noexcept nogil:
+    """Rows of the packed operand, the zeros that fill it up among them."""
+    return round_up(a.rows, leaf.nr // 2 if a.lanes else leaf.mr)
 
 
 cdef struct pack_job:
@@ -124,7 +153,7 @@ cdef inline Py_ssize_t packed_at(
 
     What follows in a tile's loops follows in memory.
     """
-    return ((g * a.depth + k) * round_up(a.rows, leaf.mr) + m * depth) * leaf.esize
+    return ((g * a.depth + k) * held_rows(a, leaf) + m * depth) * leaf.esize
 
 
 cdef void pack_task(
@@ -132,21 +161,24 @@ cdef void pack_task(
 ) noexcept nogil:
     cdef const pack_job* job = <const pack_job*>ctx
     cdef const operand* a = job.a
-    cdef Py_ssize_t mr = job.leaf.mr, kc = depth_block(a.depth), task, g, m, k, depth
-    cdef Py_ssize_t blocks = ceil_div(a.rows, mr)
+    cdef Py_ssize_t kc = depth_block(a.depth), task, g, m, k, depth
+    cdef Py_ssize_t step = job.leaf.nr if a.lanes else job.leaf.mr, width = step
+    cdef Py_ssize_t blocks = lane_panels(a, job.leaf) if a.lanes else ceil_div(a.rows, step)
     for task in range(first, last):
-        g, m = task // blocks, task % blocks * mr
+        g, m = task // blocks, task % blocks * step
+        if a.lanes:
+            width = lanes_from(a, job.leaf, m)
         k = 0
         while k < a.depth:
             depth = min(kc, a.depth - k)
-            pack_rows(
-                a, job.leaf, g, m, min(mr, a.rows - m), k, k + depth,
+            pack_block(
+                a, job.leaf, g, m, min(width, a.rows - m), width, k, k + depth,
                 job.dst + packed_at(a, job.leaf, g, m, k, depth))
             k += depth
 
 
 cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil:
-    return a.groups * round_up(a.rows, leaf.mr) * a.depth * leaf.esize
+    return a.groups * held_rows(a, leaf) * a.depth * leaf.esize
 
 
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads):
@@ -157,7 +189,8 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
     result.leaf = leaf
     result.shape = a[0]
     job.a, job.leaf, job.dst = a, leaf, result.store.data
-    run(pack_task, &job, a.groups * ceil_div(a.rows, leaf.mr),
+    run(pack_task, &job,
+        a.groups * (lane_panels(a, leaf) if a.lanes else ceil_div(a.rows, leaf.mr)),
         useful_threads(threads, <double>a.groups * a.rows * a.depth), 0)
     result.shape.packed = result.store.data
     return result
@@ -165,6 +198,10 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
 
 cdef class PackedWeights:
     """Weights in micro-kernel order; made by a plan, used by every call of it."""
+
+    cdef void take_place_of(self, operand* a) noexcept:
+        """Have the same weights read here."""
+        a.packed, a.lanes = self.shape.packed, self.shape.lanes
 
     @property
     def nbytes(self):
@@ -198,7 +235,20 @@ cdef struct gemm_job:
     Py_ssize_t tile_width       # elements from one row of a C tile to the next
     bint in_place               # A is read where it is
     Py_ssize_t width            # columns of a panel of packed B: nr, or a whole tile's
+    bint lanes                  # rows of A are in lanes
+    bint across                 # and pixels of all samples follow each other
+    Py_ssize_t plane            # pixels of a sample
+    size_t lane_bytes
     size_t a_bytes, b_bytes, c_bytes, offset_bytes
+
+
+cdef inline Py_ssize_t row_step(const gemm_job* job) noexcept nogil:
+    """Rows of a block, or of a panel of lanes."""
+    return job.leaf.nr if job.lanes else job.leaf.mr
+
+
+cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
+    return lane_panels(job.a, job.leaf) if job.lanes else ceil_div(job.rows, job.leaf.mr)
 
 
 cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
@@ -207,7 +257,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
     In units of a multiply-add row: arithmetic, plus packing B (per pixel) and streaming A (per
     row), each about a third of a unit.
     """
-    cdef Py_ssize_t i, splits, rows, pixels, blocks = ceil_div(job.rows, job.leaf.mr)
+    cdef Py_ssize_t i, splits, rows, pixels, blocks = row_blocks(job)
     cdef double cost, best = -1
     job.pixel_splits, job.row_splits = 1, 1
     for i in range(1, threads + 1):
@@ -215,7 +265,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
             break
         splits = min(threads // i, blocks)
         pixels = ceil_div(job.all_panels, i) * job.leaf.nr
-        rows = ceil_div(blocks, splits) * job.leaf.mr
+        rows = min(job.rows, ceil_div(blocks, splits) * row_step(job))
         cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
         if best < 0 or cost < best:
             best = cost
@@ -224,13 +274,13 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     cdef Py_ssize_t es = job.leaf.esize
-    job.b_bytes = job.offset_bytes = 0
+    job.b_bytes = job.offset_bytes = job.lane_bytes = 0
     if job.direct == NULL:
         # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
         # once, and do not read B often enough for that to matter: all columns next to each other.
         # So they are where packing is a computation, by rows.
         job.width = job.leaf.nr
-        if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row:
+        if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row or job.lanes:
             job.width = odd_lines(job.nc, es)
         job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
@@ -240,13 +290,18 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
         round_up(job.mc, job.leaf.mr) * job.kc * es)
     job.tile_width = odd_lines(job.nc, es)
     job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.tile_width * es)
-    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.c_bytes * (2 if job.deep else 1)
+    if job.lanes:
+        job.c_bytes = aligned((job.tile_rows + job.leaf.nr // 2) * job.nc * es)
+        job.lane_bytes = aligned(job.nc * sizeof(Py_ssize_t)) + aligned(
+            2 * job.leaf.nr * (job.tile_width + 1) * es)
+    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.lane_bytes
+            + job.c_bytes * (2 if job.deep else 1)
             + aligned(job.pk.scratch) + aligned(job.pk.scratch_per_pixel * job.nc))
 
 
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole, step
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
     if SHALLOW_BYTES >= LEAST_PIXELS * job.kc * es:
@@ -254,6 +309,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     if (job.direct != NULL or job.pk.row) and not job.to_output:
         # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
+    if job.lanes:
+        job.nc = min(MOST_LANE_PIXELS, max(nr, MOST_LANE_PIXELS // nr * nr))
     most = job.nc
     if job.panels * nr < job.nc:
         job.nc = job.panels * nr
@@ -271,14 +328,15 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
     if job.kc * job.nc * es <= SHALLOW_BYTES + SHALLOW_BYTES // 2:
         job.mc = mr             # B is in L1 as a whole: results are written row by row
-    job.tile_rows = min(round_up(max(job.rows, 1), mr),
-                        max(mr, RESULT_BYTES // (job.nc * es) // mr * mr))
+    step = row_step(job)
+    job.tile_rows = min(round_up(max(job.rows, 1), step),
+                        max(step, RESULT_BYTES // (job.nc * es) // step * step))
     scratch = scratch_of(job)
     while <Py_ssize_t>(scratch + 128) * threads[0] > budget:
         if job.nc > nr:
             job.nc = round_up(job.nc // 2, nr)
-        elif job.tile_rows > mr and not job.to_output:
-            job.tile_rows = round_up(job.tile_rows // 2, mr)
+        elif job.tile_rows > step and not job.to_output:
+            job.tile_rows = round_up(job.tile_rows // 2, step)
         elif job.mc > mr and job.a_bytes:
             job.mc = round_up(job.mc // 2, mr)
         elif threads[0] > 1:
@@ -495,29 +553,166 @@ cdef void gemm_tile(
         m += tile_rows
 
 
+# ---- rows in lanes ----------------------------------------------------------------------------
+
+cdef void find_pixels(
+    const gemm_job* job, Py_ssize_t p, Py_ssize_t count, Py_ssize_t* pixel
+) noexcept nogil:
+    """Where pixels p .. p+count-1 of all samples are, in elements from the first sample."""
+    cdef const planes* at = job.direct
+    cdef const Py_ssize_t* out = job.out.shape
+    cdef Py_ssize_t j = 0, o2 = p % out[4], row = p // out[4], first, length, i
+    while j < count:
+        first = (row // (out[2] * out[3]) * (job.sample_bytes // job.leaf.esize)
+                 + row // out[3] % out[2] * at.pixel_stride[0]
+                 + row % out[3] * at.pixel_stride[1] + o2 * at.pixel_stride[2])
+        length = min(count - j, out[4] - o2)
+        for i in range(length):
+            pixel[j + i] = first + i * at.pixel_stride[2]
+        j += length
+        o2 = 0
+        row += 1
+
+
+cdef void store_lanes(
+    const gemm_job* job, Py_ssize_t n, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
+    Py_ssize_t count, const char* c, Py_ssize_t lanes, char* turned
+) noexcept nogil:
+    """c[pixel][lane], rows from m of group g and pixels from p of sample n, to the output."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t length, row
+    cdef bint last = 0 < out.stride[1] < out.stride[4]      # channels next to each other
+    cdef char* dst
+    while count > 0:
+        n += p // job.plane
+        p %= job.plane
+        length = min(count, job.plane - p)
+        dst = out.data + n * out.stride[0] + (g * job.rows + m) * out.stride[1]
+        if last:
+            if not job.flat:
+                length = min(length, out.shape[4] - p % out.shape[4])
+            row = p // out.shape[4]
+            leaf.store[out.storage](
+                dst + row // out.shape[3] * out.stride[2] + row % out.shape[3] * out.stride[3]
+                + p % out.shape[4] * out.stride[4],
+                job.pixel_stride if job.flat else out.stride[4], out.stride[1], c, lanes, length,
+                rows)
+        elif job.flat and out.in_place and job.pixel_stride == leaf.esize:
+            leaf.transpose(
+                length, rows, c, lanes, dst + p * leaf.esize, out.stride[1] // leaf.esize)
+        else:
+            leaf.transpose(length, rows, c, lanes, turned, job.tile_width)
+            store_tile(job, dst, turned, rows, 0, p, length)
+        c += length * lanes * leaf.esize
+        p += length
+        count -= length
+
+
+cdef void lanes_tile(
+    const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
+) noexcept nogil:
+    """One tile of pixels, from pixel p of sample n, output rows m_lo .. m_hi-1 of group g.
+
+    All panels of rows meet the same KC depths before the next ones, so that weights stream once and
+    inputs stay in L1.
+    """
+    cdef const leaf_table* leaf = job.leaf
+    cdef const operand* a = job.a
+    cdef Py_ssize_t es = leaf.esize, k, m, depth, lanes, block, tile_hi
+    cdef char* b = scratch
+    cdef char* tile = b + job.b_bytes
+    cdef char* part = tile + job.c_bytes    # of a deep sum
+    cdef Py_ssize_t* step = <Py_ssize_t*>(part + job.c_bytes if job.deep else part)
+    cdef Py_ssize_t* pixel = <Py_ssize_t*>(<char*>step + job.offset_bytes)
+    cdef char* last_bias = <char*>pixel + aligned(job.nc * sizeof(Py_ssize_t))
+    cdef char* turned = last_bias + 2 * leaf.nr * es
+    cdef char* own = <char*>pixel + job.lane_bytes
+    cdef char* c
+    cdef const char* bias
+    cdef const Py_ssize_t* offset = step
+    if job.direct != NULL:
+        b = <char*>job.prepared + es * g * job.direct.group_stride
+        find_pixels(job, p, count, pixel)
+    else:
+        for k in range(job.kc):
+            step[k] = k * job.width
+        for k in range(count):
+            pixel[k] = k
+        if job.pk.begin != NULL:
+            job.pk.begin(job.pk.ctx, own, n, g, p, count)
+    while m_lo < m_hi:
+        c = tile
+        k = block = 0
+        while True:             # at least once: without inputs the result is the bias
+            depth = min(job.kc, job.depth - k)
+            if job.direct != NULL:
+                offset = job.direct.offset + k
+            elif depth > 0:
+                job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
+            m = m_lo
+            while m < m_hi and m - m_lo < job.tile_rows:
+                lanes = lanes_from(a, leaf, m)
+                bias = NULL
+                if k == 0 and job.bias != NULL:
+                    bias = job.bias + (g * job.rows + m) * es
+                    if lanes > job.rows - m:
+                        memcpy(last_bias, bias, (job.rows - m) * es)
+                        bias = last_bias
+                leaf.gemm_lanes(
+                    lanes, count, depth, a.packed + packed_at(a, leaf, g, m, k, depth), b, offset,
+                    pixel, c + (m - m_lo) * count * es, bias, block > 0)
+                m += lanes
+            tile_hi = m
+            k += job.kc
+            block += 1
+            if job.deep and (block == CHAIN_BLOCKS or k >= job.depth):
+                if c == part:
+                    leaf.add_strided((tile_hi - m_lo) * count, part, tile, 1)
+                c, block = part, 0
+            if k >= job.depth:
+                break
+        c = tile
+        while m_lo < tile_hi:
+            lanes = lanes_from(a, leaf, m_lo)
+            store_lanes(
+                job, n, g, m_lo, min(lanes, job.rows - m_lo), p, count, c, lanes, turned)
+            c += lanes * count * es
+            m_lo += lanes
+
+
 cdef void gemm_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     """Tasks are the cells of a grid: pixel_splits ranges of panels by row_splits ranges of rows."""
     cdef const gemm_job* job = <const gemm_job*>ctx
     cdef Py_ssize_t task, at, end, line, plane, panel, count, row, m_lo, m_hi
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, blocks = ceil_div(job.rows, mr)
+    cdef Py_ssize_t nr = job.leaf.nr, step = row_step(job), blocks = row_blocks(job)
     for task in range(first, last):
         row = task % job.row_splits
         at = task // job.row_splits
         end = job.all_panels * (at + 1) // job.pixel_splits
         at = job.all_panels * at // job.pixel_splits
-        m_lo = blocks * row // job.row_splits * mr
-        m_hi = min(job.rows, blocks * (row + 1) // job.row_splits * mr)
+        m_lo = blocks * row // job.row_splits * step
+        m_hi = blocks * (row + 1) // job.row_splits * step
+        if row == job.row_splits - 1:
+            m_hi = job.rows
         while at < end:
             line = at // job.panels
             panel = at % job.panels
             plane = line // job.lines
             count = min(job.nc // nr, min(job.panels - panel, end - at))
-            gemm_tile(
-                job, scratch, job.first + plane // job.groups, plane % job.groups,
-                line % job.lines, panel * nr, min(count * nr, job.pixels - panel * nr), m_lo, m_hi)
             at += count
+            count = min(count * nr, job.pixels - panel * nr)
+            if job.lanes:
+                lanes_tile(
+                    job, scratch, job.first + plane // job.groups, plane % job.groups, panel * nr,
+                    count, m_lo, m_hi)
+            else:
+                gemm_tile(
+                    job, scratch, job.first + plane // job.groups, plane % job.groups,
+                    line % job.lines, panel * nr, count, m_lo, m_hi)
 
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil:
@@ -553,14 +748,15 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.direct = direct
     job.lines, job.pitch = 1, out.shape[4]
     job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
-    if direct != NULL:
+    if direct != NULL and not job.lanes:
         job.lines, job.pixels, job.pitch = direct.lines, direct.length, direct.pitch
-    job.panels = ceil_div(job.pixels, job.leaf.nr)
+    job.plane = job.pixels
+    job.across = job.lanes and direct != NULL
     job.pixel_stride = job.leaf.esize
     job.flat = job.pitch == out.shape[4] and evenly_spaced(out, &job.pixel_stride)
     # The output is where sums are made, unless there are to be several or its rows would be kept
     # out of the cache by each other.
-    if job.deep or (job.depth > job.kc and out.stride[1] % CACHE_SETS_BYTES == 0):
+    if job.lanes or job.deep or (job.depth > job.kc and out.stride[1] % CACHE_SETS_BYTES == 0):
         job.to_output = job.rows_to_output = False
         return
     job.to_output = (out.in_place and job.flat
@@ -568,6 +764,13 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.rows_to_output = (out.in_place and not job.to_output
                           and out.stride[4] == job.leaf.esize
                           and LEAF_WIDE(job.rows, job.leaf.mr) == 1)
+
+
+cdef void count_panels(gemm_job* job, Py_ssize_t samples) noexcept nogil:
+    """Those of so many samples, from the first one."""
+    job.pixels = job.plane * samples if job.across else job.plane
+    job.panels = ceil_div(job.pixels, job.leaf.nr)
+    job.all_panels = job.groups * job.lines * job.panels * (1 if job.across else samples)
 
 
 cdef Py_ssize_t implicit_gemm(
@@ -588,11 +791,12 @@ cdef Py_ssize_t implicit_gemm(
     job.first, job.prepared, job.sample_bytes = 0, NULL, pk.sample_bytes
     job.kc = depth_block(a.depth)
     job.deep = a.depth > CHAIN_BLOCKS * job.kc
+    job.lanes = a.packed != NULL and a.lanes
     divide_pixels(&job, NULL)
-    if samples * a.groups * job.panels == 0 or a.rows == 0:
+    if samples * a.groups * job.plane == 0 or a.rows == 0:
         return 0
     job.in_place = a.packed == NULL and readable_in_place(a, leaf)
-    threads = useful_threads(threads, 2.0 * samples * job.pixels * a.groups * a.rows * a.depth)
+    threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.rows * a.depth)
     if bias is not None:
         fixed = a.groups * a.rows * leaf.esize + 64
     if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 4:
@@ -615,7 +819,7 @@ cdef Py_ssize_t implicit_gemm(
         divide_pixels(&job, pk.direct)
     while True:
         nt = threads
-        job.all_panels = samples * a.groups * job.lines * job.panels
+        count_panels(&job, samples)
         scratch = fit_blocks(&job, &nt, budget - fixed - held)
         split_threads(&job, nt)
         nt = <int>(job.pixel_splits * job.row_splits)
@@ -636,7 +840,7 @@ cdef Py_ssize_t implicit_gemm(
         job.prepared = prepared.data
     while job.first < out.shape[0]:
         samples = min(samples, out.shape[0] - job.first)
-        job.all_panels = samples * a.groups * job.lines * job.panels
+        count_panels(&job, samples)
         split_threads(&job, nt)
         nt = <int>(job.pixel_splits * job.row_splits)
         if held > 0:

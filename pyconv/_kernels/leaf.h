@@ -100,6 +100,13 @@ typedef struct leaf_table {
     void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t block, const void *b,
                         ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
 
+    /* The same product, with the same bits, where rows of A are in lanes:
+     * c[j * lanes + i] (+)= sum_k a[k * lanes + i] * b[pixel[j] + b_at[k]]   for i < lanes, j < n
+     * lanes is nr / 2, nr or 3 * nr / 2; n > 0.  Summed as in `gemm`; bias has `lanes` elements. */
+    void (*gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
+                       const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c, const void *bias,
+                       int add);
+
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
      * for r < rows, j < cols: columns and taps in order, each chain from zero; the chains are added
@@ -134,6 +141,13 @@ typedef struct leaf_table {
 
     /* dst[r * dst_rs + j] = 0   for r < rows, j < cols. */
     void (*clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t cols);
+
+    /* Planes with zeros around their rows: for p < planes, from dst + p * dst_ps on, `before` zeros,
+     * then src[p * src_ps + r * src_rs + j], j < cols, for r < rows, dst_rs apart with zeros
+     * between, then `after` zeros.  rows > 0. */
+    void (*pad)(ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t cols, const void *src,
+                ptrdiff_t src_ps, ptrdiff_t src_rs, void *dst, ptrdiff_t dst_ps, ptrdiff_t dst_rs,
+                ptrdiff_t before, ptrdiff_t after);
 
     /* dst[r * dst_rs + j] = src[r, j]: user array (byte strides) to workspace, converting. */
     void (*load[LEAF_STORAGES])(void *dst, ptrdiff_t dst_rs, const char *src, ptrdiff_t src_rs,

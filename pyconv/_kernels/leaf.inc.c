@@ -232,6 +232,82 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_
 #undef NARROW_CASES
 #undef NARROW_CASE
 
+/* ---- gemm_lanes: rows of A in lanes, pixels of B broadcast ------------------------------------
+ * A panel has 1, 2 or 3 halves of NR rows, and the fewer pixels at a time the more it has, for the
+ * accumulators to fit:
+ *   AVX2 6 pixels of 2 halves: 12 accumulators + 2 of a + 1 broadcast = 15 of 16 registers
+ */
+INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const T *a, const T *b,
+                              const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
+                              int add) {
+    const T *from[LANE_PIXELS(1)];
+    VEC acc[LANE_PIXELS(1) * 3 * NV];
+    UNROLL for (int i = 0; i < pixels; ++i) {
+        from[i] = b + pixel[i];
+        UNROLL for (int v = 0; v < nv; ++v) acc[i * nv + v] = VZERO();
+    }
+    for (; k > 0; --k) {
+        const ptrdiff_t at = *b_at++;
+        VEC av[3 * NV / 2];
+        UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
+        UNROLL for (int i = 0; i < pixels; ++i) {
+            VEC bv = VSET1(from[i][at]);
+            UNROLL for (int v = 0; v < nv; ++v)
+                acc[i * nv + v] = VFMA(av[v], bv, acc[i * nv + v]);
+        }
+        a += nv * VL;
+    }
+    UNROLL for (int i = 0; i < pixels; ++i) UNROLL for (int v = 0; v < nv; ++v) {
+        T *to = c + (i * nv + v) * VL;
+        VEC start = bias ? VLOAD(bias + v * VL) : VZERO();
+        VSTORE(to, VADD(add ? VLOAD(to) : start, acc[i * nv + v]));
+    }
+}
+
+#define LANE_CASE(pixels)                                                                      \
+    case pixels:                                                                               \
+        if ((pixels) <= LANE_PIXELS(halves))                                                   \
+            NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, k, a, b,     \
+                              b_at, pixel, c, bias, add);                                      \
+        break;
+
+/* Blocks of about as many pixels each: a few left alone would not keep the pipelines busy. */
+INLINE void NAME(lane_panel)(const int halves, ptrdiff_t n, ptrdiff_t k, const T *a, const T *b,
+                             const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
+                             int add) {
+    const int nv = halves * NV / 2;
+    ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
+    const ptrdiff_t each = n / blocks;
+    for (ptrdiff_t larger = n % blocks; blocks > 0; --blocks, --larger) {
+        const ptrdiff_t pixels = each + (larger > 0);
+        switch (pixels) {
+            LANE_CASE(1)
+            LANE_CASE(2)
+            LANE_CASE(3)
+            LANE_CASE(4)
+            LANE_CASE(5)
+            LANE_CASE(6)
+            LANE_CASE(7)
+            LANE_CASE(8)
+            default: break;
+        }
+        pixel += pixels;
+        c += pixels * nv * VL;
+    }
+}
+#undef LANE_CASE
+
+static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
+                             const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
+                             const void *bias, int add) {
+    if (lanes == NR / 2)
+        NAME(lane_panel)(1, n, k, a, b, b_at, pixel, c, bias, add);
+    else if (lanes == NR)
+        NAME(lane_panel)(2, n, k, a, b, b_at, pixel, c, bias, add);
+    else
+        NAME(lane_panel)(3, n, k, a, b, b_at, pixel, c, bias, add);
+}
+
 /* ---- Winograd F(m x m, 3x3), m = 2 or 4 -----------------------------------------------------
  * Tiles of m x m outputs of d x d inputs, d = m + 2, and d * d products for each pair of channels.
  *
@@ -532,6 +608,29 @@ static void NAME(clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t c
     for (ptrdiff_t r = 0; r < rows; ++r)
         for (ptrdiff_t j = 0; j < cols; j += most)
             NAME(copy_row)((T *)dst + r * dst_rs + j, zeros, cols - j < most ? cols - j : most);
+}
+
+/* Zeros after a row are stored as a vector where what is too many is overwritten by the next row. */
+static void NAME(pad)(ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t cols, const void *src_,
+                      ptrdiff_t src_ps, ptrdiff_t src_rs, void *dst_, ptrdiff_t dst_ps,
+                      ptrdiff_t dst_rs, ptrdiff_t before, ptrdiff_t after) {
+    const T *src = src_;
+    T *dst = dst_;
+    const ptrdiff_t gap = dst_rs - cols;
+    for (ptrdiff_t p = 0; p < planes; ++p, src += src_ps, dst += dst_ps) {
+        const T *from = src;
+        T *to = dst + before;
+        NAME(clear)(dst, 0, 1, before);
+        for (ptrdiff_t r = 1; r < rows; ++r, from += src_rs, to += dst_rs) {
+            if (gap <= VL && dst_rs >= VL)
+                VSTORE(to + cols, VZERO());
+            else
+                NAME(clear)(to + cols, 0, 1, gap);
+            NAME(copy_row)(to, from, cols);
+        }
+        NAME(copy_row)(to, from, cols);
+        NAME(clear)(to + cols, 0, 1, after);
+    }
 }
 
 /* Every second element of 2 VL, the first or the second ones. */
@@ -1200,6 +1299,7 @@ const leaf_table NAME(leaf_table) = {
     .gemm = NAME(gemm),
     .gemm_at = NAME(gemm_at),
     .gemm_narrow = NAME(gemm_narrow),
+    .gemm_lanes = NAME(gemm_lanes),
     .winograd = {{NAME(winograd_rows_2), NAME(winograd_columns_2), NAME(winograd_output_2),
                   NAME(winograd_weights_2)},
                  {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
@@ -1209,6 +1309,7 @@ const leaf_table NAME(leaf_table) = {
     .taps_lanes = NAME(taps_lanes),
     .dots = NAME(dots),
     .clear = NAME(clear),
+    .pad = NAME(pad),
     .load = ALL_READS(load),
     .sample = ALL_READS(sample),
     .sample_channels = NAME(sample_channels),

@@ -22,6 +22,7 @@
 #undef MR
 #undef NV
 #undef CHAINS
+#undef LANE_PIXELS
 #undef VLOAD
 #undef VSTORE
 #undef VSET1
@@ -56,6 +57,7 @@
 #define MR 14
 #define NV 2
 #define CHAINS 12
+#define LANE_PIXELS(halves) 8
 #ifdef LEAF_DOUBLE
 #define VEC __m512d
 #define VL 8
@@ -108,6 +110,7 @@
 #define MR 6
 #define NV 2
 #define CHAINS 12
+#define LANE_PIXELS(halves) ((halves) == 1 ? 8 : (halves) == 2 ? 6 : 4)
 #ifdef LEAF_DOUBLE
 #define VEC __m256d
 #define VL 4
@@ -149,6 +152,7 @@
 #define MR 6
 #define NV 4
 #define CHAINS 24
+#define LANE_PIXELS(halves) ((halves) == 1 ? 8 : (halves) == 2 ? 6 : 4)
 #ifdef LEAF_DOUBLE
 #define VEC float64x2_t
 #define VL 2
@@ -176,6 +180,7 @@
 #define MR 4
 #define NV 2
 #define CHAINS 12
+#define LANE_PIXELS(halves) ((halves) == 1 ? 8 : (halves) == 2 ? 4 : 3)
 #ifdef LEAF_DOUBLE
 typedef double leaf_vec_f64 __attribute__((vector_size(16)));
 typedef double leaf_uvec_f64 __attribute__((vector_size(16), aligned(8), may_alias));

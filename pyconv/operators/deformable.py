@@ -236,7 +236,7 @@ class Deformable(Operator):
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight = _channels_last(problem, arrays["weight"])
-        return engine.pack_rows(run, weight)
+        return engine.pack_rows(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run

@@ -133,12 +133,12 @@ class DepthwiseSeparable(Operator):
         grouped = (
             image.channels, kernel[0] // max(image.channels, 1), 1, *(a.kernel for a in on)
         )  # fmt: skip
-        how = engine.describe_mixed(on, grouped, mode)
+        how = engine.describe_mixed(on, grouped, mix[0], mode)
         why = "a depthwise convolution, tile by tile the operand of a matrix product"
         if how is None:
             why = "a depthwise and a pointwise convolution, by boxes"
         algorithm, reason = pick_algorithm(self, params["algorithm"], "direct", why)
-        unit = engine.three([engine.untouched(a.out) for a in axes])
+        unit = engine.unmoved(axes)
         stages = Stage(grouped, on), Stage((1, *mix[:2], 1, 1, 1), unit)
         output = image.like(mix[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, kernel[0], 1)
