@@ -56,6 +56,9 @@ cdef struct operand:
     int outer               # leading depth axes that are not part of the run
     Py_ssize_t run          # trailing depth axes that are one arithmetic progression: length,
     Py_ssize_t run_stride   # bytes
+    # Where a row lies together, but not in the order of its depths: elements from its first in
+    # memory to its last, and from that first one to depth 0.  Else `span` is 0.
+    Py_ssize_t span, origin
     const char* packed      # whole operand as [group][block of KC][row block][depth][mr], or NULL
 
 

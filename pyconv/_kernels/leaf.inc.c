@@ -584,13 +584,42 @@ static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdi
     }
 }
 
-/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other.  The last
- * ones end where the block does, and may be done twice. */
+/* Four rows by four columns. */
+INLINE void NAME(transpose_quads)(const T *src, ptrdiff_t src_rs, T *dst, ptrdiff_t dst_rs) {
+    NAME(quad) x[4], low[2], high[2];
+    UNROLL for (int r = 0; r < 4; ++r) x[r] = *(const NAME(quad) *)(src + r * src_rs);
+    UNROLL for (int i = 0; i < 2; ++i) {
+        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
+        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
+        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
+    }
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
+}
+
+/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other; fewer rows, as
+ * the weights of a row block are, by fours.  The last ones end where the block does, and may be done
+ * twice. */
 static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
                             void *dst_, ptrdiff_t dst_rs) {
     enum { LANE = 16 / sizeof(T) };
     const T *src = src_;
     T *dst = dst_;
+    if (rows < VL && rows >= 4 && cols >= 4) {
+        for (ptrdiff_t left = cols; left > 0; left -= 4) {
+            ptrdiff_t j = left >= 4 ? cols - left : cols - 4;
+            for (ptrdiff_t next = 0; next < rows; next += 4) {
+                ptrdiff_t r = next + 4 <= rows ? next : rows - 4;
+                NAME(transpose_quads)(src + r * src_rs + j, src_rs, dst + j * dst_rs + r, dst_rs);
+            }
+        }
+        return;
+    }
     if (rows < VL || cols < LANE) {
         for (ptrdiff_t r = 0; r < rows; ++r)
             for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
@@ -636,24 +665,6 @@ INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
     VSTORE(dst + 3 * VL, VHIGH(high_ac, high_bd));
 }
 
-/* Classes q .. q+3 of four columns, four results at a time. */
-INLINE void NAME(interleave_quads)(const T *src, ptrdiff_t qs, T *dst, ptrdiff_t classes) {
-    NAME(quad) x[4], low[2], high[2];
-    UNROLL for (int q = 0; q < 4; ++q) x[q] = *(const NAME(quad) *)(src + q * qs);
-    UNROLL for (int i = 0; i < 2; ++i) {
-        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
-        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
-        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
-    }
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
-}
-
 /* Three classes of four columns. */
 INLINE void NAME(interleave_three)(const T *src, ptrdiff_t qs, T *dst) {
     NAME(quad) x = *(const NAME(quad) *)src, y = *(const NAME(quad) *)(src + qs);
@@ -695,7 +706,7 @@ INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src
             else
                 for (ptrdiff_t q = 0; q < classes; q += 4) {
                     if (q + 4 > classes) q = classes - 4;
-                    NAME(interleave_quads)(src + q * qs + j, qs, to + q, classes);
+                    NAME(transpose_quads)(src + q * qs + j, qs, to + q, classes);
                 }
             j += 4;
         }
