@@ -35,7 +35,7 @@ def winograd_forms():
                 yield pytest.param(kernel, stride, tile, id=f"{kernel} / {stride}, {tile}")
 
 
-@pytest.mark.parametrize(("kernel", "stride", "tile"), winograd_forms())
+@pytest.mark.parametrize(("kernel", "stride", "tile"), list(winograd_forms()))
 def test_promise_of_every_form(kernel, stride, tile, monkeypatch):
     monkeypatch.setattr(algorithms, "winograd_tile", lambda *_: tile)
     op = pyconv.get("standard")
