@@ -188,13 +188,6 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-# The kernel for tiles of so many outputs along an axis, and what puts weights into its order.
-_WINOGRAD = {
-    tile: (partial(_winograd.correlate, tile), partial(_winograd.pack_weights, tile))
-    for tile in (2, 4)
-}
-
-
 def _descriptor(
     weight_shape: Sequence[int],
     stride: Sequence[int],
@@ -217,8 +210,11 @@ def describe(
     """
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
-        kernel, pack = _WINOGRAD[algorithms.winograd_tile(axes, *weight_shape[1:3])]
-        return Descriptor(kernel, pack, *numbers(axes), mode)
+        tile = algorithms.winograd_tile(axes, *weight_shape[1:3])
+        stride, dilation, offset = numbers(axes)
+        kernel = partial(_winograd.correlate, tile)
+        pack = partial(_winograd.pack_weights, tile, stride)
+        return Descriptor(kernel, pack, stride, dilation, offset, mode)
     return _descriptor(weight_shape, *numbers(axes), mode)
 
 
