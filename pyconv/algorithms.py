@@ -22,14 +22,17 @@ PACKING = 5.0  # of an input, in multiply-adds
 PANEL = 16  # pixels or tiles of a panel, full or not
 ROWS = 6  # of a block, full or not, if more than half
 
-# Winograd's F(m x m, 3x3), m = 2 or 4: its products, in vectors of 8 tiles; for each place of a
-# tile and each channel the transform, of inputs and of outputs, and on either side SPREAD for
-# bringing apart or together what a dilation does to a line; per line of tiles and channel its
-# inputs, its outputs; per transformed weight, its way from memory.  A few rows take the time of
-# LEAST_ROWS.
-TILES = (4, 2)
+# Outputs of the tiles of Winograd's algorithm along an axis, by its stride and taps.
+TILES = {(1, 1): (1,), (1, 2): (5, 4, 3), (1, 3): (4, 3, 2), (1, 4): (3,), (1, 5): (2,)}
+
+# Its products, in vectors of 8 tiles; for each place of a tile and each channel the transform, of
+# inputs and of outputs, and on either side SPREAD for bringing apart or together what a dilation
+# does to a line; per line of tiles and channel its inputs, its outputs; per transformed weight, its
+# way from the last level of the cache, or from memory where there are more than CACHED.  A few rows
+# take the time of LEAST_ROWS.
 PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 35.0
 LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
+FAR_WEIGHT, CACHED = 25.0, 5 * 2**20
 VECTOR, LEAST_ROWS = 8, 4
 
 # With rows of the weights as vectors a pixel may be anywhere: there is nothing to compute between
@@ -58,6 +61,7 @@ WORTH_SKIPPING = 0.1
 MOST_TAPS = 64
 
 Region = tuple[tuple[int, int, int, int], ...]
+Tile = tuple[int, int]
 
 
 def skipping(axes: Sequence[Axis]) -> tuple[Region, ...]:
@@ -90,9 +94,31 @@ def _work(regions: Sequence[Region]) -> int:
     )
 
 
+def winograd_tiles(axes: Sequence[Axis]) -> tuple[Tile, ...]:
+    """Outputs of a tile along the last two axes, in all ways that there are for them."""
+    along = axes[-1]
+    down = axes[-2] if len(axes) > 1 else None
+    if down is None or down.kernel == 1:  # lines are taken as they come
+        return tuple((1, m) for m in _tiles(along)) if along.kernel > 1 else ()
+    return tuple(
+        tile
+        for tile in product(_tiles(down), _tiles(along))
+        if not (_coarse(down, along, *tile) or _coarse(along, down, *tile[::-1]))
+    )
+
+
+def _tiles(axis: Axis) -> tuple[int, ...]:
+    return TILES.get((axis.stride, axis.kernel), ())
+
+
+def _coarse(axis: Axis, other: Axis, outputs: int, others: int) -> bool:
+    """Whether roundings are magnified too much: more than 3 outputs of 2 taps, and much besides."""
+    return axis.kernel == 2 and outputs > 3 and (other.kernel > 2 or others > 3)
+
+
 def winograd_takes(axes: Sequence[Axis]) -> bool:
-    """Whether F(m x m, 3x3) is for these axes: the last two have 3 taps and stride 1."""
-    return len(axes) > 1 and all(a.kernel == 3 and a.stride == 1 for a in axes[-2:])
+    """Whether Winograd's algorithm is for these axes."""
+    return bool(winograd_tiles(axes))
 
 
 def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
@@ -144,36 +170,48 @@ def _between(axes: Sequence[Axis], rows: int) -> float:
     return min((last.reach - 1) / (last.stride * last.out), PACKING / max(rows, 1))
 
 
-def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: int) -> float:
-    """Cost of a sample by tiles of so many outputs a side, with weights transformed before."""
-    down, along = axes[-2:]
+def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile) -> float:
+    """Cost of a sample by tiles of so many outputs, with weights transformed before."""
+    down, along = axes[-2:] if len(axes) > 1 else (None, axes[-1])
     leading = axes[:-2]
     depth = channels * prod(a.kernel for a in leading)
-    places = (tile + 2) ** 2
     # a tile has outputs of one residue class modulo the dilations
-    lines = min(down.dilation, down.out) * ceil_div(ceil_div(down.out, down.dilation), tile)
+    lines = _across(down, tile[0]) if down is not None else 1
     lines *= prod(a.out for a in leading)
-    tiles = lines * min(along.dilation, along.out)
-    tiles *= ceil_div(ceil_div(along.out, along.dilation), tile)
+    tiles = lines * _across(along, tile[1])
+    places = _inputs(along, tile[1]) * (_inputs(down, tile[0]) if down is not None else 1)
     products = PRODUCTS * _round_up(tiles, VECTOR) * depth * max(rows, LEAST_ROWS)
     transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
     if along.dilation > 1:
         transforms += SPREAD * tiles * (depth + rows)
-    streams = WEIGHT * depth * rows
+    weights = depth * rows * places
+    streams = (WEIGHT if weights <= CACHED else FAR_WEIGHT) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
-    return groups * (places * (products + transforms + streams) + per_line) + PART
+    return groups * (places * (products + transforms) + streams + per_line) + PART
 
 
-def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> int:
-    """Outputs a side of the tiles that are the fastest."""
-    return min(TILES, key=lambda tile: winograd_cost(axes, rows, channels, 1, tile))
+def _across(axis: Axis, outputs: int) -> int:
+    """Tiles along an axis: one has outputs of one residue class modulo the dilation."""
+    dilation = axis.dilation if axis.kernel > 1 else 1
+    return min(dilation, axis.out) * ceil_div(ceil_div(axis.out, dilation), outputs)
+
+
+def _inputs(axis: Axis, outputs: int) -> int:
+    """Inputs of a tile along an axis."""
+    return axis.stride * (outputs - 1) + axis.kernel
+
+
+def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> Tile:
+    """Outputs of the tiles that are the fastest."""
+    return min(winograd_tiles(axes), key=lambda tile: winograd_cost(axes, rows, channels, 1, tile))
 
 
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
     """How many times faster than ``"direct"`` Winograd's is; 0 where it is not for the shape."""
     if not winograd_takes(axes) or _few_channels(rows, channels):
         return 0.0
-    best = min(winograd_cost(axes, rows, channels, groups, tile) for tile in TILES)
+    tile = winograd_tile(axes, rows, channels)
+    best = winograd_cost(axes, rows, channels, groups, tile)
     return direct_cost(axes, rows, channels, groups) / best
 
 

@@ -193,13 +193,6 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-# The kernel for tiles of so many outputs along an axis, and what puts weights into its order.
-_WINOGRAD = {
-    tile: (partial(_winograd.correlate, tile), partial(_winograd.pack_weights, tile))
-    for tile in (2, 4)
-}
-
-
 def _packer(axes: Axes, rows: int, channels: int) -> Callable[..., Any]:
     """What puts weights into the order of the micro-kernel that is the best for the shape."""
     return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
@@ -227,8 +220,11 @@ def describe(
     """
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
-        kernel, pack = _WINOGRAD[algorithms.winograd_tile(axes, *weight_shape[1:3])]
-        return Descriptor(kernel, pack, *numbers(axes), mode)
+        tile = algorithms.winograd_tile(axes, *weight_shape[1:3])
+        stride, dilation, offset = numbers(axes)
+        kernel = partial(_winograd.correlate, tile)
+        pack = partial(_winograd.pack_weights, tile, stride)
+        return Descriptor(kernel, pack, stride, dilation, offset, mode)
     return _descriptor(axes, weight_shape, mode)
 
 

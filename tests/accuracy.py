@@ -23,6 +23,15 @@ CALLS = {
     "standard, 7x7 maps": (
         "standard", {"x": (1, 256, 7, 7), "weight": (16, 256, 3, 3)}, {"padding": 1},
     ),
+    "standard, 2x2": ("standard", {"x": (1, 64, 34, 35), "weight": (16, 64, 2, 2)}, {}),
+    "standard, 4x4": ("standard", {"x": (1, 64, 34, 35), "weight": (16, 64, 4, 4)}, {}),
+    "standard, 5x5": (
+        "standard", {"x": (1, 64, 34, 34), "weight": (16, 64, 5, 5)}, {"padding": 2},
+    ),
+    "1-D, 2 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 2)}, {}),
+    "1-D, 3 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 3)}, {}),
+    "1-D, 4 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 4)}, {}),
+    "1-D, 5 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 5)}, {}),
     "pointwise": ("pointwise", {"x": (1, 512, 20, 21), "weight": (16, 512, 1, 1)}, {}),
     "grouped": (
         "grouped", {"x": (1, 64, 30, 31), "weight": (16, 16, 3, 3)}, {"padding": 1, "groups": 4},

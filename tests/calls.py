@@ -145,12 +145,12 @@ class Call:
 
     @property
     def algorithms(self):
-        """The algorithms that take the call: Winograd's is for 3x3 taps at stride 1."""
+        """The algorithms that take the call: Winograd's is for small kernels."""
         known = self.operator.algorithms
         if "winograd" in known:
             kernel = self.arrays["weight"].shape[2:]
             strides = oracles.per_axis(self.explicit.get("stride", 1), len(kernel))
-            if kernel[-2:] != (3, 3) or strides[-2:] != (1, 1):
+            if not winograd_takes(kernel, strides):
                 known = tuple(name for name in known if name != "winograd")
         return known
 
@@ -167,6 +167,17 @@ class Call:
         if self.name == "depthwise_separable":
             return math.prod(arrays["depthwise"].shape[1:]), arrays["pointwise"].shape[1]
         return (math.prod(arrays["weight"].shape[1:]),)
+
+
+def winograd_takes(kernel, strides):
+    """Whether Winograd's algorithm is for a kernel, which has taps along one of the last axes."""
+    taps = list(zip(kernel, strides, strict=True))[-2:]
+    whole = taps[-1][1] == 1 or taps[-1][0] > 1
+    return (
+        whole
+        and any(k > 1 for k, _ in taps)
+        and all(k == 1 or (1 < k <= 5 and s == 1) for k, s in taps)
+    )
 
 
 def _each(function, value):
@@ -390,12 +401,10 @@ def conv_calls(draw, name, dtypes=tuple(DTYPES)):
     """Calls of the operators that are a convolution with one weight."""
     d = _common(draw, dtypes)
     algorithms = pyconv.get(name).algorithms
-    if d.rank == 1:
-        algorithms = [algorithm for algorithm in algorithms if algorithm != "winograd"]
     algorithm = draw(st.sampled_from(algorithms))
     if d.integral and algorithm in ("auto", "winograd"):
         algorithm = "direct"
-    kernels = (1, 1) if name == "pointwise" else (3, 3) if algorithm == "winograd" else None
+    kernels = (1, 1) if name == "pointwise" else (2, 5) if algorithm == "winograd" else None
     strides = (1, 1) if algorithm == "winograd" else (1, 3)
     dilations = (1, 1) if name == "pointwise" else (1, 4) if name == "dilated" else (1, 3)
     kernel, size, params, explicit = _conv_geometry(

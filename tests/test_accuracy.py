@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 
 import pyconv
+from pyconv import algorithms
 
 from . import accuracy
 
@@ -17,6 +20,37 @@ ALL = [(name, algorithm) for name in accuracy.CALLS for algorithm in accuracy.al
 @pytest.mark.parametrize(("name", "algorithm"), ALL)
 def test_promise(name, algorithm, kind, dtype):
     assert accuracy.error(name, algorithm, kind, dtype) <= accuracy.PROMISE
+
+
+def winograd_forms():
+    """Tiles for every kernel of up to two axes, with a name for each."""
+    for stride in {stride for stride, _ in algorithms.TILES}:
+        taps = [1, *(taps for s, taps in algorithms.TILES if s == stride and taps > 1)]
+        for kernel in ((down, along) for down in taps for along in taps):
+            steps = [stride if k > 1 else 1 for k in kernel]
+            axes = pyconv.geometry.conv_axes(
+                "standard", (40, 41), kernel, steps, ((2, 2),) * 2, (1, 1), "zeros"
+            )
+            for tile in algorithms.winograd_tiles(axes):
+                yield pytest.param(kernel, stride, tile, id=f"{kernel} / {stride}, {tile}")
+
+
+@pytest.mark.parametrize(("kernel", "stride", "tile"), list(winograd_forms()))
+def test_promise_of_every_form(kernel, stride, tile, monkeypatch):
+    monkeypatch.setattr(algorithms, "winograd_tile", lambda *_: tile)
+    op = pyconv.get("standard")
+    op._problems.clear()
+    params = {"padding": 2, "stride": [stride if k > 1 else 1 for k in kernel]}
+    for channels, (kind, make) in product((1, 3, 24, 200), accuracy.VALUES.items()):
+        rng = np.random.default_rng(7)
+        x = make(rng, (1, channels, 30, 31)).astype(np.float32)
+        weight = make(rng, (8, channels, *kernel)).astype(np.float32)
+        wide = [array.astype(np.float64) for array in (x, weight)]
+        exact = op(*wide, **params, algorithm="direct")
+        size = op(*map(np.abs, wide), **params, algorithm="direct").max()
+        y = op(x, weight, **params, algorithm="winograd")
+        assert np.abs(y - exact).max() / size * 2**24 <= accuracy.PROMISE, kind
+    op._problems.clear()
 
 
 def test_every_algorithm_is_measured():
@@ -42,6 +76,8 @@ def equal_values(channels, kernel, algorithm, size):
         (2048, 3, "direct", 7),
         (2048, 3, "winograd", 14),
         (512, 3, "winograd", 14),
+        (2048, 5, "winograd", 14),
+        (2048, 2, "winograd", 14),
         (16384, 1, "direct", 5),
         (1, 63, "direct", 80),
         (1, 101, "direct", 120),

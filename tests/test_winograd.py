@@ -1,4 +1,6 @@
-"""Winograd's F(2x2, 3x3) and F(4x4, 3x3): next to the definition, accuracy, the choice."""
+"""Winograd's algorithm, with all its tiles: next to the definition, accuracy, the choice."""
+
+from itertools import product
 
 import numpy as np
 import pytest
@@ -29,18 +31,46 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=(2, 4))
-def tile(request, monkeypatch):
-    """Outputs a side of a tile, whatever the shape."""
+#: Kernels of one axis, in taps and strides, with the outputs of their tiles.
+AXES = {axis: tiles for axis, tiles in algorithms.TILES.items() if axis != (1, 1)}
+#: The same of two axes: all kernels of an axis with themselves and with 1 and 3 taps.
+FORMS = [
+    (down, along)
+    for down, along in product(algorithms.TILES, repeat=2)
+    if down != along or down != (1, 1)
+    if down == along or {down, along} & {(1, 1), (1, 3)}
+]
 
-    def forget():
-        for name in ("standard", "dilated"):
-            pyconv.get(name)._problems.clear()
 
-    monkeypatch.setattr(algorithms, "winograd_tile", lambda *_: request.param)
+def axes_of(size, kernel, stride):
+    """The axes of a convolution without padding."""
+    ones, none = (1,) * len(size), ((0, 0),) * len(size)
+    return pyconv.geometry.conv_axes("standard", size, kernel, stride, none, ones, "zeros")
+
+
+def forget():
+    """Have the next call choose its tiles anew."""
+    for name in ("standard", "dilated", "grouped"):
+        pyconv.get(name)._problems.clear()
+
+
+@pytest.fixture
+def pinned(monkeypatch):
+    """Have tiles of these outputs, whatever the shape."""
+
+    def pin(tile):
+        monkeypatch.setattr(algorithms, "winograd_tile", lambda *_: tile)
+        forget()
+
+    yield pin
     forget()
-    yield request.param
-    forget()
+
+
+@pytest.fixture(params=AXES[1, 3])
+def tile(request, pinned):
+    """Outputs a side of a tile for 3x3 taps."""
+    pinned((request.param, request.param))
+    return request.param
 
 
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
@@ -66,6 +96,94 @@ def test_either_tile(key, dtype, tile):
     expected, magnitude = call.expected("scipy"), call.magnitude()
     calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
     assert calls.same_bits(call.run_plan(threads=2), y)
+
+
+#: What changes how the inputs of a tile are brought together, and its outputs apart.
+WAYS = {
+    "plain": ((1, 5, 14, 37), {}),
+    "padded": ((2, 3, 9, 19), {"padding": (3, 4), "padding_mode": "reflect"}),
+    "cropped": ((1, 3, 15, 16), {"padding": ((-1, 2), (3, -2))}),
+    "few classes": ((1, 3, 13, 31), {"padding": 2, "dilation": (2, 3)}),
+    "many classes": ((1, 3, 10, 83), {"padding": (1, 6), "dilation": (1, 13)}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("down", "along"), FORMS)
+def test_every_form(down, along, way, pinned):
+    shape, params = WAYS[way]
+    stride = (down[0], along[0])
+    if "dilation" in params and max(stride) > 1:
+        pytest.skip("dilated at stride 1 alone")
+    weight = (7, shape[1], down[1], along[1])
+    tiles = algorithms.winograd_tiles(axes_of(shape[2:], weight[2:], stride))
+    for number, tile in enumerate(tiles):
+        pinned(tile)
+        for dtype in ("float32", "float64"):
+            layout = calls.LAYOUTS[number % 2]
+            call = fixed(
+                "standard", shape, weight, dtype=dtype, layout=layout, stride=stride,
+                algorithm="winograd", **params,
+            )  # fmt: skip
+            y = call.run()
+            expected, magnitude = call.expected("scipy"), call.magnitude()
+            calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+            assert calls.same_bits(call.run_plan(threads=2), y)
+
+
+@pytest.mark.parametrize("layout", calls.LAYOUTS)
+@pytest.mark.parametrize("axis", AXES)
+def test_one_axis(axis, layout, pinned):
+    """Signals, grouped and dilated ones too; and images, along one of their axes."""
+    stride, taps = axis
+    for outputs in AXES[axis]:
+        for shape, weight, tile, params in (
+            ((3, 5, 61), (8, 5, taps), (1, outputs), {"padding": 2}),
+            ((1, 6, 700), (4, 3, taps), (1, outputs), {"groups": 2, "padding_mode": "circular"}),
+            ((2, 3, 90), (4, 3, taps), (1, outputs), {"dilation": 3, "padding": 4}),
+            ((1, 3, 900), (4, 3, taps), (1, outputs), {"dilation": 17, "padding": ((40, 0),)}),
+            ((1, 3, 19, 23), (4, 3, taps, 1), (outputs, 1), {"padding": (2, 1)}),
+            ((1, 3, 9, 8, 13), (4, 3, 2, 1, taps), (1, outputs), {"padding": 1}),
+        ):
+            if "dilation" in params and stride > 1:
+                continue
+            pinned(tile)
+            steps = tuple(stride if k == taps else 1 for k in weight[2:])
+            call = fixed(
+                "standard", shape, weight, dtype="float32", layout=layout, stride=steps,
+                algorithm="winograd", **params,
+            )  # fmt: skip
+            y = call.run()
+            expected, magnitude = call.expected("scipy"), call.magnitude()
+            calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+            assert calls.same_bits(call.run(threads=2), y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "tile", "stride"),
+    [
+        ((2, 150, 37), (40, 150, 3), (1, 4), 1),
+        ((1, 70, 11, 12), (40, 70, 5, 5), (2, 2), 1),
+        ((1, 70, 11, 12), (40, 70, 2, 2), (3, 5), 1),
+        ((1, 70, 13, 12), (40, 70, 3, 1), (3, 1), 1),
+    ],
+)
+def test_little_workspace_of_other_forms(shape, weight, tile, stride, pinned):
+    pinned(tile)
+    call = fixed("standard", shape, weight, stride=stride, padding=1, algorithm="winograd")
+    y = call.run()
+    done = 0
+    for budget in (2**exponent for exponent in range(14, 24)):
+        out = np.full_like(y, 7)
+        try:
+            call.run(max_workspace=budget, threads=2, out=out)
+        except ValueError as error:
+            assert "max_workspace must be larger" in str(error)
+            assert (out == 7).all()
+        else:
+            assert calls.same_bits(out, y)
+            done += 1
+    assert done > 3
 
 
 def test_bits_of_a_sample_in_a_batch(tile):
@@ -160,8 +278,9 @@ def test_a_nan_stays_within_its_tiles():
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride"), [((3,), 1), ((3, 1), 1), ((5, 5), 1), ((3, 3), 2), ((3, 3), (1, 2)),
-                           ((3, 3, 1), 1)]
+    ("kernel", "stride"),
+    [((1,), 1), ((6,), 1), ((3,), 2), ((1, 1), 1), ((3, 6), 1), ((3, 3), 2), ((3, 3), (1, 2)),
+     ((3, 1), (1, 2)), ((3, 1, 1), 1)],
 )  # fmt: skip
 def test_refused_where_it_does_not_apply(kernel, stride):
     x = np.ones((1, 8) + (9,) * len(kernel), np.float32)
@@ -177,9 +296,9 @@ def test_small_tiles_of_small_maps():
         )
         return algorithms.winograd_tile(axes, channels, channels)
 
-    assert tile(7, 512) == 2
-    assert tile(56, 64) == 4
-    assert tile(14, 256) == 4
+    assert tile(7, 512) == (2, 2)
+    assert tile(56, 64) == (4, 4)
+    assert tile(14, 256) == (4, 4)
 
 
 def test_chosen_where_it_pays():
@@ -192,7 +311,8 @@ def test_chosen_where_it_pays():
     assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "winograd"
     assert chosen((1, 512, 4, 4), (512, 512, 3, 3), padding=1) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1, stride=2) == "direct"
-    assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "direct"
+    assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "winograd"
+    assert chosen((1, 256, 4000), (256, 256, 3), padding=1) == "winograd"
     assert chosen((1, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32) == "direct"
     assert chosen((1, 128, 56, 56), (128, 32, 3, 3), padding=1, groups=4) == "winograd"
     assert chosen((1, 64, 56, 56), (64, 1, 3, 3), padding=1, groups=64) == "direct"

@@ -20,8 +20,8 @@ from pyconv._kernels._gemm cimport (
     implicit_gemm,
     operand,
     pack_operand,
-    packed_bytes,
     packer,
+    packing_bytes,
     planes,
     weight_gemm,
 )
@@ -629,7 +629,7 @@ def correlate(
         lay_out(&q.x, table.esize)
     if packed is None and lanes and a.rows * a.depth > 0:
         a.lanes = True
-        taken = packed_bytes(&a, table) + 64
+        taken = packing_bytes(&a, table, threads)
         if taken <= budget // 4:
             a.packed = a.t.data     # any address: sizes are all that is asked for
             if not measure:

@@ -7,6 +7,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_LANE_BYTES
         LEAF_COLUMN_TAPS
         LEAF_LANE_ROWS
+        LEAF_KERNELS
     Py_ssize_t LEAF_OUTSIDE
 
     ctypedef void (*leaf_load)(
@@ -27,17 +28,25 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t pixel
 
     ctypedef struct leaf_winograd:
+        Py_ssize_t stride
+        Py_ssize_t taps
+        Py_ssize_t outputs
+        Py_ssize_t inputs
+        Py_ssize_t distinct
         void (*rows)(
             Py_ssize_t cols, const void* const* src, void* dst, Py_ssize_t rs) noexcept nogil
         void (*columns)(
-            Py_ssize_t tiles, const void* src, Py_ssize_t rs, const Py_ssize_t* at,
-            Py_ssize_t step, void* dst, Py_ssize_t fs) noexcept nogil
-        void (*output)(
-            Py_ssize_t tiles, const void* src, Py_ssize_t fs, const void* bias, void* dst,
-            Py_ssize_t rs, Py_ssize_t cs) noexcept nogil
+            Py_ssize_t tiles, Py_ssize_t lines, const void* src, Py_ssize_t rs,
+            const Py_ssize_t* at, Py_ssize_t step, void* dst, Py_ssize_t fs) noexcept nogil
+        void (*down)(
+            Py_ssize_t tiles, Py_ssize_t lines, const void* src, Py_ssize_t fs, void* dst,
+            Py_ssize_t ds) noexcept nogil
+        void (*along)(
+            Py_ssize_t tiles, Py_ssize_t lines, const void* src, Py_ssize_t fs, const void* bias,
+            void* dst, Py_ssize_t rs, Py_ssize_t cs) noexcept nogil
         void (*weights)(
-            Py_ssize_t rows, Py_ssize_t depths, const void* src, Py_ssize_t ld, void* dst,
-            Py_ssize_t fs) noexcept nogil
+            Py_ssize_t count, const double* src, Py_ssize_t ss, double* dst,
+            Py_ssize_t ds) noexcept nogil
 
     ctypedef struct leaf_table:
         const char* isa
@@ -72,7 +81,11 @@ cdef extern from "leaf.h" nogil:
         void (*halves)(
             Py_ssize_t rows, Py_ssize_t cols, const void* src, Py_ssize_t src_rs, void* first,
             void* second, Py_ssize_t dst_rs) noexcept nogil
-        leaf_winograd winograd[2]
+        const leaf_winograd* winograd
+        void (*spread)(
+            Py_ssize_t rows, Py_ssize_t depths, Py_ssize_t taps, const void* src, Py_ssize_t ld,
+            double* dst, Py_ssize_t ds) noexcept nogil
+        void (*narrow)(Py_ssize_t n, const double* src, void* dst) noexcept nogil
         void (*dots)(
             Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
             void* acc) noexcept nogil

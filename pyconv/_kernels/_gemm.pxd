@@ -63,6 +63,9 @@ cdef struct operand:
     int outer               # leading depth axes that are not part of the run
     Py_ssize_t run          # trailing depth axes that are one arithmetic progression: length,
     Py_ssize_t run_stride   # bytes
+    # Where a row lies together, but not in the order of its depths: elements from its first in
+    # memory to its last, and from that first one to depth 0.  Else `span` is 0.
+    Py_ssize_t span, origin
     # whole operand as [group][block of KC][row block][depth][mr], or NULL
     const char* packed
     bint lanes              # packed as [group][block of KC][panel][depth][lanes of the panel]
@@ -79,7 +82,8 @@ cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
-cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil
+cdef Py_ssize_t packing_bytes(
+    const operand* a, const leaf_table* leaf, int threads) noexcept nogil
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)
 
 cdef Py_ssize_t implicit_gemm(

@@ -30,7 +30,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_WIDE
-from pyconv._kernels._integers cimport ceil_div, least_multiple, odd_lines, round_up
+from pyconv._kernels._integers cimport ceil_div, least_multiple, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
 
@@ -47,6 +47,8 @@ cdef enum:
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
+    SPARSE = 4                      # of so many weights one is taken: they are still read in order
+    MOST_SPAN = 40 * 1024           # of weights of a row: row blocks of them stay in the caches
 
 
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=DEPTH_BLOCK) noexcept nogil:
@@ -77,11 +79,35 @@ cdef int describe_operand(object weight, int compute, operand* a) except -1:
                 break
         axis -= 1
     a.outer = axis - 1      # depth axes 2 .. axis stay outside the run
+    find_span(a, 8 if compute == 1 else 4)
     return 0
+
+
+cdef void find_span(operand* a, Py_ssize_t es) noexcept nogil:
+    """Whether rows are better read as they lie in memory than in the order of their depths."""
+    cdef const tensor* t = &a.t
+    cdef Py_ssize_t reach, axis
+    a.span, a.origin = 1, 0
+    for axis in range(2, 6):
+        reach = (t.shape[axis] - 1) * (t.stride[axis] // es)
+        a.span += magnitude(reach)
+        a.origin -= min(reach, 0)
+    if (not t.in_place or a.depth == 0 or (a.run == a.depth and a.run_stride == es)
+            or a.span > SPARSE * a.depth or a.span > MOST_SPAN):
+        a.span = 0
 
 
 cdef inline bint readable_in_place(const operand* a, const leaf_table* leaf) noexcept nogil:
     return a.t.in_place and (a.run == a.depth) and (a.run_stride == leaf.esize or a.depth <= 1)
+
+
+cdef inline Py_ssize_t depth_at(const operand* a, Py_ssize_t k) noexcept nogil:
+    """Where a row has depth k, in bytes from depth 0."""
+    cdef Py_ssize_t at = (k % a.run) * a.run_stride, rest = k // a.run, axis
+    for axis in range(a.outer + 1, 1, -1):
+        at += (rest % a.t.shape[axis]) * a.t.stride[axis]
+        rest //= a.t.shape[axis]
+    return at
 
 
 cdef void pack_rows(
@@ -101,21 +127,15 @@ cdef void pack_block(
     Py_ssize_t width, Py_ssize_t k0, Py_ssize_t k1, char* panel
 ) noexcept nogil:
     """Rows m .. m+rows-1, depths k0 .. k1-1, as [k - k0][width]; zeros past the last row."""
-    cdef Py_ssize_t k = k0, length, rest, es = leaf.esize, row_stride = a.t.stride[1]
+    cdef Py_ssize_t k = k0, length, es = leaf.esize, row_stride = a.t.stride[1]
     cdef const char* base = a.t.data + g * a.t.stride[0] + m * row_stride
-    cdef const char* src
-    cdef int axis
     if rows < width:
         memset(panel, 0, (k1 - k0) * width * es)
     while k < k1:
         length = min(a.run - k % a.run, k1 - k)
-        src = base + (k % a.run) * a.run_stride
-        rest = k // a.run
-        for axis in range(a.outer + 1, 1, -1):
-            src += (rest % a.t.shape[axis]) * a.t.stride[axis]
-            rest //= a.t.shape[axis]
         leaf.load[a.t.storage](
-            panel + (k - k0) * width * es, width, src, a.run_stride, row_stride, length, rows)
+            panel + (k - k0) * width * es, width, base + depth_at(a, k), a.run_stride, row_stride,
+            length, rows)
         k += length
 
 
@@ -137,6 +157,32 @@ cdef inline Py_ssize_t lanes_from(
 cdef inline Py_ssize_t held_rows(const operand* a, const leaf_table* leaf) noexcept nogil:
     """Rows of the packed operand, the zeros that fill it up among them."""
     return round_up(a.rows, leaf.nr // 2 if a.lanes else leaf.mr)
+
+
+cdef void pick_depths(
+    const operand* a, const leaf_table* leaf, const char* rows, Py_ssize_t width, Py_ssize_t k0,
+    Py_ssize_t k1, char* panel
+) noexcept nogil:
+    """Depths k0 .. k1-1 of a row block that lies as memory does, [element of the span][width]."""
+    cdef Py_ssize_t es = leaf.esize, inner = a.depth // a.t.shape[2]
+    cdef Py_ssize_t k = k0, length, t, c0, r0, c1, r1, c
+    if a.run >= a.t.shape[2]:       # the longest ways that go by equal steps
+        while k < k1:
+            length = min(a.run - k % a.run, k1 - k)
+            leaf.load[a.t.storage](
+                panel + (k - k0) * width * es, width, rows + depth_at(a, k) * width, a.run_stride * width, es,
+                length, width)
+            k += length
+        return
+    c0, r0, c1, r1 = k0 // inner, k0 % inner, k1 // inner, k1 % inner
+    for t in range(inner):
+        c = c0 + (t < r0)
+        length = c1 + (t < r1) - c
+        if length > 0:
+            k = c * inner + t
+            leaf.load[a.t.storage](
+                panel + (k - k0) * width * es, inner * width, rows + depth_at(a, k) * width,
+                a.t.stride[2] * width, es, length, width)
 
 
 cdef struct pack_job:
@@ -161,24 +207,47 @@ cdef void pack_task(
 ) noexcept nogil:
     cdef const pack_job* job = <const pack_job*>ctx
     cdef const operand* a = job.a
-    cdef Py_ssize_t kc = depth_block(a.depth), task, g, m, k, depth
+    cdef Py_ssize_t kc = depth_block(a.depth), task, g, m, k, depth, rows, es = job.leaf.esize
     cdef Py_ssize_t step = job.leaf.nr if a.lanes else job.leaf.mr, width = step
     cdef Py_ssize_t blocks = lane_panels(a, job.leaf) if a.lanes else ceil_div(a.rows, step)
+    cdef char* dst
     for task in range(first, last):
         g, m = task // blocks, task % blocks * step
         if a.lanes:
             width = lanes_from(a, job.leaf, m)
+        rows = min(width, a.rows - m)
+        if a.span > 0:
+            if rows < width:
+                memset(scratch, 0, a.span * width * es)
+            job.leaf.load[a.t.storage](
+                scratch, width, a.t.data + g * a.t.stride[0] + m * a.t.stride[1] - a.origin * es,
+                es, a.t.stride[1], a.span, rows)
         k = 0
         while k < a.depth:
             depth = min(kc, a.depth - k)
-            pack_block(
-                a, job.leaf, g, m, min(width, a.rows - m), width, k, k + depth,
-                job.dst + packed_at(a, job.leaf, g, m, k, depth))
+            dst = job.dst + packed_at(a, job.leaf, g, m, k, depth)
+            if a.span > 0:
+                pick_depths(
+                    a, job.leaf, scratch + a.origin * width * es, width, k, k + depth, dst)
+            else:
+                pack_block(a, job.leaf, g, m, rows, width, k, k + depth, dst)
             k += depth
 
 
 cdef Py_ssize_t packed_bytes(const operand* a, const leaf_table* leaf) noexcept nogil:
     return a.groups * held_rows(a, leaf) * a.depth * leaf.esize
+
+
+cdef size_t span_bytes(const operand* a, const leaf_table* leaf) noexcept nogil:
+    """What a thread needs to pack."""
+    return aligned(a.span * (3 * leaf.nr // 2 if a.lanes else leaf.mr) * leaf.esize)
+
+
+cdef Py_ssize_t packing_bytes(
+    const operand* a, const leaf_table* leaf, int threads
+) noexcept nogil:
+    """What packing the whole operand takes of a workspace."""
+    return packed_bytes(a, leaf) + 64 + threads * <Py_ssize_t>(span_bytes(a, leaf) + 128)
 
 
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads):
@@ -191,7 +260,7 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
     job.a, job.leaf, job.dst = a, leaf, result.store.data
     run(pack_task, &job,
         a.groups * (lane_panels(a, leaf) if a.lanes else ceil_div(a.rows, leaf.mr)),
-        useful_threads(threads, <double>a.groups * a.rows * a.depth), 0)
+        useful_threads(threads, <double>a.groups * a.rows * a.depth), span_bytes(a, leaf))
     result.shape.packed = result.store.data
     return result
 
@@ -799,9 +868,9 @@ cdef Py_ssize_t implicit_gemm(
     threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.rows * a.depth)
     if bias is not None:
         fixed = a.groups * a.rows * leaf.esize + 64
-    if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 4:
+    if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 3:
         # every tile reads all of A: put it in order once, where the workspace allows
-        fixed += packed_bytes(a, leaf) + 64
+        fixed += packing_bytes(a, leaf, threads)
         repacked = a[0]
         if not measure:
             held_weights = pack_operand(a, leaf, threads)

@@ -19,10 +19,19 @@ along the last axis are computed next to each other, and stored as whole rows of
                         for each mr rows            registers: the micro-kernel
             interleave the classes                  C tile: [class][row][position]
 
-Sums are made as _gemm.pyx makes them: a chain for each KC depths, over depths (channel, tap).
+A call without packed weights that has few positions would put them in order for hardly any use.  It
+is `turned`: the rows of the result are the vectors' lanes, and the inputs of each position, in blocks
+of mr, are what is broadcast.  Weights then need no more than a transposition, block by block of KC
+depths beside its use, which is shared by all classes with as many taps.
+
+Sums are made as _gemm.pyx makes them, turned or not: a chain for each KC depths, over depths
+(channel, tap).
 """
 
 from libc.string cimport memset
+
+cdef extern from *:
+    void __builtin_prefetch(const void* address, int writing, int locality) noexcept nogil
 
 from pyconv._kernels._cpu cimport LEAF_WIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport depth_block, load_bias
@@ -41,6 +50,13 @@ cdef enum:
     LINE = 100                      # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
     CACHE_SETS_BYTES = 1024         # lines that far apart, or a multiple, would evict each other
+    TILE_BYTES = 128 * 1024         # turned: weights, transposed, of some channels and rows ...
+    TURNED_BYTES = 512 * 1024       # ... and their results
+    MOST_PRODUCTS = 64              # turned: classes
+    ROW_BLOCKS = 8                  # turned: of inputs, in a panel
+    PACK = 60                       # cost of putting a weight in order, in multiply-adds, ...
+    TRANSPOSE = 12                  # ... of transposing it, for each box, ...
+    TURN = 12                       # ... and of bringing an input into a row block, for each tap
 
 
 # ---- classes ------------------------------------------------------------------------------------
@@ -136,6 +152,13 @@ cdef class Split:
         self.stretch_count = last + 1 - self.stretches if axis.residues > 0 else 0
 
 
+cdef struct class_product:      # of a class along all axes, turned
+    Py_ssize_t r[3]
+    Py_ssize_t taps
+    Py_ssize_t inputs           # where its inputs begin, in elements
+    Py_ssize_t* weight          # table: from the first channel of a tile, by depth
+
+
 # ---- the work -----------------------------------------------------------------------------------
 
 cdef struct box:
@@ -171,6 +194,11 @@ cdef struct job:
     const Py_ssize_t* offset[8]     # tables of depths, by number of taps
     bint in_place               # inputs are read where they are, see `readable_in_place`, ...
     const Py_ssize_t* channel   # ... channels so far apart
+    bint turned                 # weights in vectors, see `fit_turned`; units are blocks of rows
+    class_product* products     # by number of taps
+    Py_ssize_t product_count
+    Py_ssize_t tile_ld, tile_channel    # of a tile of weights: [channel][tap][row]
+    size_t turned_bytes, tile_bytes, sums_bytes
     size_t b_bytes, c_bytes, a_bytes, own_bytes, bias_bytes, line_bytes
 
 
@@ -341,7 +369,7 @@ cdef int use_weights(job* w, weight, Split split, int compute, const leaf_table*
     w.axis, w.stretches, w.stretch_count = split.axis, split.stretches, split.stretch_count
     w.cropped = split.cropped
     w.groups, w.rows, w.channels = w.weight.shape[0], w.weight.shape[1], w.weight.shape[2]
-    w.packed = NULL
+    w.packed, w.turned = NULL, False
     # Even blocks, of whole row blocks where they are that large.
     least = max(<Py_ssize_t>1, UNIT_ROWS // max(<Py_ssize_t>1, w.axis[2].residues))
     w.block = max(<Py_ssize_t>1, ceil_div(w.rows, max(<Py_ssize_t>1, ceil_div(w.rows, least))))
@@ -538,16 +566,18 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     cut(w, most, panels)
     w.panels = panels
     if panels:
+        for i in range(3, -1, -1):
+            w.pitch[i] = size
+            size *= w.extent[i]
+        w.columns = round_up(size, nr)
         w.width = LEAF_WIDE(least_rows(w), w.leaf.mr) * nr
+        if w.turned:    # whole row blocks
+            w.width = round_up(min(size, ROW_BLOCKS * w.leaf.mr), w.leaf.mr)
         w.channel_step = w.width
         w.step[2] = odd_lines(w.channels * w.width, es)
         w.step[1] = (w.axis[2].span + 1) * w.step[2]
         w.step[0] = (w.axis[1].span + 1) * w.step[1]
         w.panel_step = (w.axis[0].span + 1) * w.step[0]
-        for i in range(3, -1, -1):
-            w.pitch[i] = size
-            size *= w.extent[i]
-        w.columns = round_up(size, nr)
         w.b_bytes = aligned(ceil_div(w.columns, w.width) * w.panel_step * es)
         length = min(w.width, w.extent[3])
         copies = ceil_div(size, length) * (w.panel_step // w.step[2])
@@ -571,22 +601,31 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
                + <double>w.channels * copies * (LINE + ELEMENT * length)))
 
 
+cdef size_t line_scratch(job* w) noexcept nogil:
+    if not w.out.in_place:
+        w.line_bytes = aligned(w.axis[2].residues * w.block * w.extent[3] * w.leaf.esize)
+    return w.line_bytes
+
+
 cdef Py_ssize_t scratch_of(job* w) noexcept nogil:
     """Bytes that a thread needs."""
     cdef Py_ssize_t es = w.leaf.esize, rows = w.axis[2].residues * w.block
     w.c_bytes = aligned((rows * w.ld + w.leaf.nr) * es)
     w.bias_bytes = aligned(rows * es)
     w.own_bytes = w.a_bytes = w.line_bytes = 0
+    if w.turned:
+        return w.b_bytes + w.c_bytes + w.bias_bytes + turned_scratch(w) + line_scratch(w) + 128
     if w.packed == NULL:
         w.own_bytes = pack_scratch(w)
         w.a_bytes = aligned(row_sets(w, w.block) * most_taps(&w.axis[0]) * most_taps(&w.axis[1])
                             * es)
-    if not w.out.in_place:
-        w.line_bytes = aligned(rows * w.extent[3] * es)
+    line_scratch(w)
     return w.b_bytes + w.c_bytes + w.bias_bytes + w.own_bytes + w.a_bytes + w.line_bytes + 128
 
 
 cdef Py_ssize_t units_of(const job* w) noexcept nogil:
+    if w.turned:
+        return w.blocks
     return w.blocks * w.axis[0].residues * w.axis[1].residues
 
 
@@ -693,6 +732,36 @@ cdef void store_line(
             ld - skip)
 
 
+cdef void store_unit(
+    const job* w, const box* b, const char* c, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t r0,
+    Py_ssize_t r1, char* line
+) noexcept nogil:
+    """The C tile of a unit, channels m ..., to its place."""
+    cdef const split_axis* axis = w.axis
+    cdef const tensor* out = &w.out
+    cdef Py_ssize_t n, q0, q1, i0, i1, at
+    for n in range(b.length[0]):
+        for q0 in range(b.length[1]):
+            i0 = (b.first[1] + q0) * axis[0].stride + r0
+            for q1 in range(b.length[2]):
+                i1 = (b.first[2] + q1) * axis[1].stride + r1
+                if i0 < axis[0].size and i1 < axis[1].size:
+                    at = n * w.pitch[0] + q0 * w.pitch[1] + q1 * w.pitch[2]
+                    store_line(
+                        w, out.data + (b.first[0] + n) * out.stride[0] + m * out.stride[1]
+                        + i0 * out.stride[2] + i1 * out.stride[3],
+                        c + at * w.leaf.esize, rows, b.first[3], b.length[3], line)
+
+
+cdef Py_ssize_t columns_of(const job* w, const box* b) noexcept nogil:
+    """From the first position of a box to its last."""
+    cdef Py_ssize_t columns = 1
+    cdef int i
+    for i in range(4):
+        columns += (b.length[i] - 1) * w.pitch[i]
+    return columns
+
+
 cdef void do_unit(
     const job* w, char* scratch, const box* b, const char* inputs, Py_ssize_t g,
     Py_ssize_t block, Py_ssize_t r0, Py_ssize_t r1
@@ -701,11 +770,10 @@ cdef void do_unit(
     cdef const split_axis* axis = w.axis
     cdef const residue* y0 = &axis[0].at[r0]
     cdef const residue* y1 = &axis[1].at[r1]
-    cdef const tensor* out = &w.out
     cdef const stretch* s
     cdef const Py_ssize_t* offset
     cdef Py_ssize_t es = w.leaf.esize, rows = rows_of(w, block), m = g * w.rows + block * w.block
-    cdef Py_ssize_t i, depth, at, columns = 1, n, q0, q1, i0, i1
+    cdef Py_ssize_t i, depth, at, columns = columns_of(w, b), n
     cdef char* a = scratch + w.b_bytes
     cdef char* c = a + w.a_bytes
     cdef char* bias = c + w.c_bytes
@@ -719,8 +787,6 @@ cdef void do_unit(
     if w.bias != NULL:
         w.leaf.load[w.compute](
             bias, rows, w.bias + m * es, 0, es, axis[2].residues, rows)
-    for i in range(4):
-        columns += (b.length[i] - 1) * w.pitch[i]
     at = 0
     for i in range(w.stretch_count):
         s = &w.stretches[i]
@@ -740,17 +806,256 @@ cdef void do_unit(
             c + at * w.ld * es)
         weights += depth * round_up(s.count * rows, w.leaf.mr) * es
         at += s.count * rows
-    for n in range(b.length[0]):
-        for q0 in range(b.length[1]):
-            i0 = (b.first[1] + q0) * axis[0].stride + r0
-            for q1 in range(b.length[2]):
-                i1 = (b.first[2] + q1) * axis[1].stride + r1
-                if i0 < axis[0].size and i1 < axis[1].size:
-                    at = n * w.pitch[0] + q0 * w.pitch[1] + q1 * w.pitch[2]
-                    store_line(
-                        w, out.data + (b.first[0] + n) * out.stride[0] + m * out.stride[1]
-                        + i0 * out.stride[2] + i1 * out.stride[3],
-                        c + at * es, rows, b.first[3], b.length[3], line)
+    store_unit(w, b, c, m, rows, r0, r1, line)
+
+
+# ---- turned -------------------------------------------------------------------------------------
+
+cdef Py_ssize_t list_products(job* w, class_product* at, Py_ssize_t* table) noexcept nogil:
+    """The classes, those with fewer taps first, and tables of their weights in a tile.
+
+    Returns the elements of all tables; with NULL for `at` only that.
+    """
+    cdef Py_ssize_t most = most_taps(&w.axis[0]) * most_taps(&w.axis[1]) * most_taps(&w.axis[2])
+    cdef Py_ssize_t taps, r0, r1, r2, j, k, entries, t0, t1, t2, inputs = 0, total = 0
+    cdef const residue* y0
+    cdef const residue* y1
+    cdef const residue* y2
+    for taps in range(most + 1):
+        for r0 in range(w.axis[0].residues):
+            y0 = &w.axis[0].at[r0]
+            for r1 in range(w.axis[1].residues):
+                y1 = &w.axis[1].at[r1]
+                for r2 in range(w.axis[2].residues):
+                    y2 = &w.axis[2].at[r2]
+                    if y0.taps * y1.taps * y2.taps != taps:
+                        continue
+                    # a block of KC begins at any tap
+                    entries = depth_block(w.channels * taps) + taps if taps > 0 else 0
+                    if at != NULL:
+                        at.r[0], at.r[1], at.r[2] = r0, r1, r2
+                        at.taps, at.inputs, at.weight = taps, inputs, table
+                        for k in range(entries):
+                            j = k % taps
+                            t0 = y0.first + j // y2.taps // y1.taps * w.axis[0].tap_step
+                            t1 = y1.first + j // y2.taps % y1.taps * w.axis[1].tap_step
+                            t2 = y2.first + j % y2.taps * w.axis[2].tap_step
+                            t0 = (t0 * w.weight.shape[4] + t1) * w.weight.shape[5] + t2
+                            table[k] = k // taps * w.tile_channel + t0 * w.tile_ld
+                        table += entries
+                        at += 1
+                    inputs += w.channels * taps * turned_positions(w)
+                    total += entries
+    return total
+
+
+cdef inline Py_ssize_t turned_positions(const job* w) noexcept nogil:
+    """Of a box, in whole row blocks."""
+    return ceil_div(w.columns, w.width) * w.width
+
+
+cdef Py_ssize_t tile_channels(const job* w) noexcept nogil:
+    """Channels that a block of KC depths reaches into, at most."""
+    cdef Py_ssize_t most = most_taps(&w.axis[0]) * most_taps(&w.axis[1]) * most_taps(&w.axis[2])
+    cdef Py_ssize_t taps, channels = 1
+    for taps in range(1, most + 1):     # more than there are, maybe
+        channels = max(channels, ceil_div(depth_block(w.channels * taps), taps) + 1)
+    return min(channels, w.channels)
+
+
+cdef size_t turned_scratch(job* w) noexcept nogil:
+    cdef Py_ssize_t es = w.leaf.esize
+    w.turned_bytes = aligned(
+        turned_positions(w) * w.channels * w.axis[0].taps * w.axis[1].taps * w.axis[2].taps * es)
+    w.tile_bytes = aligned((tile_channels(w) * w.tile_channel + w.leaf.nr) * es)
+    w.sums_bytes = aligned(w.product_count * w.columns * w.tile_ld * es)
+    return w.turned_bytes + w.tile_bytes + w.sums_bytes
+
+
+cdef Py_ssize_t turned_tables(job* w) noexcept nogil:
+    """Bytes of what `list_products` makes."""
+    if w.axis[0].residues * w.axis[1].residues * w.axis[2].residues > MOST_PRODUCTS:
+        return 0        # never made
+    return (w.axis[0].residues * w.axis[1].residues * w.axis[2].residues * sizeof(class_product)
+            + list_products(w, NULL, NULL) * sizeof(Py_ssize_t))
+
+
+cdef bint fit_turned(job* w, int threads, Py_ssize_t budget) noexcept nogil:
+    """Choose blocks of rows and boxes, if the weights are better not packed for so few positions."""
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, taps, channels, most
+    cdef Py_ssize_t all_taps = w.weight.shape[3] * w.weight.shape[4] * w.weight.shape[5]
+    cdef Py_ssize_t block = w.block, blocks = w.blocks
+    cdef double positions = w.out.shape[0]
+    cdef int i
+    for i in range(3):
+        positions *= w.axis[i].count
+    w.product_count = w.axis[0].residues * w.axis[1].residues * w.axis[2].residues
+    if (w.rows < nr or w.channels == 0 or w.product_count > MOST_PRODUCTS
+            or TRANSPOSE * w.rows + TURN * positions >= PACK * w.rows):
+        return False
+    # even blocks of rows
+    channels = tile_channels(w)
+    most = TILE_BYTES // (channels * all_taps * es) // nr * nr
+    if most == 0:
+        return False
+    w.blocks = max(ceil_div(w.rows, most), min(<Py_ssize_t>threads, w.rows // nr))
+    w.block = round_up(ceil_div(w.rows, w.blocks), nr)
+    w.blocks = ceil_div(w.rows, w.block)
+    w.tile_ld = odd_lines(w.block, es)
+    w.tile_channel = odd_lines(all_taps * w.tile_ld, es)
+    w.turned = True
+    most = min(<Py_ssize_t>MOST_PIXELS, TURNED_BYTES // (w.product_count * w.tile_ld * es))
+    taps = max(<Py_ssize_t>1, w.axis[0].taps * w.axis[1].taps * w.axis[2].taps)
+    most = min(most, INPUT_BYTES // (w.channels * taps * es))
+    if most >= w.leaf.mr:
+        lay_out(w, most, True)
+        if (TRANSPOSE * w.rows * boxes_of(w) + TURN * positions < PACK * w.rows
+                and scratch_of(w) * threads <= budget):
+            return True
+    w.turned, w.block, w.blocks = False, block, blocks
+    return False
+
+
+cdef void turn_inputs(const job* w, const box* b, const char* panels, char* dst) noexcept nogil:
+    """Inputs of all classes, [class][block of KC][row block][depth][mr], from panels."""
+    cdef Py_ssize_t mr = w.leaf.mr, es = w.leaf.esize, columns = columns_of(w, b), q, j, k0, k1
+    cdef Py_ssize_t kc, depth, block, c, count, at
+    cdef const class_product* p
+    cdef const residue* y0
+    cdef const residue* y1
+    cdef const residue* y2
+    cdef char* to
+    for q in range(w.product_count):
+        p = &w.products[q]
+        y0, y1, y2 = &w.axis[0].at[p.r[0]], &w.axis[1].at[p.r[1]], &w.axis[2].at[p.r[2]]
+        depth = w.channels * p.taps
+        kc = depth_block(depth)
+        for j in range(p.taps):
+            at = ((y0.offset - w.axis[0].low + j // y2.taps // y1.taps * w.axis[0].dilation)
+                  * w.step[0]
+                  + (y1.offset - w.axis[1].low + j // y2.taps % y1.taps * w.axis[1].dilation)
+                  * w.step[1]
+                  + (y2.offset - w.axis[2].low + j % y2.taps * w.axis[2].dilation) * w.step[2])
+            k0 = 0
+            while k0 < depth:
+                k1 = min(k0 + kc, depth)
+                c = k0 // p.taps + (j < k0 % p.taps)
+                count = k1 // p.taps + (j < k1 % p.taps) - c
+                to = dst + (p.inputs + k0 * turned_positions(w)
+                            + (c * p.taps + j - k0) * mr) * es
+                block = 0
+                while count > 0 and block < columns:
+                    w.leaf.load[w.compute](
+                        to + block * (k1 - k0) * es, p.taps * mr,
+                        panels + (block // w.width * w.panel_step + block % w.width + at
+                                  + c * w.channel_step) * es,
+                        w.channel_step * es, es, count, min(mr, columns - block))
+                    block += mr
+                k0 = k1
+
+
+cdef void transpose_weights(
+    const job* w, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last,
+    char* tile
+) noexcept nogil:
+    """Channels first .. last-1 of rows m ... as [channel][tap][row]: each is read once."""
+    cdef const tensor* t = &w.weight
+    cdef Py_ssize_t es = w.leaf.esize, c, t0, t1, along = t.shape[5], lines = t.shape[4]
+    cdef Py_ssize_t planes = t.shape[3]
+    cdef const char* src
+    if lines == 1 or t.stride[4] == along * t.stride[5]:
+        along, lines = along * lines, 1
+        if planes == 1 or t.stride[3] == along * t.stride[5]:
+            along, planes = along * planes, 1
+    for c in range(first, last):
+        src = t.data + g * t.stride[0] + m * t.stride[1] + c * t.stride[2]
+        for t0 in range(planes):
+            for t1 in range(lines):
+                w.leaf.load[t.storage](
+                    tile + ((c - first) * w.tile_channel + (t0 * lines + t1) * along * w.tile_ld)
+                    * es, w.tile_ld, src + t0 * t.stride[3] + t1 * t.stride[4], t.stride[5],
+                    t.stride[1], along, rows)
+
+
+cdef void fetch_weights(
+    const job* w, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t first, Py_ssize_t last,
+    Py_ssize_t part, Py_ssize_t parts
+) noexcept nogil:
+    """A part of what `transpose_weights` reads next, on its way from memory.
+
+    A channel's rows are too short for the hardware to see what comes.
+    """
+    cdef const tensor* t = &w.weight
+    cdef Py_ssize_t each = ceil_div(rows * t.stride[1], 64), i, end = (last - first) * each
+    cdef const char* src = t.data + g * t.stride[0] + m * t.stride[1]
+    if t.stride[1] <= 0 or t.stride[1] > t.shape[3] * t.shape[4] * t.shape[5] * w.leaf.esize:
+        return      # not next to each other
+    for i in range(end * part // parts, end * (part + 1) // parts):
+        __builtin_prefetch(src + (first + i // each) * t.stride[2] + i % each * 64, 0, 2)
+
+
+cdef void do_rows(
+    const job* w, char* scratch, const box* b, Py_ssize_t g, Py_ssize_t block
+) noexcept nogil:
+    """A block of rows of all classes, for a box whose inputs are in scratch, turned."""
+    cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, rows = rows_of(w, block)
+    cdef Py_ssize_t m = g * w.rows + block * w.block, columns = columns_of(w, b), ld = w.tile_ld
+    cdef Py_ssize_t q, last, k, depth, kc, count, channel, next, i, j, part
+    cdef const class_product* p
+    cdef char* c = scratch + w.b_bytes
+    cdef char* bias = c + w.c_bytes
+    cdef char* inputs = bias + w.bias_bytes
+    cdef char* tile = inputs + w.turned_bytes
+    cdef char* sums = tile + w.tile_bytes
+    cdef char* line = sums + w.sums_bytes
+    cdef const char* a
+    # Sums start from the bias of their column.
+    if w.bias != NULL:
+        w.leaf.load[w.compute](
+            sums, ld, w.bias + m * es, 0, es, w.product_count * columns, rows)
+    else:
+        memset(sums, 0, w.product_count * columns * ld * es)
+    q = 0
+    while q < w.product_count:
+        p = &w.products[q]
+        last = q
+        while last < w.product_count and w.products[last].taps == p.taps:
+            last += 1
+        depth = w.channels * p.taps
+        kc = depth_block(depth)
+        k = 0
+        while k < depth:
+            count = min(kc, depth - k)
+            channel = k // p.taps
+            next = ceil_div(k + count, p.taps)
+            transpose_weights(w, g, block * w.block, rows, channel, next, tile)
+            part = 0
+            for i in range(q, last):
+                a = inputs + (w.products[i].inputs + k * turned_positions(w)) * es
+                j = 0
+                while j < rows:
+                    w.leaf.gemm_at(
+                        columns, min(nr, rows - j), count, a, 1, mr, tile + j * es,
+                        w.products[i].weight + k - channel * p.taps,
+                        sums + (i * columns * ld + j) * es, ld, 1, NULL, 1)
+                    j += nr
+                    fetch_weights(
+                        w, g, block * w.block, rows, next,
+                        min(ceil_div(min(k + count + kc, depth), p.taps), w.channels),
+                        part, (last - q) * ceil_div(rows, nr))
+                    part += 1
+            k += count
+        q = last
+    for q in range(w.product_count):
+        p = &w.products[q]
+        if p.r[2] > 0:      # stored with the first one of their row
+            continue
+        for i in range(w.product_count):
+            if w.products[i].r[0] == p.r[0] and w.products[i].r[1] == p.r[1]:
+                w.leaf.transpose(
+                    columns, rows, sums + i * columns * ld * es, ld,
+                    c + w.products[i].r[2] * rows * w.ld * es, w.ld)
+        store_unit(w, b, c, m, rows, p.r[0], p.r[1], line)
 
 
 cdef void box_task(
@@ -775,12 +1080,19 @@ cdef void box_task(
                     (w.out.shape[0] if i == 0 else w.axis[i - 1].count) - b.first[i])
                 rest //= w.tiles[i]
             inputs = inputs_in_place(w, &b, g) if w.in_place else NULL
-            if inputs == NULL:
+            if w.turned:
+                fill_panels(w, &b, g, scratch)
+                turn_inputs(
+                    w, &b, scratch, scratch + w.b_bytes + w.c_bytes + w.bias_bytes)
+            elif inputs == NULL:
                 inputs = scratch
                 if w.panels:
                     fill_panels(w, &b, g, scratch)
                 else:
                     fill_planes(w, &b, g, scratch)
+        if w.turned:
+            do_rows(w, scratch, &b, g, unit)
+            continue
         do_unit(
             w, scratch, &b, inputs, g, unit // w.axis[1].residues // w.axis[0].residues,
             unit // w.axis[1].residues % w.axis[0].residues, unit % w.axis[1].residues)
@@ -812,7 +1124,7 @@ def correlate(
     cdef Workspace offsets
     cdef Workspace held_weights = None
     cdef Workspace held_bias = None
-    cdef Py_ssize_t fixed, all_weights
+    cdef Py_ssize_t fixed, all_weights, tables
     cdef const leaf_table* table = packed.leaf if packed is not None else leaf(compute)
     describe(x, 5, compute, &w.x)
     describe(out, 5, compute, &w.out)
@@ -826,8 +1138,11 @@ def correlate(
     fixed = fill_offsets(&w, NULL) + 64
     if bias is not None:
         fixed += w.groups * w.rows * table.esize + 64
+    tables = turned_tables(&w) if packed is None else 0
     if packed is not None:
         w.packed = packed.store.data
+    elif fit_turned(&w, threads, budget - fixed - tables):
+        fixed += tables
     elif not fit(&w, &threads, budget - fixed):
         return -1
     else:
@@ -836,7 +1151,7 @@ def correlate(
             # every box reads all of the weights: put them in order once
             fixed += all_weights + threads * (<Py_ssize_t>pack_scratch(&w) + 128)
             w.packed = w.weight.data    # any address: sizes are all that is asked for yet
-    if not fit(&w, &threads, budget - fixed):
+    if not w.turned and not fit(&w, &threads, budget - fixed):
         return -1
     fixed += threads * scratch_of(&w)
     if measure:
@@ -848,7 +1163,12 @@ def correlate(
         held_bias = load_bias(bias, table, compute)
         w.bias = held_bias.data
     w.in_place = readable_in_place(&w)
-    offsets = Workspace(fill_offsets(&w, NULL))
-    fill_offsets(&w, <Py_ssize_t*>offsets.data)
+    if w.turned:
+        offsets = Workspace(tables)
+        w.products = <class_product*>offsets.data
+        list_products(&w, w.products, <Py_ssize_t*>(w.products + w.product_count))
+    else:
+        offsets = Workspace(fill_offsets(&w, NULL))
+        fill_offsets(&w, <Py_ssize_t*>offsets.data)
     run(box_task, &w, w.groups * boxes_of(&w) * units_of(&w), threads, scratch_of(&w))
     return fixed

@@ -9,9 +9,11 @@ class TransformedWeights:
     @property
     def nbytes(self) -> int: ...
 
-def pack_weights(tile: int, weight: Array, compute: int, threads: int) -> TransformedWeights: ...
+def pack_weights(
+    outputs: Sequence[int], stride: Sequence[int], weight: Array, compute: int, threads: int
+) -> TransformedWeights: ...
 def correlate(
-    tile: int,
+    outputs: Sequence[int],
     operator: str,
     x: Array,
     weight: Array,

@@ -1,19 +1,21 @@
-"""Convolution with 3x3 kernels at stride 1 by Winograd's F(2x2, 3x3) and F(4x4, 3x3).
+"""Convolution with small kernels by Winograd's algorithm.
 
-The outputs are taken in tiles of m x m, each from d x d inputs, d = m + 2.  With the matrices of
-leaf.inc.c::
+The outputs are taken in tiles of m0 x m1, each from n0 x n1 inputs, with as many products, instead
+of r0 * r1 for each output; n = stride * (m - 1) + r.  With the matrices of leaf.inc.c, one for each
+axis::
 
-    out tile = At [ sum over k of (G w[m, k] Gt) * (Bt x[k] B) ] A       (* by elements)
+    out tile = At0 [ sum over k of (G0 w[m, k] G1t) * (Bt0 x[k] B1) ] A1     (* by elements)
 
-with depth k = (t0, c): taps of the first axis, on which nothing is transformed, and channels.  The
-sums over k are d * d matrix products, one for each place f in a transformed tile: 4 products for
-each output and pair of channels with m = 2, 2.25 with m = 4, instead of 9.
+with depth k = (t0, c): taps of the first axis, on which nothing is transformed, and channels.  An
+axis without taps is not transformed either: tiles are one output high, or wide.  The sums over k
+are n0 * n1 matrix products, one for each place f in a transformed tile: 4 products for each output
+and pair of channels with tiles of 2x2 and kernels of 3x3, 2.25 with tiles of 4x4, instead of 9.
 
     for each block of T tiles, of all samples
-        V[f][k][tile] = Bt x B              threads share out the depths k
+        V[f][k][tile] = Bt0 x B1            threads share out the depths k
         for each block of rows m
             M[f][m][tile] = sum over k of U[f][m][k] * V[f][k][tile]      the places f, and rows
-            out = At M A + bias                                           the rows
+            out = At0 M A1 + bias                                         the rows
 
 Tiles are numbered along the lines of the result.  A dilated convolution is one for each residue
 class of its outputs modulo the dilations, of inputs as far apart.  Neighbouring tiles are then of
@@ -24,7 +26,7 @@ together for the lanes of a vector to be full.
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport leaf, leaf_table, leaf_winograd
+from pyconv._kernels._cpu cimport LEAF_KERNELS, leaf, leaf_table, leaf_winograd
 from pyconv._kernels._gemm cimport depth_block, load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
@@ -40,15 +42,17 @@ cdef enum:
     CHANNELS = 16               # loaded together where they lie next to each other: a cache line
     SLACK = 64                  # elements that leaves may touch beyond the last
     DEPTHS = 16                 # of weights, transformed together
+    STRETCH = 64                # tiles of outputs, transformed together
+    MOST_INPUTS = 11            # of a tile along an axis
     DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
 
 
 cdef struct weight_job:
     const leaf_table* leaf
-    const leaf_winograd* form
-    const tensor* weight        # (G, M, C, T0, 3, 3)
-    char* u                     # [g][f][block of KC][row block][k][mr]
-    Py_ssize_t places, u_place
+    const leaf_winograd* axis[2]
+    const tensor* weight        # (G, M, C, T0, r0, r1)
+    char* u                     # [g][f][block of KC][row block][k][mr], f those that differ
+    Py_ssize_t u_place
     Py_ssize_t row, rows        # which of the M
 
 
@@ -67,7 +71,7 @@ cdef struct piece:
 
 cdef struct winograd_job:
     const leaf_table* leaf
-    const leaf_winograd* form
+    const leaf_winograd* axis[2]
     const grid* q
     const tensor* out           # (N, G*M, O0, O1, O2)
     const char* bias            # or NULL
@@ -75,13 +79,16 @@ cdef struct winograd_job:
     char* v                     # [g][f][k][tile]
     char* result                # [g][f][row][tile]: M
     int compute
-    Py_ssize_t m, d, places
+    Py_ssize_t m[2], n[2]       # outputs and inputs of a tile
+    Py_ssize_t step[2]          # inputs from one tile to the next
+    Py_ssize_t places
     Py_ssize_t row, rows
     Py_ssize_t all_rows, groups, depth
     Py_ssize_t classes[2]       # residue classes of the outputs along the last two axes
     Py_ssize_t across[2]        # tiles of one class along them
     bint dilated                # along the last axis,
     bint by_class               # ... with so few classes that each one's inputs are put together
+    bint by_line                # its lines are whole vectors as they are: of classes, or of tiles
     bint in_place               # whether the inputs may be read where they are
     Py_ssize_t channels_at_once
     Py_ssize_t tiles, panels    # of all samples; panels of nr tiles
@@ -91,9 +98,10 @@ cdef struct winograd_job:
     Py_ssize_t pitch            # elements from one row of V to the next,
     Py_ssize_t slack            # columns of V that leaves may touch beyond a block's
     Py_ssize_t u_place, v_place, m_place    # ... from one place to the next
-    Py_ssize_t width            # of a line of `columns`
+    Py_ssize_t width            # of a line of `columns`,
+    Py_ssize_t y_pitch          # of a line of outputs
     size_t v_bytes, m_bytes, table_bytes
-    size_t line_bytes, column_bytes, y_bytes
+    size_t line_bytes, column_bytes, partial_bytes, y_bytes
     # the block at hand
     Py_ssize_t first, last      # tiles
     Py_ssize_t group, some_groups
@@ -120,21 +128,21 @@ cdef void find_pieces(winograd_job* job) noexcept nogil:
         p.classes, p.steps = min(job.classes[1] - residue, left), 1
         if p.classes == dilation:
             p.steps = left // dilation
-        p.length = job.m * p.steps + 2
+        p.length = job.step[1] * (p.steps - 1) + job.n[1]
         p.inputs = p.length * p.classes
         p.together = p.inputs if p.classes == dilation else p.classes
-        p.o[2] = step * job.m * dilation + residue
-        p.o[1] = rest % job.across[0] * job.m * q.dilation[1]
+        p.o[2] = step * job.m[1] * dilation + residue
+        p.o[1] = rest % job.across[0] * job.m[0] * q.dilation[1]
         rest //= job.across[0]
         p.o[1] += rest % job.classes[0]
         rest //= job.classes[0]
         p.o[0], p.n = rest % q.out[0], rest // q.out[0]
         p.rows = ceil_div(q.out[1] - p.o[1], q.dilation[1]) if p.o[1] < q.out[1] else 0
-        p.rows = min(p.rows, job.m)
+        p.rows = min(p.rows, job.m[0])
         p.first, p.column = tile - job.first, column
         for step in range(p.steps):
             for residue in range(p.classes):
-                job.at[tile - job.first] = column + residue * p.length + step * job.m
+                job.at[tile - job.first] = column + residue * p.length + step * job.step[1]
                 tile += 1
         column += p.inputs
         job.count += 1
@@ -147,13 +155,14 @@ cdef void load_piece(
     const winograd_job* job, const piece* p, const char* plane, Py_ssize_t t0, Py_ssize_t channels,
     char* lines, Py_ssize_t pitch
 ) noexcept nogil:
-    """The d lines of inputs of `channels` channels, `pitch` elements from one to the next."""
+    """The n0 lines of inputs of `channels` channels, `pitch` elements from one to the next."""
     cdef const grid* q = job.q
     cdef Py_ssize_t es = q.leaf.esize, i0, i1, i, j
     plane += p.n * q.x.stride[0]
     i0 = source_index(p.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
-    for i in range(job.d):
-        i1 = source_index(p.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
+    for i in range(job.n[0]):
+        i1 = source_index(
+            p.o[1] * q.stride[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
         if i0 < 0 or i1 < 0:
             q.leaf.clear(lines, pitch, channels, p.inputs)
         else:
@@ -161,7 +170,7 @@ cdef void load_piece(
                 load_run(
                     q, lines + j * p.together * es, pitch,
                     plane + i0 * q.x.stride[2] + i1 * q.x.stride[3], channels,
-                    p.o[2] + j * q.dilation[2] + q.offset[2], 1, p.together)
+                    p.o[2] * q.stride[2] + j * q.dilation[2] + q.offset[2], 1, p.together)
         lines += job.width * es
 
 
@@ -171,29 +180,30 @@ cdef void transform_in_place(
 ) noexcept nogil:
     """Bt x of one channel's piece: lines are read where they are if they are whole vectors."""
     cdef const grid* q = job.q
-    cdef Py_ssize_t es = q.leaf.esize, start = p.o[2] + q.offset[2], lo, hi, i0, i1, i
-    cdef const void* rows[6]
+    cdef Py_ssize_t es = q.leaf.esize, start = p.o[2] * q.stride[2] + q.offset[2], lo, hi, i0, i1, i
+    cdef const void* rows[MOST_INPUTS]
     columns += p.column * es
     inside(start, 1, p.inputs, q.x.shape[4], &lo, &hi)
     if (hi - lo < job.leaf.vl or p.together < p.inputs
             or (q.mode != PAD_ZEROS and hi - lo < p.inputs)):
         load_piece(job, p, plane, t0, 1, lines, 0)
-        for i in range(job.d):
+        for i in range(job.n[0]):
             rows[i] = lines + i * job.width * es
-        job.form.rows(p.inputs, rows, columns, job.width)
+        job.axis[0].rows(p.inputs, rows, columns, job.width)
         return
     plane += p.n * q.x.stride[0] + (start + lo) * es
     i0 = source_index(p.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
-    for i in range(job.d):
-        i1 = source_index(p.o[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
+    for i in range(job.n[0]):
+        i1 = source_index(
+            p.o[1] * q.stride[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
         rows[i] = zeros
         if i0 >= 0 and i1 >= 0:
             rows[i] = plane + i0 * q.x.stride[2] + i1 * q.x.stride[3]
-    job.form.rows(hi - lo, rows, columns + lo * es, job.width)
+    job.axis[0].rows(hi - lo, rows, columns + lo * es, job.width)
     if lo > 0:
-        q.leaf.clear(columns, job.width, job.d, lo)
+        q.leaf.clear(columns, job.width, job.n[0], lo)
     if hi < p.inputs:
-        q.leaf.clear(columns + hi * es, job.width, job.d, p.inputs - hi)
+        q.leaf.clear(columns + hi * es, job.width, job.n[0], p.inputs - hi)
 
 
 cdef void sort_columns(const winograd_job* job, const char* src, char* dst) noexcept nogil:
@@ -202,11 +212,26 @@ cdef void sort_columns(const winograd_job* job, const char* src, char* dst) noex
     cdef const piece* p
     for j in range(job.count):
         p = &job.pieces[j]
-        for i in range(job.d):
+        for i in range(job.n[0]):
             # elements of the compute type: their storage has its code
             job.leaf.load[job.compute](
                 dst + (i * job.width + p.column) * es, p.length,
                 src + (i * job.width + p.column) * es, es, p.classes * es, p.classes, p.length)
+
+
+cdef void transform_line(
+    const winograd_job* job, const piece* p, const char* columns, char* v
+) noexcept nogil:
+    """V of a piece whose neighbouring tiles have neighbouring inputs, at each step."""
+    cdef Py_ssize_t es = job.leaf.esize, steps = p.steps, classes = p.classes, step
+    columns += p.column * es
+    v += p.first * es
+    if job.n[1] == 1:       # all steps are neighbours
+        classes, steps = classes * steps, 1
+    for step in range(steps):
+        job.axis[1].columns(
+            classes, job.n[0], columns + step * job.step[1] * classes * es, job.width, NULL,
+            classes, v + step * classes * es, job.v_place)
 
 
 cdef void input_task(
@@ -215,7 +240,7 @@ cdef void input_task(
     """V of depth `task` (of all groups at hand), all tiles of the block."""
     cdef const winograd_job* job = <const winograd_job*>ctx
     cdef const grid* q = job.q
-    cdef Py_ssize_t es = q.leaf.esize, task = first, g, t0, c, count, i, j, step
+    cdef Py_ssize_t es = q.leaf.esize, task = first, g, t0, c, count, i, j
     cdef Py_ssize_t tiles = job.last - job.first, panels = round_up(tiles, q.leaf.nr)
     cdef const piece* end = &job.pieces[job.count - 1]
     cdef Py_ssize_t inputs = end.column + end.inputs
@@ -226,7 +251,7 @@ cdef void input_task(
     cdef char* v
     cdef const char* plane
     cdef const piece* p
-    cdef const void* rows[6]
+    cdef const void* rows[MOST_INPUTS]
     memset(sorted, 0, job.column_bytes)
     memset(zeros, 0, job.width * es)
     while task < last:
@@ -238,31 +263,33 @@ cdef void input_task(
         if not job.in_place:
             for i in range(job.count):
                 p = &job.pieces[i]
-                load_piece(job, p, plane, t0, count, lines + p.column * es, job.d * job.width)
+                load_piece(
+                    job, p, plane, t0, count, lines + p.column * es, job.n[0] * job.width)
         for j in range(count):
             if job.in_place:
                 for i in range(job.count):
                     transform_in_place(job, &job.pieces[i], plane, t0, zeros, lines, columns)
             else:
-                for i in range(job.d):
-                    rows[i] = lines + (j * job.d + i) * job.width * es
-                job.form.rows(inputs, rows, columns, job.width)
-            if job.dilated and not job.by_class:
+                for i in range(job.n[0]):
+                    rows[i] = lines + (j * job.n[0] + i) * job.width * es
+                job.axis[0].rows(inputs, rows, columns, job.width)
+            if job.by_line:
                 for i in range(job.count):
-                    p = &job.pieces[i]
-                    for step in range(p.steps):
-                        job.form.columns(
-                            p.classes, columns + (p.column + step * job.m * p.classes) * es,
-                            job.width, NULL, p.classes, v + (p.first + step * p.classes) * es,
-                            job.v_place)
+                    transform_line(job, &job.pieces[i], columns, v)
                 if tiles < panels:
                     q.leaf.clear(v + tiles * es, job.v_place, job.places, panels - tiles)
             else:
                 if job.by_class:
                     sort_columns(job, columns, sorted)
-                job.form.columns(panels, sorted, job.width, job.at, 1, v, job.v_place)
+                job.axis[1].columns(
+                    panels, job.n[0], sorted, job.width, job.at, 1, v, job.v_place)
             v += job.pitch * es
         task += count
+
+
+cdef inline Py_ssize_t distinct_places(const leaf_winograd* const* axis) noexcept nogil:
+    """Places with transformed weights of their own."""
+    return axis[0].distinct * axis[1].distinct
 
 
 # ---- products and outputs ---------------------------------------------------------------------
@@ -276,7 +303,11 @@ cdef void multiply(
     cdef Py_ssize_t kc = depth_block(job.depth, DEPTH_BLOCK)
     cdef Py_ssize_t k = 0, depth, t, i, all_rows = round_up(job.rows, mr)
     cdef Py_ssize_t tiles = job.last - job.first
-    cdef const char* u = job.u + ((job.group + g) * job.places + f) * job.u_place * es
+    cdef Py_ssize_t of_u = (
+        min(f // job.n[1], job.axis[0].distinct - 1) * job.axis[1].distinct
+        + min(f % job.n[1], job.axis[1].distinct - 1))
+    cdef const char* u = job.u + (
+        (job.group + g) * distinct_places(job.axis) + of_u) * job.u_place * es
     cdef const char* v = job.v + (g * job.places + f) * job.v_place * es
     cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.capacity) * es
     cdef const char* a
@@ -330,7 +361,7 @@ cdef void store_columns(
     for i in range(rows):
         job.leaf.store[out.storage](
             dst + i * dst_rs, out.stride[1], out.stride[4], src + i * src_rs * job.leaf.esize,
-            job.m * job.m * job.capacity, channels, count)
+            job.m[0] * job.y_pitch, channels, count)
 
 
 cdef void store_piece(
@@ -338,15 +369,15 @@ cdef void store_piece(
 ) noexcept nogil:
     """Outputs of `channels` channels to their places."""
     cdef const tensor* out = job.out
-    cdef Py_ssize_t es = job.leaf.esize, pitch = job.m * job.capacity, i, j, o2, whole, left
-    cdef Py_ssize_t step = job.m * job.q.dilation[2], to_row = job.q.dilation[1] * out.stride[3]
+    cdef Py_ssize_t es = job.leaf.esize, pitch = job.y_pitch, i, j, o2, whole, left
+    cdef Py_ssize_t step = job.m[1] * job.q.dilation[2], to_row = job.q.dilation[1] * out.stride[3]
     dst += p.n * out.stride[0] + p.o[0] * out.stride[2] + p.o[1] * out.stride[3]
     if not job.dilated:
         store_columns(
-            job, dst + p.o[2] * out.stride[4], to_row, y + job.m * p.first * es, pitch, p.rows,
-            min(job.m * p.steps, out.shape[4] - p.o[2]), channels)
+            job, dst + p.o[2] * out.stride[4], to_row, y + job.m[1] * p.first * es, pitch, p.rows,
+            min(job.m[1] * p.steps, out.shape[4] - p.o[2]), channels)
         return
-    for j in range(job.m):
+    for j in range(job.m[1]):
         o2 = p.o[2] + j * job.q.dilation[2]
         # steps with all their classes in the result; of one more there may be some
         whole = 0
@@ -374,13 +405,33 @@ cdef void store_piece(
                     left, channels)
 
 
+cdef void transform_outputs(
+    const winograd_job* job, const char* m, const char* bias, char* partial, char* y
+) noexcept nogil:
+    """Lines of outputs of all tiles, from those of a row of M."""
+    cdef Py_ssize_t es = job.leaf.esize, tiles = job.last - job.first, t = 0, count
+    cdef Py_ssize_t apart = job.capacity if job.dilated else 1
+    while t < tiles:
+        count = min(<Py_ssize_t>STRETCH, tiles - t)
+        if job.n[0] > 1:
+            job.axis[0].down(count, job.n[1], m + t * es, job.m_place, partial, STRETCH)
+            job.axis[1].along(
+                count, job.m[0], partial, STRETCH, bias,
+                y + (t if job.dilated else job.m[1] * t) * es, job.y_pitch, apart)
+        else:
+            job.axis[1].along(
+                count, 1, m + t * es, job.m_place, bias,
+                y + (t if job.dilated else job.m[1] * t) * es, job.y_pitch, apart)
+        t += count
+
+
 cdef void output_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     """Outputs of row `task` (of all groups at hand), from M."""
     cdef const winograd_job* job = <const winograd_job*>ctx
-    cdef Py_ssize_t es = job.leaf.esize, task = first, g, i, j, count, channel
-    cdef Py_ssize_t pitch = job.m * job.capacity, at_once
+    cdef Py_ssize_t es = job.leaf.esize, task = first, g, i, j, count, channel, at_once
+    cdef char* y = scratch + job.partial_bytes
     cdef double zero = 0        # in either type
     cdef const char* bias
     at_once = job.channels_at_once if magnitude(job.out.stride[1]) < magnitude(
@@ -391,14 +442,12 @@ cdef void output_task(
         channel = (job.group + g) * job.all_rows + job.row + job.some_row + i
         for j in range(count):
             bias = <const char*>&zero if job.bias == NULL else job.bias + (channel + j) * es
-            job.form.output(
-                job.last - job.first,
-                job.result + (g * job.places * job.m_place + (i + j) * job.capacity) * es,
-                job.m_place, bias, scratch + j * job.m * pitch * es, pitch,
-                job.capacity if job.dilated else 1)
+            transform_outputs(
+                job, job.result + (g * job.places * job.m_place + (i + j) * job.capacity) * es,
+                bias, scratch, y + j * job.m[0] * job.y_pitch * es)
         for j in range(job.count):
             store_piece(
-                job, &job.pieces[j], job.out.data + channel * job.out.stride[1], scratch, count)
+                job, &job.pieces[j], job.out.data + channel * job.out.stride[1], y, count)
         task += count
 
 
@@ -413,9 +462,10 @@ cdef void weight_task(
     cdef const tensor* w = job.weight
     cdef Py_ssize_t es = table.esize, mr = table.mr, all_rows = round_up(job.rows, mr)
     cdef Py_ssize_t depths = w.shape[2] * w.shape[3], kc = depth_block(depths, DEPTH_BLOCK)
+    cdef Py_ssize_t r0 = w.shape[4], r1 = w.shape[5], taps = r0 * r1
     cdef Py_ssize_t task, g, m, k, k0, depth, t0, c, count, rows, i, j
     # whether the taps of neighbouring channels are evenly spaced
-    cdef bint even = w.stride[4] == 3 * w.stride[5] and w.stride[2] == 9 * w.stride[5]
+    cdef bint even = w.stride[4] == r1 * w.stride[5] and w.stride[2] == taps * w.stride[5]
     cdef const char* src
     for task in range(first, last):
         g, m = task // (all_rows // mr), task % (all_rows // mr) * mr
@@ -431,18 +481,44 @@ cdef void weight_task(
                        + c * w.stride[2] + t0 * w.stride[3])
                 if even:
                     table.load[w.storage](
-                        scratch + i * 9 * DEPTHS * es, 0, src, 0, w.stride[5], 1, 9 * count)
+                        scratch + i * taps * DEPTHS * es, 0, src, 0, w.stride[5], 1, taps * count)
                     continue
                 for j in range(count):
                     table.load[w.storage](
-                        scratch + 9 * (i * DEPTHS + j) * es, 3, src + j * w.stride[2], w.stride[4],
-                        w.stride[5], 3, 3)
-            job.form.weights(
-                rows, count, scratch, 9 * DEPTHS,
-                job.u + (g * job.places * job.u_place + k0 * all_rows + m * depth
-                         + (k - k0) * mr) * es,
-                job.u_place)
+                        scratch + taps * (i * DEPTHS + j) * es, r1, src + j * w.stride[2],
+                        w.stride[4], w.stride[5], r0, r1)
+            transform_kernels(
+                job, rows, count, scratch,
+                job.u + (g * distinct_places(job.axis) * job.u_place + k0 * all_rows + m * depth
+                         + (k - k0) * mr) * es)
             k += count
+
+
+cdef void transform_kernels(
+    const weight_job* job, Py_ssize_t rows, Py_ssize_t depths, char* scratch, char* u
+) noexcept nogil:
+    """G0 w G1t of mr rows of kernels that lie at the start of the scratch."""
+    cdef const leaf_table* table = job.leaf
+    cdef const leaf_winograd* down = job.axis[0]
+    cdef const leaf_winograd* along = job.axis[1]
+    cdef Py_ssize_t n = depths * table.mr, most = kernels_at_once(table), i, j
+    cdef Py_ssize_t count = round_up(n, LEAF_KERNELS)
+    cdef Py_ssize_t line = along.taps * most, taps = down.taps * along.taps
+    cdef double* w = <double*>(scratch + aligned(taps * most * table.esize))
+    cdef double* part = w + taps * most
+    cdef double* whole = part + down.distinct * line
+    table.spread(rows, depths, taps, scratch, DEPTHS * taps, w, most)
+    for j in range(along.taps):
+        down.weights(count, w + j * most, line, part + j * most, line)
+    for i in range(down.distinct):
+        along.weights(count, part + i * line, most, whole, most)
+        for j in range(along.distinct):
+            table.narrow(n, whole + j * most, u)
+            u += job.u_place * table.esize
+
+
+cdef inline Py_ssize_t kernels_at_once(const leaf_table* table) noexcept nogil:
+    return round_up(DEPTHS * table.mr, LEAF_KERNELS)
 
 
 cdef Py_ssize_t weight_place(
@@ -453,24 +529,26 @@ cdef Py_ssize_t weight_place(
 
 
 cdef Py_ssize_t weight_bytes(
-    const tensor* w, Py_ssize_t m, Py_ssize_t rows, const leaf_table* table
+    const tensor* w, const leaf_winograd* const* axis, Py_ssize_t rows, const leaf_table* table
 ) noexcept nogil:
     """Size of U for `rows` rows of every group."""
-    return w.shape[0] * (m + 2) * (m + 2) * weight_place(w, rows, table) * table.esize
+    return w.shape[0] * distinct_places(axis) * weight_place(w, rows, table) * table.esize
 
 
 cdef int transform_weights(
-    const tensor* w, Py_ssize_t m, Py_ssize_t row, Py_ssize_t rows, const leaf_table* table,
-    int threads, char* u
+    const tensor* w, const leaf_winograd* const* axis, Py_ssize_t row, Py_ssize_t rows,
+    const leaf_table* table, int threads, char* u
 ) except -1:
     """U of rows row .. row+rows-1 of every group."""
     cdef weight_job job
-    job.leaf, job.form, job.weight, job.u, job.row, job.rows = (
-        table, &table.winograd[m // 4], w, u, row, rows)
-    job.places, job.u_place = (m + 2) * (m + 2), weight_place(w, rows, table)
+    cdef Py_ssize_t taps = w.shape[4] * w.shape[5]
+    job.leaf, job.weight, job.u, job.row, job.rows = table, w, u, row, rows
+    job.axis[0], job.axis[1] = axis[0], axis[1]
+    job.u_place = weight_place(w, rows, table)
     run(weight_task, &job, w.shape[0] * ceil_div(rows, table.mr),
-        useful_threads(threads, 200.0 * w.shape[0] * rows * w.shape[2] * w.shape[3]),
-        9 * DEPTHS * table.mr * table.esize)
+        useful_threads(threads, 20.0 * taps * w.shape[0] * rows * w.shape[2] * w.shape[3]),
+        kernels_at_once(table) * (taps * (table.esize + 8) + 8 * axis[0].distinct * w.shape[5]
+                                  + 8 * axis[1].distinct) + 64)
     return 0
 
 
@@ -485,14 +563,34 @@ cdef class TransformedWeights:
         return self.store.nbytes
 
 
-def pack_weights(int tile, weight, int compute, int threads):
-    """Weights (G, M, C, T0, 3, 3) for tiles of `tile` outputs a side, as the kernel reads them."""
+cdef int find_axes(
+    const leaf_table* table, const tensor* w, object stride, object outputs,
+    const leaf_winograd** axis
+) except -1:
+    """What there is for the taps of the last two axes and tiles of so many outputs."""
+    cdef Py_ssize_t i, m
+    for i in range(2):
+        m = outputs[i]
+        axis[i] = table.winograd
+        while axis[i].outputs and not (
+                axis[i].outputs == m and axis[i].taps == w.shape[4 + i]
+                and (axis[i].stride == stride[1 + i] or i == 0 and m == w.shape[4] == 1)):
+            axis[i] += 1
+        if not axis[i].outputs:
+            raise ValueError(f"no tiles of {m} outputs")
+    return 0
+
+
+def pack_weights(outputs, stride, weight, int compute, int threads):
+    """Weights (G, M, C, T0, r0, r1) for tiles of `outputs`, as the kernel reads them."""
     cdef TransformedWeights result = TransformedWeights()
     cdef tensor w
+    cdef const leaf_winograd* axis[2]
     describe(weight, 6, compute, &w)
     result.leaf = leaf(compute)
-    result.store = Workspace(weight_bytes(&w, tile, w.shape[1], result.leaf))
-    transform_weights(&w, tile, 0, w.shape[1], result.leaf, threads, result.store.data)
+    find_axes(result.leaf, &w, stride, outputs, axis)
+    result.store = Workspace(weight_bytes(&w, axis, w.shape[1], result.leaf))
+    transform_weights(&w, axis, 0, w.shape[1], result.leaf, threads, result.store.data)
     return result
 
 
@@ -505,15 +603,17 @@ cdef size_t scratch_of(winograd_job* job) noexcept nogil:
     job.pitch = odd_lines(job.capacity + job.slack, es)
     job.v_place = odd_lines(job.depth * job.pitch + job.leaf.nr, es)
     job.m_place = odd_lines(job.row_block * job.capacity, es)
-    job.width = job.d * job.capacity + SLACK
+    job.width = job.n[1] * job.capacity + SLACK
+    job.y_pitch = job.m[1] * job.capacity + job.leaf.nr
     job.v_bytes = aligned((job.group_block * job.places * job.v_place + SLACK) * es)
     job.m_bytes = aligned((job.group_block * job.places * job.m_place + SLACK) * es)
     job.table_bytes = aligned(job.capacity * (sizeof(piece) + sizeof(Py_ssize_t)) + 64)
-    job.line_bytes = aligned((job.channels_at_once * job.d * job.width + SLACK) * es)
-    job.column_bytes = aligned((job.d * job.width + SLACK) * es)
-    job.y_bytes = aligned((job.channels_at_once * job.m * job.m * job.capacity + SLACK) * es)
+    job.line_bytes = aligned((job.channels_at_once * job.n[0] * job.width + SLACK) * es)
+    job.column_bytes = aligned((job.n[0] * job.width + SLACK) * es)
+    job.partial_bytes = aligned((job.m[0] * job.n[1] * STRETCH + SLACK) * es)
+    job.y_bytes = aligned((job.channels_at_once * job.m[0] * job.y_pitch + SLACK) * es)
     inputs = job.line_bytes + 2 * job.column_bytes + aligned((job.width + SLACK) * es)
-    return max(inputs, job.y_bytes)
+    return max(inputs, job.partial_bytes + job.y_bytes)
 
 
 cdef Py_ssize_t shared_bytes(const winograd_job* job) noexcept nogil:
@@ -583,14 +683,14 @@ cdef int convolve_rows(winograd_job* job, int threads, size_t scratch) except -1
 
 
 def correlate(
-    int tile, str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
+    outputs, str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
     int threads, Py_ssize_t budget, TransformedWeights packed=None, bint measure=False
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2), none of them empty.  Returns bytes of workspace.
 
-    `tile` is 2 or 4, outputs of a tile along an axis.  x: (N, G*C, S0, S1, S2); weight:
-    (G, M, C, T0, 3, 3), any strides; bias: (G*M,) or None; the last two strides are 1.  `packed`
-    holds the same weights transformed and takes their place.
+    `outputs`: of a tile along the last two axes, as in the table of leaf.inc.c for their taps and
+    strides.  x: (N, G*C, S0, S1, S2); weight: (G, M, C, T0, r0, r1), any strides; bias:
+    (G*M,) or None.  `packed` holds the same weights transformed and takes their place.
     """
     cdef grid q
     cdef tensor w, result
@@ -605,16 +705,21 @@ def correlate(
     fill_grid(
         x, w.shape[0], &w.shape[3], &result.shape[2], stride, dilation, offset, mode, compute, &q)
     q.leaf = table
-    job.leaf, job.form, job.q, job.out, job.bias = (
-        table, &table.winograd[tile // 4], &q, &result, NULL)
+    job.leaf, job.q, job.out, job.bias = table, &q, &result, NULL
     job.compute = compute
-    job.m, job.d, job.places = tile, tile + 2, (tile + 2) * (tile + 2)
+    find_axes(table, &w, stride, outputs, job.axis)
     job.groups, job.all_rows, job.depth = w.shape[0], w.shape[1], w.shape[2] * w.shape[3]
     for axis in range(2):
+        job.m[axis], job.n[axis] = job.axis[axis].outputs, job.axis[axis].inputs
+        if job.n[axis] == 1:
+            q.dilation[1 + axis] = 1
+        job.step[axis] = job.m[axis] * q.stride[1 + axis]
         job.classes[axis] = min(q.dilation[1 + axis], q.out[1 + axis])
-        job.across[axis] = ceil_div(ceil_div(q.out[1 + axis], q.dilation[1 + axis]), tile)
+        job.across[axis] = ceil_div(ceil_div(q.out[1 + axis], q.dilation[1 + axis]), job.m[axis])
+    job.places = job.n[0] * job.n[1]
     job.dilated = q.dilation[2] > 1
     job.by_class = job.dilated and job.classes[1] < table.vl
+    job.by_line = job.n[1] == 1 or job.dilated and not job.by_class
     job.in_place = q.x.in_place and q.x.stride[4] == table.esize
     job.channels_at_once = 1
     if (magnitude(q.x.stride[1]) < magnitude(q.x.stride[4])
@@ -630,9 +735,9 @@ def correlate(
     job.row, job.rows = 0, job.all_rows
     if packed is None:
         # as many rows at a time as a quarter of the workspace has room for
-        each = weight_bytes(&w, tile, table.mr, table)
+        each = weight_bytes(&w, job.axis, table.mr, table)
         job.rows = min(job.all_rows, max(<Py_ssize_t>1, budget // 4 // each) * table.mr)
-        u_bytes = aligned(weight_bytes(&w, tile, job.rows, table))
+        u_bytes = aligned(weight_bytes(&w, job.axis, job.rows, table))
         fixed += u_bytes
     scratch = fit_blocks(&job, &threads, budget - fixed)
     shortfall = fixed + shared_bytes(&job) + threads * <Py_ssize_t>(aligned(scratch) + 128) - budget
@@ -654,7 +759,7 @@ def correlate(
         job.rows = min(job.rows, job.all_rows - job.row)
         job.u_place = weight_place(&w, job.rows, table)
         if packed is None:
-            transform_weights(&w, tile, job.row, job.rows, table, threads, held.data)
+            transform_weights(&w, job.axis, job.row, job.rows, table, threads, held.data)
         convolve_rows(&job, threads, scratch)
         job.row += job.rows
     return budget + shortfall

@@ -49,29 +49,40 @@ typedef struct leaf_column {
 /* Rows that `taps_lanes` takes. */
 #define LEAF_LANE_ROWS 8
 
-/* Winograd's F(m x m, 3x3): a tile is m x m outputs of d x d inputs, d = m + 2, and d * d products
- * for each pair of channels.  Its matrices are in leaf.inc.c. */
+/* Kernels whose taps `weights` transforms at a time. */
+#define LEAF_KERNELS 4
+
+/* Winograd's algorithm along one axis of a tile: m outputs of n inputs with r taps, and n products,
+ * n = stride * (m - 1) + r.  A tile of two axes has a place for each pair of their products; axis 0
+ * goes down a tile, from line to line, axis 1 along its lines.  The matrices are in leaf.inc.c. */
 typedef struct leaf_winograd {
-    /* dst[i * rs + j] = sum over l of Bt[i][l] * src[l][j]   for i < d, j < cols.
+    ptrdiff_t stride, taps, outputs, inputs;
+    ptrdiff_t distinct; /* rows of G: those after the last are equal to it */
+
+    /* dst[i * rs + j] = sum over l of Bt[i][l] * src[l][j]   for i < n, j < cols.
      * Fewer columns than a vector has are read and written as a whole vector. */
     void (*rows)(ptrdiff_t cols, const void *const *src, void *dst, ptrdiff_t rs);
 
-    /* dst[(d * i + j) * fs + t] = sum over l of Bt[j][l] * column l of tile t in row i of src, which
-     * is element i * rs + at[t] + l; or, where `at` is NULL, i * rs + t + l * step.  In whole
-     * vectors of tiles: past the last, `at` and 64 bytes are read, and results written. */
-    void (*columns)(ptrdiff_t tiles, const void *src, ptrdiff_t rs, const ptrdiff_t *at,
-                    ptrdiff_t step, void *dst, ptrdiff_t fs);
+    /* dst[(n * i + j) * fs + t] = sum over l of Bt[j][l] * column l of tile t in row i of src, which
+     * is element i * rs + at[t] + l, for i < lines; or, where `at` is NULL, i * rs + t + l * step.
+     * In whole vectors of tiles: past the last, `at` and 64 bytes are read, and results written. */
+    void (*columns)(ptrdiff_t tiles, ptrdiff_t lines, const void *src, ptrdiff_t rs,
+                    const ptrdiff_t *at, ptrdiff_t step, void *dst, ptrdiff_t fs);
 
-    /* dst[i * rs + m * t + j] = bias + (At m_t A)[i][j], where m_t is src[f * fs + t], f < d * d; with
-     * cs != 1 at dst[i * rs + j * cs + t].  In whole vectors of tiles: up to 64 bytes past the
-     * last are read, and their outputs written. */
-    void (*output)(ptrdiff_t tiles, const void *src, ptrdiff_t fs, const void *bias, void *dst,
-                   ptrdiff_t rs, ptrdiff_t cs);
+    /* dst[(lines * i + j) * ds + t] = sum over l < n of At[i][l] * src[(lines * l + j) * fs + t]
+     * for i < m, j < lines.  In whole vectors of tiles. */
+    void (*down)(ptrdiff_t tiles, ptrdiff_t lines, const void *src, ptrdiff_t fs, void *dst,
+                 ptrdiff_t ds);
 
-    /* dst[f * fs + k * mr + j] = (G w Gt)[f], in double, rounded once, for j < mr, k < depths: tap t
-     * of w is src[j * ld + 9 * k + t], or 0 for j >= rows. */
-    void (*weights)(ptrdiff_t rows, ptrdiff_t depths, const void *src, ptrdiff_t ld, void *dst,
-                    ptrdiff_t fs);
+    /* dst[i * rs + m * t + j] = bias + sum over l < n of At[j][l] * src[(n * i + l) * fs + t]
+     * for i < lines, j < m; with cs != 1 at dst[i * rs + j * cs + t].  In whole vectors of tiles: up
+     * to 64 bytes past the last are read, and their outputs written. */
+    void (*along)(ptrdiff_t tiles, ptrdiff_t lines, const void *src, ptrdiff_t fs,
+                  const void *bias, void *dst, ptrdiff_t rs, ptrdiff_t cs);
+
+    /* dst[i * ds + v] = sum over t < r of G[i][t] * src[t * ss + v]   for i < distinct, v < count,
+     * a multiple of LEAF_KERNELS. */
+    void (*weights)(ptrdiff_t count, const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds);
 } leaf_winograd;
 
 typedef struct leaf_table {
@@ -133,8 +144,16 @@ typedef struct leaf_table {
     void (*halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src, ptrdiff_t src_rs, void *first,
                    void *second, ptrdiff_t dst_rs);
 
-    /* Winograd's F(2x2, 3x3) and F(4x4, 3x3). */
-    leaf_winograd winograd[2];
+    /* What an axis of Winograd's algorithm may be; the last has no outputs. */
+    const leaf_winograd *winograd;
+
+    /* dst[t * ds + k * mr + j] = src[j * ld + taps * k + t], or 0 for j >= rows,
+     * for t < taps, k < depths, j < mr. */
+    void (*spread)(ptrdiff_t rows, ptrdiff_t depths, ptrdiff_t taps, const void *src, ptrdiff_t ld,
+                   double *dst, ptrdiff_t ds);
+
+    /* dst[j] = src[j], rounded   for j < n. */
+    void (*narrow)(ptrdiff_t n, const double *src, void *dst);
 
     /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
     void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);

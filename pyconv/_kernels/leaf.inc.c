@@ -308,73 +308,112 @@ static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const vo
         NAME(lane_panel)(3, n, k, a, b, b_at, pixel, c, bias, add);
 }
 
-/* ---- Winograd F(m x m, 3x3), m = 2 or 4 -----------------------------------------------------
- * Tiles of m x m outputs of d x d inputs, d = m + 2, and d * d products for each pair of channels.
+/* ---- Winograd along one axis -----------------------------------------------------------------
+ * m outputs of n = m + r - 1 inputs, with r taps and n products, by interpolation at n - 1 points p
+ * and infinity.  With M(x) the product of all x - p, and p' the other points:
  *
- * m = 4, with the points 0, +-a, +-b and infinity, a = 1/sqrt(2), b = sqrt(2):
- *        1   0  -5/2   0   1  0          1  1  1  1  1  0         1     0     0
- *        0 -2a   -2    a   1  0          0  a -a  b -b  0       -2/3 -2a/3  -1/3
- *  Bt =  0  2a   -2   -a   1  0    At =  0 1/2 1/2 2 2  0   G = -2/3  2a/3  -1/3
- *        0 -b/2 -1/2   b   1  0          0 a/2 -a/2 2b -2b 1     1/6   b/6   1/3
- *        0  b/2 -1/2  -b   1  0                                  1/6  -b/6   1/3
- *        0   1    0  -5/2  0  1                                   0     0     1
+ *   Bt   a row for each point: the coefficients of M(x) / (x - p); then those of M(x)
+ *   G    the row  1 p p^2 .. p^(r-1)  over the product of all p - p'; then  0 .. 0 1
+ *   At   the column  1 p p^2 .. p^(m-1); then  0 .. 0 1
  *
- * m = 2, with the points 0, +-1 and infinity:
- *        1  0 -1  0                      1  1  1  0               1    0    0
- *  Bt =  0  1  1  0                At =  0  1 -1  1         G =  1/2  1/2  1/2
- *        0 -1  1  0                                              1/2 -1/2  1/2
- *        0 -1  0  1                                               0    0    1
- */
+ * so that Bt follows from n alone.  n = 4: 0, +-1; n = 5: 0, +-a, 2; n = 6: 0, +-a, +-b, with
+ * a = 1/sqrt(2) and b = sqrt(2), which lose least to rounding.  n = 1 is an axis without taps.
+ *
+ * n > 6: stride 2.  Inputs 0, 2, .. and 1, 3, .. meet every second tap each, at stride 1: n counts
+ * the places of both, one after another.  If there is but one odd tap, its m outputs are products
+ * with that tap as it is: of the rows of G, only the first of these is kept.  */
 #define WINOGRAD_A 0.70710678118654752440
 #define WINOGRAD_B 1.41421356237309504880
+#define WINOGRAD_C 2
+#define WINOGRAD_MOST 11
+
+/* inputs n */
+#define WINOGRAD_INPUTS(X) X(1) X(4) X(5) X(6)
+/* rows of G that differ */
+#define WINOGRAD_DISTINCT(n) (n)
+/* inputs n, outputs m, taps r, stride */
+#define WINOGRAD_AXES(X)                                                                         \
+    X(1, 1, 1, 1)                                                                                \
+    X(4, 2, 3, 1) X(4, 3, 2, 1)                                                                  \
+    X(5, 2, 4, 1) X(5, 3, 3, 1) X(5, 4, 2, 1)                                                    \
+    X(6, 2, 5, 1) X(6, 3, 4, 1) X(6, 4, 3, 1) X(6, 5, 2, 1)
 
 /* y = Bt x, for each lane */
-INLINE void NAME(winograd_b)(const int m, const VEC *x, VEC *y) {
-    VEC less = VSET1((T)-1);
-    if (m == 2) {
+INLINE void NAME(winograd_b)(const int n, const VEC *x, VEC *y) {
+    const VEC less = VSET1((T)-1), a = VSET1((T)WINOGRAD_A), b = VSET1((T)WINOGRAD_B);
+    if (n == 1) {
+        y[0] = x[0];
+    } else if (n == 4) {
         y[0] = VFMA(less, x[2], x[0]);
         y[1] = VADD(x[1], x[2]);
         y[2] = VFMA(less, x[1], x[2]);
         y[3] = VFMA(less, x[1], x[3]);
-        return;
+    } else if (n == 5) {
+        VEC minus = VSET1((T)-WINOGRAD_C), half = VSET1((T)-0.5), z[4];
+        UNROLL for (int i = 0; i < 4; ++i) z[i] = VFMA(minus, x[i], x[i + 1]);
+        y[0] = VFMA(half, z[0], z[2]);
+        y[1] = VFMA(a, z[1], z[2]);
+        y[2] = VFMA(VSET1((T)-WINOGRAD_A), z[1], z[2]);
+        y[3] = VFMA(half, x[1], x[3]);
+        y[4] = VFMA(half, z[1], z[3]);
+    } else {
+        VEC even = VFMA(VSET1((T)-2), x[2], x[4]), odd = VFMA(VSET1((T)-2), x[1], x[3]);
+        y[0] = VFMA(VSET1((T)-2.5), x[2], VADD(x[0], x[4]));
+        y[1] = VFMA(a, odd, even);
+        y[2] = VFMA(VSET1((T)-WINOGRAD_A), odd, even);
+        even = VFMA(VSET1((T)-0.5), x[2], x[4]);
+        odd = VFMA(VSET1((T)-0.5), x[1], x[3]);
+        y[3] = VFMA(b, odd, even);
+        y[4] = VFMA(VSET1((T)-WINOGRAD_B), odd, even);
+        y[5] = VFMA(VSET1((T)-2.5), x[3], VADD(x[1], x[5]));
     }
-    VEC even = VFMA(VSET1((T)-2), x[2], x[4]), odd = VFMA(VSET1((T)-2), x[1], x[3]);
-    y[0] = VFMA(VSET1((T)-2.5), x[2], VADD(x[0], x[4]));
-    y[1] = VFMA(VSET1((T)WINOGRAD_A), odd, even);
-    y[2] = VFMA(VSET1((T)-WINOGRAD_A), odd, even);
-    even = VFMA(VSET1((T)-0.5), x[2], x[4]);
-    odd = VFMA(VSET1((T)-0.5), x[1], x[3]);
-    y[3] = VFMA(VSET1((T)WINOGRAD_B), odd, even);
-    y[4] = VFMA(VSET1((T)-WINOGRAD_B), odd, even);
-    y[5] = VFMA(VSET1((T)-2.5), x[3], VADD(x[1], x[5]));
+}
+
+/* p^i */
+INLINE double NAME(power)(const double p, const int i) {
+    double power = 1;
+    UNROLL for (int j = 0; j < i; ++j) power *= p;
+    return power;
 }
 
 /* y = At x, for each lane */
-INLINE void NAME(winograd_a)(const int m, const VEC *x, VEC *y) {
-    VEC less = VSET1((T)-1), s1 = VADD(x[1], x[2]), d1 = VFMA(less, x[2], x[1]);
-    if (m == 2) {
-        y[0] = VADD(x[0], s1);
-        y[1] = VADD(x[3], d1);
+INLINE void NAME(winograd_a)(const int n, const int m, const VEC *x, VEC *y) {
+    if (n == 1) {
+        y[0] = x[0];
         return;
     }
-    VEC s2 = VADD(x[3], x[4]), d2 = VFMA(less, x[4], x[3]);
-    y[0] = VADD(VADD(x[0], s1), s2);
-    y[1] = VFMA(VSET1((T)WINOGRAD_B), d2, VFMA(VSET1((T)WINOGRAD_A), d1, VZERO()));
-    y[2] = VFMA(VSET1((T)2), s2, VFMA(VSET1((T)0.5), s1, VZERO()));
-    y[3] = VFMA(VSET1((T)(2 * WINOGRAD_B)), d2, VFMA(VSET1((T)(WINOGRAD_A / 2)), d1, x[5]));
+    const VEC sum = VADD(x[1], x[2]), difference = VFMA(VSET1((T)-1), x[2], x[1]);
+    VEC outer[2] = {VZERO(), VZERO()};
+    if (n == 6) outer[0] = VADD(x[3], x[4]), outer[1] = VFMA(VSET1((T)-1), x[4], x[3]);
+    y[0] = VADD(x[0], sum);
+    if (n == 6) y[0] = VADD(y[0], outer[0]);
+    if (n == 5) y[0] = VADD(y[0], x[3]);
+    UNROLL for (int i = 1; i < m; ++i) {
+        const VEC inner = i % 2 ? difference : sum;
+        y[i] = i == m - 1 ? x[n - 1] : VZERO();
+        if (n == 4) {
+            y[i] = i == m - 1 ? VADD(inner, y[i]) : inner;
+            continue;
+        }
+        y[i] = VFMA(VSET1((T)NAME(power)(WINOGRAD_A, i)), inner, y[i]);
+        if (n == 5)
+            y[i] = VFMA(VSET1((T)NAME(power)(WINOGRAD_C, i)), x[3], y[i]);
+        else
+            y[i] = VFMA(VSET1((T)NAME(power)(WINOGRAD_B, i)), outer[i % 2], y[i]);
+    }
 }
 
 /* The last vector ends where the columns do, and may overlap the one before it. */
-INLINE void NAME(winograd_rows)(const int m, ptrdiff_t cols, const void *const *src, void *dst_,
+INLINE void NAME(winograd_rows)(const int n, ptrdiff_t cols, const void *const *src, void *dst_,
                                 ptrdiff_t rs) {
-    const T *row[6];
+    const T *row[WINOGRAD_MOST];
     T *dst = dst_;
-    UNROLL for (int i = 0; i < m + 2; ++i) row[i] = src[i];
+    UNROLL for (int i = 0; i < n; ++i) row[i] = src[i];
     for (ptrdiff_t j = 0;;) {
-        VEC x[6], y[6];
-        UNROLL for (int i = 0; i < m + 2; ++i) x[i] = VLOAD(row[i] + j);
-        NAME(winograd_b)(m, x, y);
-        UNROLL for (int i = 0; i < m + 2; ++i) VSTORE(dst + i * rs + j, y[i]);
+        VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+        UNROLL for (int i = 0; i < n; ++i) x[i] = VLOAD(row[i] + j);
+        NAME(winograd_b)(n, x, y);
+        UNROLL for (int i = 0; i < n; ++i) VSTORE(dst + i * rs + j, y[i]);
         if (j + VL >= cols) return;
         j = j + 2 * VL <= cols ? j + VL : cols - VL;
     }
@@ -382,89 +421,105 @@ INLINE void NAME(winograd_rows)(const int m, ptrdiff_t cols, const void *const *
 
 /* x[i] = column i of the tiles whose first columns are at src + at[0], at[1], ...: a lane holds
  * some columns of a tile, and is transposed with those of its neighbours. */
-INLINE void NAME(tile_columns)(const int m, const T *src, const ptrdiff_t *at, VEC *x) {
+INLINE void NAME(tile_columns)(const int n, const T *src, const ptrdiff_t *at, VEC *x) {
     enum { LANE = 16 / sizeof(T) };
+    UNROLL for (int i = 0; i < n; i += LANE) {
 #ifdef LEAF_DOUBLE
-    UNROLL for (int i = 0; i < m + 2; i += 2) {
         VEC a = VLANESAT(src + i, at, LANE), b = VLANESAT(src + i, at + 1, LANE);
         x[i] = VLANELOW(a, b);
-        x[i + 1] = VLANEHIGH(a, b);
-    }
+        if (i + 1 < n) x[i + 1] = VLANEHIGH(a, b);
 #else
-    VEC a = VLANESAT(src, at, LANE), b = VLANESAT(src, at + 1, LANE);
-    VEC c = VLANESAT(src, at + 2, LANE), d = VLANESAT(src, at + 3, LANE);
-    VEC even = VLANELOW(a, c), odd = VLANELOW(b, d);
-    x[0] = VLANELOW(even, odd);
-    x[1] = VLANEHIGH(even, odd);
-    even = VLANEHIGH(a, c);
-    odd = VLANEHIGH(b, d);
-    x[2] = VLANELOW(even, odd);
-    x[3] = VLANEHIGH(even, odd);
-    if (m == 2) return;
-    src += 4;
-    even = VLANELOW(VLANESAT(src, at, LANE), VLANESAT(src, at + 2, LANE));
-    odd = VLANELOW(VLANESAT(src, at + 1, LANE), VLANESAT(src, at + 3, LANE));
-    x[4] = VLANELOW(even, odd);
-    x[5] = VLANEHIGH(even, odd);
+        VEC a = VLANESAT(src + i, at, LANE), b = VLANESAT(src + i, at + 1, LANE);
+        VEC c = VLANESAT(src + i, at + 2, LANE), d = VLANESAT(src + i, at + 3, LANE);
+        VEC even = VLANELOW(a, c), odd = VLANELOW(b, d);
+        x[i] = VLANELOW(even, odd);
+        if (i + 1 < n) x[i + 1] = VLANEHIGH(even, odd);
+        even = VLANEHIGH(a, c);
+        odd = VLANEHIGH(b, d);
+        if (i + 2 < n) x[i + 2] = VLANELOW(even, odd);
+        if (i + 3 < n) x[i + 3] = VLANEHIGH(even, odd);
 #endif
+    }
 }
 
-INLINE void NAME(winograd_columns)(const int m, ptrdiff_t tiles, const void *src, ptrdiff_t rs,
-                                   const ptrdiff_t *at, ptrdiff_t step, void *dst, ptrdiff_t fs) {
+INLINE void NAME(winograd_columns)(const int n, ptrdiff_t tiles, ptrdiff_t lines, const void *src,
+                                   ptrdiff_t rs, const ptrdiff_t *at, ptrdiff_t step, void *dst,
+                                   ptrdiff_t fs) {
     for (ptrdiff_t t = 0; t < tiles; t += VL)
-        for (int i = 0; i < m + 2; ++i) {
+        for (ptrdiff_t i = 0; i < lines; ++i) {
             const T *row = (const T *)src + i * rs;
-            T *to = (T *)dst + i * (m + 2) * fs + t;
-            VEC x[6], y[6];
+            T *to = (T *)dst + i * n * fs + t;
+            VEC x[WINOGRAD_MOST + 1], y[WINOGRAD_MOST];
             if (at)
-                NAME(tile_columns)(m, row, at + t, x);
+                NAME(tile_columns)(n, row, at + t, x);
             else
-                UNROLL for (int j = 0; j < m + 2; ++j) x[j] = VLOAD(row + t + j * step);
-            NAME(winograd_b)(m, x, y);
-            UNROLL for (int j = 0; j < m + 2; ++j) VSTORE(to + j * fs, y[j]);
+                UNROLL for (int j = 0; j < n; ++j) x[j] = VLOAD(row + t + j * step);
+            NAME(winograd_b)(n, x, y);
+            UNROLL for (int j = 0; j < n; ++j) VSTORE(to + j * fs, y[j]);
         }
 }
 
-/* A row of the outputs of some tiles, the tiles next to each other. */
+#ifndef LEAF_DOUBLE
+/* Four outputs of each tile. */
+INLINE void NAME(store_four)(T *dst, const ptrdiff_t m, VEC a, VEC b, VEC c, VEC d) {
+    VEC even = VLANELOW(a, c), odd = VLANELOW(b, d);
+    VLANESTORE(dst, m * 4, VLANELOW(even, odd));
+    VLANESTORE(dst + m, m * 4, VLANEHIGH(even, odd));
+    even = VLANEHIGH(a, c);
+    odd = VLANEHIGH(b, d);
+    VLANESTORE(dst + 2 * m, m * 4, VLANELOW(even, odd));
+    VLANESTORE(dst + 3 * m, m * 4, VLANEHIGH(even, odd));
+}
+#endif
+
+/* A row of the outputs of some tiles, the tiles next to each other; and maybe the first output of
+ * the next tile once more, or anything past the last. */
 INLINE void NAME(store_tiles)(const int m, T *dst, const VEC *y) {
-    enum { LANE = 16 / sizeof(T) };
+    if (m == 1) {
+        VSTORE(dst, y[0]);
+        return;
+    }
 #ifdef LEAF_DOUBLE
-    UNROLL for (int j = 0; j < m; j += 2) {
-        VLANESTORE(dst + j, m * LANE, VLANELOW(y[j], y[j + 1]));
-        VLANESTORE(dst + m + j, m * LANE, VLANEHIGH(y[j], y[j + 1]));
+    UNROLL for (int i = 0; i < m; i += 2) {
+        const int j = i < m - 1 ? i : m - 2;
+        VLANESTORE(dst + j, m * 2, VLANELOW(y[j], y[j + 1]));
+        VLANESTORE(dst + m + j, m * 2, VLANEHIGH(y[j], y[j + 1]));
     }
 #else
     if (m == 2) {
-        VLANESTORE(dst, m * LANE, VLANELOW(y[0], y[1]));
-        VLANESTORE(dst + 4, m * LANE, VLANEHIGH(y[0], y[1]));
-        return;
+        VLANESTORE(dst, m * 4, VLANELOW(y[0], y[1]));
+        VLANESTORE(dst + 4, m * 4, VLANEHIGH(y[0], y[1]));
+    } else if (m == 3) {
+        NAME(store_four)(dst, m, y[0], y[1], y[2], VNEXT(y[0]));
+    } else {
+        NAME(store_four)(dst, m, y[0], y[1], y[2], y[3]);
+        if (m == 5) NAME(store_four)(dst + 1, m, y[1], y[2], y[3], y[4]);
     }
-    VEC even = VLANELOW(y[0], y[2]), odd = VLANELOW(y[1], y[3]);
-    VLANESTORE(dst, m * LANE, VLANELOW(even, odd));
-    VLANESTORE(dst + 4, m * LANE, VLANEHIGH(even, odd));
-    even = VLANEHIGH(y[0], y[2]);
-    odd = VLANEHIGH(y[1], y[3]);
-    VLANESTORE(dst + 8, m * LANE, VLANELOW(even, odd));
-    VLANESTORE(dst + 12, m * LANE, VLANEHIGH(even, odd));
 #endif
 }
 
-INLINE void NAME(winograd_output)(const int m, ptrdiff_t tiles, const void *src, ptrdiff_t fs,
-                                  const void *bias_, void *dst_, ptrdiff_t rs, ptrdiff_t cs) {
-    const VEC bias = VSET1(*(const T *)bias_);
-    for (ptrdiff_t t = 0; t < tiles; t += VL) {
-        VEC rows[4][6];
-        UNROLL for (int j = 0; j < m + 2; ++j) {
-            VEC x[6], y[4];
-            UNROLL for (int i = 0; i < m + 2; ++i)
-                x[i] = VLOAD((const T *)src + ((m + 2) * i + j) * fs + t);
-            NAME(winograd_a)(m, x, y);
-            UNROLL for (int i = 0; i < m; ++i) rows[i][j] = y[i];
+INLINE void NAME(winograd_down)(const int n, const int m, ptrdiff_t tiles, ptrdiff_t lines,
+                                const void *src, ptrdiff_t fs, void *dst, ptrdiff_t ds) {
+    for (ptrdiff_t j = 0; j < lines; ++j)
+        for (ptrdiff_t t = 0; t < tiles; t += VL) {
+            VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+            UNROLL for (int i = 0; i < n; ++i)
+                x[i] = VLOAD((const T *)src + (lines * i + j) * fs + t);
+            NAME(winograd_a)(n, m, x, y);
+            UNROLL for (int i = 0; i < m; ++i) VSTORE((T *)dst + (lines * i + j) * ds + t, y[i]);
         }
-        UNROLL for (int i = 0; i < m; ++i) {
-            T *dst = (T *)dst_ + i * rs;
-            VEC y[4];
-            NAME(winograd_a)(m, rows[i], y);
+}
+
+INLINE void NAME(winograd_along)(const int n, const int m, ptrdiff_t tiles, ptrdiff_t lines,
+                                 const void *src, ptrdiff_t fs, const void *bias_, void *dst_,
+                                 ptrdiff_t rs, ptrdiff_t cs) {
+    const VEC bias = VSET1(*(const T *)bias_);
+    for (ptrdiff_t i = 0; i < lines; ++i) {
+        T *dst = (T *)dst_ + i * rs;
+        for (ptrdiff_t t = 0; t < tiles; t += VL) {
+            VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+            UNROLL for (int j = 0; j < n; ++j) x[j] = VLOAD((const T *)src + (n * i + j) * fs + t);
+            NAME(winograd_a)(n, m, x, y);
             UNROLL for (int j = 0; j < m; ++j) y[j] = VADD(bias, y[j]);
             if (cs == 1)
                 NAME(store_tiles)(m, dst + m * t, y);
@@ -474,87 +529,106 @@ INLINE void NAME(winograd_output)(const int m, ptrdiff_t tiles, const void *src,
     }
 }
 
-/* Four kernels at a time, in double. */
-typedef double NAME(four) __attribute__((vector_size(32)));
+/* LEAF_KERNELS at a time, in double, whatever the compute type. */
+typedef double NAME(four) __attribute__((vector_size(32), aligned(8), may_alias));
 
-INLINE void NAME(winograd_g)(const int m, const NAME(four) w[3], NAME(four) * y) {
-    if (m == 2) {
-        NAME(four) outer = 0.5 * (w[0] + w[2]), inner = 0.5 * w[1];
-        y[0] = w[0];
-        y[1] = outer + inner;
-        y[2] = outer - inner;
-        y[3] = w[2];
-        return;
-    }
-    NAME(four) outer = -1.0 / 3 * (2 * w[0] + w[2]), inner = -2.0 / 3 * WINOGRAD_A * w[1];
+/* y = (w + p w' + p^2 w'' + ..) / scale, with p and then with -p */
+INLINE void NAME(winograd_points)(const int r, const double p, const double scale,
+                                  const double opposite, const NAME(four) * w, NAME(four) * y) {
+    NAME(four) even = w[0], odd = p * w[1];
+    UNROLL for (int t = 2; t < r; t += 2) even += NAME(power)(p, t) * w[t];
+    UNROLL for (int t = 3; t < r; t += 2) odd += NAME(power)(p, t) * w[t];
+    y[0] = scale * (even + odd);
+    y[1] = opposite * (even - odd);
+}
+
+/* y = G w */
+INLINE void NAME(winograd_g)(const int n, const int r, const NAME(four) * w, NAME(four) * y) {
     y[0] = w[0];
-    y[1] = outer + inner;
-    y[2] = outer - inner;
-    outer = 1.0 / 6 * (w[0] + 2 * w[2]);
-    inner = WINOGRAD_B / 6 * w[1];
-    y[3] = outer + inner;
-    y[4] = outer - inner;
-    y[5] = w[2];
-}
-
-/* Kernel j of depth k is number k * MR + j: that is how they lie in dst. */
-INLINE void NAME(winograd_weights)(const int m, ptrdiff_t rows, ptrdiff_t depths, const void *src,
-                                   ptrdiff_t ld, void *dst, ptrdiff_t fs) {
-    static const T none[9];
-    const ptrdiff_t n = depths * MR;
-    ptrdiff_t k = 0, j = 0;
-    for (ptrdiff_t first = 0; first < n; first += 4) {
-        const T *kernel[4] = {none, none, none, none};
-        for (ptrdiff_t v = 0; v < 4 && first + v < n; ++v) {
-            if (j < rows) kernel[v] = (const T *)src + j * ld + 9 * k;
-            if (++j == MR) j = 0, ++k;
-        }
-        NAME(four) part[3][6];
-        UNROLL for (int i = 0; i < 3; ++i) {
-            NAME(four) w[3];
-            UNROLL for (int t = 0; t < 3; ++t)
-                w[t] = __builtin_convertvector(
-                    ((NAME(quad)){kernel[0][3 * i + t], kernel[1][3 * i + t], kernel[2][3 * i + t],
-                                  kernel[3][3 * i + t]}),
-                    NAME(four));
-            NAME(winograd_g)(m, w, part[i]);
-        }
-        UNROLL for (int c = 0; c < m + 2; ++c) {
-            NAME(four) w[3] = {part[0][c], part[1][c], part[2][c]}, y[6];
-            NAME(winograd_g)(m, w, y);
-            UNROLL for (int i = 0; i < m + 2; ++i) {
-                NAME(quad) rounded = __builtin_convertvector(y[i], NAME(quad));
-                T *to = (T *)dst + ((m + 2) * i + c) * fs + first;
-                if (first + 4 <= n)
-                    *(NAME(quad) *)to = rounded;
-                else
-                    for (ptrdiff_t v = 0; v < n - first; ++v) to[v] = rounded[v];
-            }
-        }
+    if (n == 1) return;
+    y[n - 1] = w[r - 1];
+    if (n == 4) {
+        NAME(winograd_points)(r, 1, 0.5, 0.5, w, y + 1);
+    } else if (n == 5) {
+        NAME(winograd_points)(r, WINOGRAD_A, 1 / (WINOGRAD_A - WINOGRAD_C),
+                              -1 / (WINOGRAD_A + WINOGRAD_C), w, y + 1);
+        y[3] = w[0];
+        UNROLL for (int t = 1; t < r; ++t) y[3] += NAME(power)(WINOGRAD_C, t) * w[t];
+        y[3] *= 1.0 / 7;
+    } else {
+        NAME(winograd_points)(r, WINOGRAD_A, -2.0 / 3, -2.0 / 3, w, y + 1);
+        NAME(winograd_points)(r, WINOGRAD_B, 1.0 / 6, 1.0 / 6, w, y + 3);
     }
 }
 
-#define WINOGRAD_TILE(m)                                                                         \
-    static void NAME(winograd_rows_##m)(ptrdiff_t cols, const void *const *src, void *dst,       \
+INLINE void NAME(winograd_weights)(const int n, const int r, const int distinct, ptrdiff_t count,
+                                   const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds) {
+    for (ptrdiff_t v = 0; v < count; v += LEAF_KERNELS) {
+        NAME(four) w[WINOGRAD_MOST], y[WINOGRAD_MOST];
+        UNROLL for (int t = 0; t < r; ++t) w[t] = *(const NAME(four) *)(src + t * ss + v);
+        NAME(winograd_g)(n, r, w, y);
+        UNROLL for (int i = 0; i < distinct; ++i) *(NAME(four) *)(dst + i * ds + v) = y[i];
+    }
+}
+
+static void NAME(spread)(ptrdiff_t rows, ptrdiff_t depths, ptrdiff_t taps, const void *src,
+                         ptrdiff_t ld, double *dst, ptrdiff_t ds) {
+    for (ptrdiff_t k = 0; k < depths; ++k)
+        for (ptrdiff_t j = 0; j < MR; ++j) {
+            const T *kernel = (const T *)src + j * ld + taps * k;
+            double *to = dst + k * MR + j;
+            if (j < rows)
+                for (ptrdiff_t t = 0; t < taps; ++t) to[t * ds] = kernel[t];
+            else
+                for (ptrdiff_t t = 0; t < taps; ++t) to[t * ds] = 0;
+        }
+}
+
+static void NAME(narrow)(ptrdiff_t n, const double *src, void *dst_) {
+    T *dst = dst_;
+    ptrdiff_t j = 0;
+    for (; j + LEAF_KERNELS <= n; j += LEAF_KERNELS)
+        *(NAME(quad) *)(dst + j) =
+            __builtin_convertvector(*(const NAME(four) *)(src + j), NAME(quad));
+    for (; j < n; ++j) dst[j] = (T)src[j];
+}
+
+#define WINOGRAD_AXIS(n)                                                                         \
+    static void NAME(winograd_rows_##n)(ptrdiff_t cols, const void *const *src, void *dst,       \
                                         ptrdiff_t rs) {                                          \
-        NAME(winograd_rows)(m, cols, src, dst, rs);                                              \
+        NAME(winograd_rows)(n, cols, src, dst, rs);                                              \
     }                                                                                            \
-    static void NAME(winograd_columns_##m)(ptrdiff_t tiles, const void *src, ptrdiff_t rs,       \
-                                           const ptrdiff_t *at, ptrdiff_t step, void *dst,       \
-                                           ptrdiff_t fs) {                                       \
-        NAME(winograd_columns)(m, tiles, src, rs, at, step, dst, fs);                            \
-    }                                                                                            \
-    static void NAME(winograd_output_##m)(ptrdiff_t tiles, const void *src, ptrdiff_t fs,        \
-                                          const void *bias, void *dst, ptrdiff_t rs,             \
-                                          ptrdiff_t cs) {                                        \
-        NAME(winograd_output)(m, tiles, src, fs, bias, dst, rs, cs);                             \
-    }                                                                                            \
-    static void NAME(winograd_weights_##m)(ptrdiff_t rows, ptrdiff_t depths, const void *src,    \
-                                           ptrdiff_t ld, void *dst, ptrdiff_t fs) {              \
-        NAME(winograd_weights)(m, rows, depths, src, ld, dst, fs);                               \
+    static void NAME(winograd_columns_##n)(ptrdiff_t tiles, ptrdiff_t lines, const void *src,    \
+                                           ptrdiff_t rs, const ptrdiff_t *at, ptrdiff_t step,    \
+                                           void *dst, ptrdiff_t fs) {                            \
+        NAME(winograd_columns)(n, tiles, lines, src, rs, at, step, dst, fs);                     \
     }
-WINOGRAD_TILE(2)
-WINOGRAD_TILE(4)
+WINOGRAD_INPUTS(WINOGRAD_AXIS)
+#undef WINOGRAD_AXIS
+
+#define WINOGRAD_AXIS(n, m, r, stride)                                                           \
+    static void NAME(winograd_down_##n##_##m)(ptrdiff_t tiles, ptrdiff_t lines, const void *src, \
+                                              ptrdiff_t fs, void *dst, ptrdiff_t ds) {           \
+        NAME(winograd_down)(n, m, tiles, lines, src, fs, dst, ds);                               \
+    }                                                                                            \
+    static void NAME(winograd_along_##n##_##m)(ptrdiff_t tiles, ptrdiff_t lines,                 \
+                                               const void *src, ptrdiff_t fs, const void *bias,  \
+                                               void *dst, ptrdiff_t rs, ptrdiff_t cs) {          \
+        NAME(winograd_along)(n, m, tiles, lines, src, fs, bias, dst, rs, cs);                    \
+    }                                                                                            \
+    static void NAME(winograd_weights_##n##_##m)(ptrdiff_t count, const double *src,             \
+                                                 ptrdiff_t ss, double *dst, ptrdiff_t ds) {      \
+        NAME(winograd_weights)(n, r, WINOGRAD_DISTINCT(n), count, src, ss, dst, ds);             \
+    }
+WINOGRAD_AXES(WINOGRAD_AXIS)
+#undef WINOGRAD_AXIS
+
+#define WINOGRAD_AXIS(n, m, r, stride)                                                           \
+    {stride, r, m, n, WINOGRAD_DISTINCT(n), NAME(winograd_rows_##n), NAME(winograd_columns_##n), \
+     NAME(winograd_down_##n##_##m), NAME(winograd_along_##n##_##m),                              \
+     NAME(winograd_weights_##n##_##m)},
+static const leaf_winograd NAME(winograd_axes)[] = {WINOGRAD_AXES(WINOGRAD_AXIS){0}};
+#undef WINOGRAD_AXIS
 
 /* ---- dots: `group` taps share each load of g ------------------------------------------------ */
 INLINE void NAME(dots_group)(const int group, ptrdiff_t n, const void *const *src, const T *g,
@@ -683,13 +757,42 @@ static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdi
     }
 }
 
-/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other.  The last
- * ones end where the block does, and may be done twice. */
+/* Four rows by four columns. */
+INLINE void NAME(transpose_quads)(const T *src, ptrdiff_t src_rs, T *dst, ptrdiff_t dst_rs) {
+    NAME(quad) x[4], low[2], high[2];
+    UNROLL for (int r = 0; r < 4; ++r) x[r] = *(const NAME(quad) *)(src + r * src_rs);
+    UNROLL for (int i = 0; i < 2; ++i) {
+        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
+        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
+        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
+    }
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
+    dst += dst_rs;
+    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
+}
+
+/* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other; fewer rows, as
+ * the weights of a row block are, by fours.  The last ones end where the block does, and may be done
+ * twice. */
 static void NAME(transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
                             void *dst_, ptrdiff_t dst_rs) {
     enum { LANE = 16 / sizeof(T) };
     const T *src = src_;
     T *dst = dst_;
+    if (rows < VL && rows >= 4 && cols >= 4) {
+        for (ptrdiff_t left = cols; left > 0; left -= 4) {
+            ptrdiff_t j = left >= 4 ? cols - left : cols - 4;
+            for (ptrdiff_t next = 0; next < rows; next += 4) {
+                ptrdiff_t r = next + 4 <= rows ? next : rows - 4;
+                NAME(transpose_quads)(src + r * src_rs + j, src_rs, dst + j * dst_rs + r, dst_rs);
+            }
+        }
+        return;
+    }
     if (rows < VL || cols < LANE) {
         for (ptrdiff_t r = 0; r < rows; ++r)
             for (ptrdiff_t j = 0; j < cols; ++j) dst[j * dst_rs + r] = src[r * src_rs + j];
@@ -735,24 +838,6 @@ INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
     VSTORE(dst + 3 * VL, VHIGH(high_ac, high_bd));
 }
 
-/* Classes q .. q+3 of four columns, four results at a time. */
-INLINE void NAME(interleave_quads)(const T *src, ptrdiff_t qs, T *dst, ptrdiff_t classes) {
-    NAME(quad) x[4], low[2], high[2];
-    UNROLL for (int q = 0; q < 4; ++q) x[q] = *(const NAME(quad) *)(src + q * qs);
-    UNROLL for (int i = 0; i < 2; ++i) {
-        NAME(quad) a = x[2 * i], b = x[2 * i + 1];
-        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
-        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
-    }
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
-    dst += classes;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
-}
-
 /* Three classes of four columns. */
 INLINE void NAME(interleave_three)(const T *src, ptrdiff_t qs, T *dst) {
     NAME(quad) x = *(const NAME(quad) *)src, y = *(const NAME(quad) *)(src + qs);
@@ -794,7 +879,7 @@ INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src
             else
                 for (ptrdiff_t q = 0; q < classes; q += 4) {
                     if (q + 4 > classes) q = classes - 4;
-                    NAME(interleave_quads)(src + q * qs + j, qs, to + q, classes);
+                    NAME(transpose_quads)(src + q * qs + j, qs, to + q, classes);
                 }
             j += 4;
         }
@@ -1300,10 +1385,7 @@ const leaf_table NAME(leaf_table) = {
     .gemm_at = NAME(gemm_at),
     .gemm_narrow = NAME(gemm_narrow),
     .gemm_lanes = NAME(gemm_lanes),
-    .winograd = {{NAME(winograd_rows_2), NAME(winograd_columns_2), NAME(winograd_output_2),
-                  NAME(winograd_weights_2)},
-                 {NAME(winograd_rows_4), NAME(winograd_columns_4), NAME(winograd_output_4),
-                  NAME(winograd_weights_4)}},
+    .winograd = NAME(winograd_axes), .spread = NAME(spread), .narrow = NAME(narrow),
     .halves = NAME(halves),
     .taps = NAME(taps),
     .taps_lanes = NAME(taps_lanes),
@@ -1331,7 +1413,11 @@ const leaf_table NAME(leaf_table) = {
 
 #undef WINOGRAD_A
 #undef WINOGRAD_B
-#undef WINOGRAD_TILE
+#undef WINOGRAD_C
+#undef WINOGRAD_MOST
+#undef WINOGRAD_INPUTS
+#undef WINOGRAD_AXES
+#undef WINOGRAD_DISTINCT
 #undef ALL_READS
 #undef BOTH
 #undef DEFINE_READS

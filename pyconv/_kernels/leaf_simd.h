@@ -10,6 +10,7 @@
  *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
  *   VLANEEVEN VLANEODD  every second element of two vectors, within each lane of 16 bytes
  *   VINORDER(x)         the order of VEVEN, from that of VLANEEVEN
+ *   VNEXT(x)            each lane's next one; the first in the last lane
  *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
  *   VLANESAT(p, at, n)  the same from p + at[0], p + at[n], ...
  *   VLANESTORE(p, step, x)  the lanes of x to p, p + step, ...
@@ -45,6 +46,7 @@
 #undef VLANEODD
 #undef VKEEP
 #undef VINORDER
+#undef VNEXT
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -219,21 +221,25 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #if VL == 2
 #define VEVEN(a, b) VSHUFFLE(a, b, 0, 2)
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3)
+#define VNEXT(x) VSHUFFLE(x, x, 1, 0)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 2)
 #define VHIGH(a, b) VSHUFFLE(a, b, 1, 3)
 #elif VL == 4
 #define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6)
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7)
+#define VNEXT(x) VSHUFFLE(x, x, 1, 2, 3, 0)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 4, 1, 5)
 #define VHIGH(a, b) VSHUFFLE(a, b, 2, 6, 3, 7)
 #elif VL == 8
 #define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14)
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15)
+#define VNEXT(x) VSHUFFLE(x, x, 1, 2, 3, 4, 5, 6, 7, 0)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define VHIGH(a, b) VSHUFFLE(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
 #else
 #define VEVEN(a, b) VSHUFFLE(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30)
 #define VODD(a, b) VSHUFFLE(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
+#define VNEXT(x) VSHUFFLE(x, x, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0)
 #define VLOW(a, b) VSHUFFLE(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define VHIGH(a, b) VSHUFFLE(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #endif

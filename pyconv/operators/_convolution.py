@@ -118,8 +118,9 @@ def choose_winograd(
     gain = algorithms.winograd_gain(axes, rows, channels, groups)
     if gain < algorithms.WORTH_IT:
         return None
-    m = algorithms.winograd_tile(axes, rows, channels)
-    return "winograd", f"F({m}x{m}, 3x3), expected to take 1/{gain:.1f} of {time}"
+    tile = "x".join(map(str, algorithms.winograd_tile(axes, rows, channels)[-len(axes) :]))
+    kernel = "x".join(str(a.kernel) for a in axes[-2:])
+    return "winograd", f"F({tile}, {kernel}), expected to take 1/{gain:.1f} of {time}"
 
 
 def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: bool) -> None:
@@ -128,8 +129,8 @@ def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: b
         kernel, stride = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
         checks.fail(
             operator, "algorithm",
-            f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes "
-            "must have 3 taps and stride 1", "winograd",
+            f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes must "
+            "have 2 to 5 taps and stride 1, or one of them 1 tap", "winograd",
         )  # fmt: skip
 
 
@@ -191,6 +192,7 @@ class Convolution(Operator):
         rows = weight[0] // groups if groups else 0
         chosen = self.choose(axes, rows, weight[1], groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
+        check_winograd(name, algorithm, axes, algorithms.winograd_takes(axes))
         on = engine.three(axes)
         grouped = engine.grouped_shape(weight, groups)
         how = engine.describe(on, grouped, mode, algorithm)
@@ -241,9 +243,7 @@ class Convolution(Operator):
         return "direct", self.direct
 
     def check_algorithm(self, problem: ConvProblem) -> None:
-        """Refuse an algorithm that is not for this shape."""
-        axes = problem.axes
-        check_winograd(self.name, problem.algorithm, axes, algorithms.winograd_takes(axes))
+        """Refuse an algorithm that is not for this padding."""
 
     def weight_view(self, problem: ConvProblem, weight: Array) -> Array:
         """The weight as the engine takes it."""

@@ -103,7 +103,6 @@ class Dilated(Convolution):
     direct = "a dilation is a stride of the packing, at no cost"
 
     def check_algorithm(self, problem: ConvProblem) -> None:
-        super().check_algorithm(problem)
         padded = any(a.before > 0 or a.after > 0 for a in problem.axes)
         if problem.algorithm == "subsample" and problem.padding_mode != "zeros" and padded:
             checks.fail(
