@@ -49,6 +49,13 @@ PART = 1.5e5
 # way of its values to the results that they are part of, for each value and for each line of them.
 COLUMNS, GATHER, GATHER_LINE = 1.3, 30.0, 2500.0
 
+# What all classes of a transposed convolution take in one call, of their time one by one; and what
+# Winograd's takes more for each element of arrays that every class goes through, where those are so
+# large that they come from far away: of inputs for each class, and of the result.
+TOGETHER = 0.76
+FAR_INPUT, NEAR_INPUTS = 35.0, 2**17
+FAR_OUTPUT, NEAR_OUTPUTS = 50.0, 2**19
+
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
 #: coarsely, and a plan of Winograd's keeps two to four times the weights.
 WORTH_IT = 1.15
@@ -213,6 +220,29 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 
     tile = winograd_tile(axes, rows, channels)
     best = winograd_cost(axes, rows, channels, groups, tile)
     return direct_cost(axes, rows, channels, groups) / best
+
+
+def phases_gain(classes: Sequence[Sequence[Axis]], rows: int, channels: int, groups: int) -> float:
+    """`winograd_gain` for the classes of a transposed convolution, those together that it takes."""
+    if not any(map(winograd_takes, classes)) or _few_channels(rows, channels):
+        return 0.0
+    direct = winograd = 0.0
+    for axes in classes:
+        cost = direct_cost(axes, rows, channels, groups)
+        direct += cost
+        if winograd_takes(axes):
+            tile = winograd_tile(axes, rows, channels)
+            cost = winograd_cost(axes, rows, channels, groups, tile)
+        winograd += cost
+    if len(classes) == 1:
+        return direct / winograd
+    inputs = groups * channels * prod(a.size for a in classes[0])
+    outputs = groups * rows * sum(prod(a.out for a in axes) for axes in classes)
+    if inputs > NEAR_INPUTS:
+        winograd += FAR_INPUT * inputs * len(classes)
+    if outputs > NEAR_OUTPUTS:
+        winograd += FAR_OUTPUT * outputs
+    return TOGETHER * direct / winograd
 
 
 def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:

@@ -464,11 +464,23 @@ def adjoint(
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
-def split_by_phases(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
+def phases_of(axes: Axes) -> list[Axes]:
+    """The convolutions that the residue classes of the adjoint along `axes` are."""
+    each = [
+        [phase.correlated(axis.out) for phase in geometry.adjoint_phases(axis, empty=False)]
+        for axis in axes
+    ]
+    return [three(on) for on in product(*each)]
+
+
+def split_by_phases(
+    axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase"
+) -> tuple[Piece, ...]:
     """The adjoint of `correlate`, zero-padded, in pieces, with weights of this shape.
 
     Each residue class of the result modulo the strides is one dense convolution. The rows and
-    channels of the weights are swapped already. The bits are those of `_transposed.correlate`.
+    channels of the weights are swapped already. The bits are those of `_transposed.correlate`, but
+    for the classes that Winograd's algorithm takes, with that one.
     """
     pieces = []
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
@@ -476,13 +488,27 @@ def split_by_phases(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...
         # Not every element has a tap (the stride exceeds the kernel): those keep the bias.
         pieces.append(Piece(region([(0, a.size) for a in axes]), (), None))
     for phase in phases:
+        place = every([(p.start, None, p.step) for p in phase])
+        on = three([p.correlated(a.out) for p, a in zip(phase, axes, strict=True)])
+        if algorithm == "winograd" and algorithms.winograd_takes(on):
+            shape = (*weight_shape[:3], *(p.taps for p in phase))
+            taps = (slice(None),) * 3 + tuple(_backwards(p) for p in phase)
+            pieces.append(Piece(place, taps, describe(on, shape, algorithm=algorithm)))
+            continue
         taps = (slice(None),) * 3 + tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
         how = Descriptor(
             _conv.correlate, _conv.pack_weights, (1, 1, 1), [p.dilation for p in phase],
             [p.offset for p in phase], "zeros",
         )  # fmt: skip
-        pieces.append(Piece(every([(p.start, None, p.step) for p in phase]), taps, how))
+        pieces.append(Piece(place, taps, how))
     return tuple(pieces)
+
+
+def _backwards(phase: geometry.Phase) -> slice:
+    """The taps of a class, the last one first."""
+    last = phase.tap_start + (phase.taps - 1) * phase.tap_step
+    before = phase.tap_start - phase.tap_step
+    return slice(last, before if before >= 0 else None, -phase.tap_step)
 
 
 def weight_gradient(

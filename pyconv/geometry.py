@@ -93,6 +93,15 @@ class Phase:
     dilation: int
     offset: int
 
+    def correlated(self, size: int) -> Axis:
+        """The class as a convolution of `size` inputs, with its taps the other way round."""
+        reach = (self.taps - 1) * -self.dilation + 1
+        before = reach - 1 - self.offset
+        return Axis(
+            size=size, kernel=self.taps, stride=1, dilation=-self.dilation, before=before,
+            after=self.count - 1 + reach - before - size, out=self.count,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class Subsample:

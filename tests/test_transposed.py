@@ -193,12 +193,73 @@ def test_winograd(dtype, flip):
         assert plan(x).tobytes() == y.tobytes()
 
 
-def test_winograd_is_for_stride_1():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_winograd_of_residues(dtype):
+    rng = np.random.default_rng(0)
     op = pyconv.get("transposed")
-    for rank, stride in ((2, 2), (3, (2, 1, 1))):
-        shapes = (1, 64, *(30,) * rank), (64, 64, *(3,) * rank)
+    for shape, kernel, params in (
+        ((2, 9, 8, 11), (9, 7, 4, 4), {"stride": 2, "padding": 1}),
+        ((1, 6, 8, 11), (6, 4, 3, 5), {"stride": 2, "groups": 2, "flip": True}),
+        ((1, 6, 8, 11), (6, 4, 5, 2), {"stride": (2, 3), "output_padding": (0, 2)}),
+        ((1, 6, 4, 8, 11), (6, 4, 3, 4, 5), {"stride": 2, "dilation": (1, 3, 1), "padding": 2}),
+        ((2, 12, 40), (12, 8, 16), {"stride": 8, "padding": 4}),
+        ((2, 5, 6, 9), (8, 4, 4, 4), {"stride": 2, "padding": "same", "layout": "channels_last"}),
+    ):
+        if "layout" in params:
+            shape = (*shape[:1], *shape[2:], kernel[0])
+        x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+        bias = rng.standard_normal(kernel[1] * params.get("groups", 1)).astype(dtype)
+        y = op(x, weight, bias, **params, algorithm="winograd")
+        wide = (a.astype(np.float64) for a in (x, weight, bias))
+        expected = op(*wide, **params, algorithm="phase")
+        tolerance = 1e-12 if dtype is np.float64 else 2e-5
+        np.testing.assert_allclose(y, expected, rtol=tolerance, atol=tolerance * 10)
+        plan = op.plan(shape, weight, bias, **params, algorithm="winograd")
+        assert plan(x).tobytes() == y.tobytes()
+        alone = op(x[:1], weight, bias, **params, algorithm="winograd")
+        assert alone.tobytes() == y[:1].tobytes()
+
+
+def test_winograd_needs_residues_of_two_taps():
+    op = pyconv.get("transposed")
+    for kernel, stride in (((2, 2), 2), ((1, 1), 1), ((3, 3), 3), ((7, 7), 1)):
         with pytest.raises(ValueError, match="not be 'winograd'"):
-            op.output_shape(*shapes, stride=stride, algorithm="winograd")
+            op.output_shape((1, 64, 30, 30), (64, 64, *kernel), stride=stride, algorithm="winograd")
     weight = np.ones((64, 64, 3, 3), np.float32)
     assert op.plan((1, 64, 56, 56), weight, padding=1).algorithm == "winograd"
-    assert op.plan((1, 64, 56, 56), weight, padding=1, stride=2).algorithm == "phase"
+    weight = np.ones((64, 64, 2, 2), np.float32)
+    assert op.plan((1, 64, 56, 56), weight, stride=2).algorithm == "phase"
+
+
+# Few positions: a call without packed weights transposes them instead.
+TURNED = [
+    ((1, 40, 4, 4), (40, 48, 4, 4), {"stride": 2, "padding": 1}),
+    ((2, 70, 3, 5), (70, 37, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    ((1, 60, 3, 5), (60, 40, 5, 3), {"stride": (3, 2), "groups": 2, "flip": True}),
+    ((3, 33, 7), (33, 50, 16), {"stride": 8, "padding": 4}),
+    ((1, 20, 2, 3, 3), (20, 34, 3, 4, 2), {"stride": 2, "padding": 1, "dilation": (1, 1, 3)}),
+    ((1, 30, 3, 3), (30, 40, 1, 2), {"stride": 3}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("case", TURNED, ids=range(len(TURNED)))
+def test_few_positions(case, dtype):
+    shape, kernel, params = case
+    rng = np.random.default_rng(0)
+    op = pyconv.get("transposed")
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    bias = rng.standard_normal(kernel[1] * params.get("groups", 1)).astype(dtype)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    for b in (bias, None):
+        for xs in (x, last, x[..., ::-1]):
+            y = op(xs, weight, b, **params, algorithm="phase")
+            plan = op.plan(shape, weight, b, **params, algorithm="phase")
+            assert plan(xs).tobytes() == y.tobytes()
+            for threads in (2, 3):
+                again = op(xs, weight, b, **params, algorithm="phase", threads=threads)
+                assert again.tobytes() == y.tobytes()
+            apart = weight[..., ::-1].copy()[..., ::-1]
+            assert op(xs, apart, b, **params, algorithm="phase").tobytes() == y.tobytes()
+    small = op(x, weight, bias, **params, algorithm="phase", max_workspace=2**18)
+    assert small.tobytes() == op(x, weight, bias, **params, algorithm="phase").tobytes()

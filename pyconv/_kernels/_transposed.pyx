@@ -19,10 +19,10 @@ along the last axis are computed next to each other, and stored as whole rows of
                         for each mr rows            registers: the micro-kernel
             interleave the classes                  C tile: [class][row][position]
 
-A call without packed weights that has few positions would put them in order for hardly any use.  It
-is `turned`: the rows of the result are the vectors' lanes, and the inputs of each position, in blocks
-of mr, are what is broadcast.  Weights then need no more than a transposition, block by block of KC
-depths beside its use, which is shared by all classes with as many taps.
+A call without packed weights that has few positions would put them in order for hardly any use.
+It is `turned`: the rows of the result are the vectors' lanes, and the inputs of each position, in
+blocks of mr, are what is broadcast.  Weights then need no more than a transposition, block by block
+of KC depths beside its use, which is shared by all classes with as many taps.
 
 Sums are made as _gemm.pyx makes them, turned or not: a chain for each KC depths, over depths
 (channel, tap).
@@ -881,7 +881,7 @@ cdef Py_ssize_t turned_tables(job* w) noexcept nogil:
 
 
 cdef bint fit_turned(job* w, int threads, Py_ssize_t budget) noexcept nogil:
-    """Choose blocks of rows and boxes, if the weights are better not packed for so few positions."""
+    """Choose blocks of rows and boxes, where weights are not worth packing."""
     cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, taps, channels, most
     cdef Py_ssize_t all_taps = w.weight.shape[3] * w.weight.shape[4] * w.weight.shape[5]
     cdef Py_ssize_t block = w.block, blocks = w.blocks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,13 +13,10 @@ from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Box, Run
-from pyconv.geometry import Axis
 from pyconv.operator import Array, Case, Cost, Operator
 from pyconv.operators._convolution import (
     ConvProblem,
     check_bias,
-    check_winograd,
-    choose_winograd,
     conv_case,
     count_macs,
     image_shape,
@@ -28,6 +25,9 @@ from pyconv.operators._convolution import (
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
+
+# Residues of the result that are looked at one by one for Winograd's algorithm.
+MOST_CLASSES = 64
 
 # A row of the result that one thread gathers at a time.
 ROW_BYTES = 2**16
@@ -88,8 +88,8 @@ def transposed_conv(
         modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes NaNs of
         these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a box of the
         result at a time; each weight reaches only the outputs that `x` reaches by it.
-        ``"winograd"``: F(4x4, 3x3) or F(2x2, 3x3), at stride 1 and with 3 taps on the last two
-        axes. ``"auto"`` takes what is expected to be fastest, see :doc:`/algorithms`.
+        ``"winograd"``: Winograd's, for each residue that has 2 to 5 taps on the last two axes, or 1
+        on one of them. ``"auto"`` takes what is expected to be fastest, see :doc:`/algorithms`.
     %(run)s
 
     Returns
@@ -157,11 +157,20 @@ class Transposed(Operator):
         on = engine.three(axes)
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        check_winograd(name, algorithm, axes, _winograd_takes(axes))
+        if algorithm == "winograd" and not any(map(algorithms.winograd_takes, _classes(on))):
+            checks.fail(
+                name, "algorithm",
+                f"not be 'winograd' for kernel {tuple(weight[2:])} and stride {tuple(stride)}: a "
+                "residue of the result must have 2 to 5 taps on the last two axes, or 1 on one of "
+                "them", "winograd",
+            )  # fmt: skip
         how = None
-        if algorithm == "winograd":
-            shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
+        pieces: tuple[engine.Piece, ...] = ()
+        shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
+        if algorithm == "winograd" and all(a.stride == 1 for a in on):
             how = engine.describe(engine.mirrored(on), shape, algorithm=algorithm)
+        elif algorithm == "winograd":
+            pieces = engine.split_by_phases(on, shape, algorithm)
         output = image.like(outputs, [a.size for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
@@ -170,7 +179,7 @@ class Transposed(Operator):
         )  # fmt: skip
         return ConvProblem(
             output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
-            how=how,
+            how=how, pieces=pieces,
         )  # fmt: skip
 
     def compute(
@@ -187,6 +196,9 @@ class Transposed(Operator):
         if problem.how is not None:
             weight = engine.flipped(weight).swapaxes(1, 2)
             return engine.convolve(run, x, weight, bias, y, problem.how, prepared)
+        if problem.pieces:
+            weight = weight.swapaxes(1, 2)
+            return engine.convolve_pieces(run, x, weight, bias, y, problem.pieces, prepared)
         return engine.adjoint(run, x, weight, bias, y, axes, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
@@ -195,6 +207,8 @@ class Transposed(Operator):
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         if problem.how is not None:
             return engine.pack_for(run, engine.flipped(weight).swapaxes(1, 2), problem.how)
+        if problem.pieces:
+            return engine.pack_pieces(run, weight.swapaxes(1, 2), problem.pieces)
         return engine.pack_adjoint(run, weight, engine.three(problem.axes))
 
     def gradients(
@@ -239,22 +253,26 @@ class Transposed(Operator):
         yield conv_case(
             "winograd", (1, 4, 6, 7), (4, 3, 3, 3), outputs=3, padding=1, algorithm="winograd"
         )
+        yield conv_case(
+            "winograd strided", (2, 5, 6, 7), (5, 4, 5, 4), outputs=4, stride=2, padding=1,
+            algorithm="winograd",
+        )  # fmt: skip
 
 
 OPERATOR = Transposed()
 
 
-def _winograd_takes(axes: Sequence[Axis]) -> bool:
-    """Whether the adjoint is a convolution, and one for Winograd's algorithm."""
-    return algorithms.winograd_takes(axes) and all(a.stride == 1 for a in axes)
+def _classes(axes: Axes) -> list[Axes]:
+    """The residues of the result as convolutions; none where they are many."""
+    if prod(min(a.stride, a.kernel) for a in axes) > MOST_CLASSES:
+        return []
+    return engine.phases_of(axes)
 
 
 def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
-    if _winograd_takes(axes):
-        forward = engine.mirrored(axes)
-        winograd = choose_winograd(forward, rows, channels, 1, "the time of phases")
-        if winograd is not None:
-            return winograd
+    gain = algorithms.phases_gain(_classes(axes), rows, channels, 1)
+    if gain >= algorithms.WORTH_IT:
+        return "winograd", f"expected to take 1/{gain:.1f} of the time of phases"
     gain = algorithms.col2im_gain(axes, rows, channels)
     if gain >= algorithms.WORTH_IT:
         return "col2im", f"little is cropped: expected to take 1/{gain:.1f} of the time of phases"
