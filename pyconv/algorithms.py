@@ -23,7 +23,10 @@ PANEL = 16  # pixels or tiles of a panel, full or not
 ROWS = 6  # of a block, full or not, if more than half
 
 # Outputs of the tiles of Winograd's algorithm along an axis, by its stride and taps.
-TILES = {(1, 1): (1,), (1, 2): (5, 4, 3), (1, 3): (4, 3, 2), (1, 4): (3,), (1, 5): (2,)}
+TILES = {
+    (1, 1): (1,), (1, 2): (5, 4, 3), (1, 3): (4, 3, 2), (1, 4): (3,), (1, 5): (2,),
+    (2, 3): (4, 3), (2, 4): (4, 3),
+}  # fmt: skip
 
 # Its products, in vectors of 8 tiles; for each place of a tile and each channel the transform, of
 # inputs and of outputs, and on either side SPREAD for bringing apart or together what a dilation
@@ -101,6 +104,8 @@ def winograd_tiles(axes: Sequence[Axis]) -> tuple[Tile, ...]:
 
 
 def _tiles(axis: Axis) -> tuple[int, ...]:
+    if axis.dilation > 1 and axis.stride > 1:
+        return ()
     return TILES.get((axis.stride, axis.kernel), ())
 
 
@@ -142,7 +147,8 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
     transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
     if along.dilation > 1:
         transforms += SPREAD * tiles * (depth + rows)
-    weights = depth * rows * places
+    weights = depth * rows * _kept(along, tile[1])
+    weights *= _kept(down, tile[0]) if down is not None else 1
     streams = (WEIGHT if weights <= CACHED else FAR_WEIGHT) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
     return groups * (places * (products + transforms) + streams + per_line) + PART
@@ -157,6 +163,11 @@ def _across(axis: Axis, outputs: int) -> int:
 def _inputs(axis: Axis, outputs: int) -> int:
     """Inputs of a tile along an axis."""
     return axis.stride * (outputs - 1) + axis.kernel
+
+
+def _kept(axis: Axis, outputs: int) -> int:
+    """Transformed weights of an axis: at stride 2 the second of 3 taps is kept as it is."""
+    return _inputs(axis, outputs) - (outputs - 1) * (axis.stride == 2 and axis.kernel == 3)
 
 
 def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> Tile:

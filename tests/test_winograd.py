@@ -279,8 +279,8 @@ def test_a_nan_stays_within_its_tiles():
 
 @pytest.mark.parametrize(
     ("kernel", "stride"),
-    [((1,), 1), ((6,), 1), ((3,), 2), ((1, 1), 1), ((3, 6), 1), ((3, 3), 2), ((3, 3), (1, 2)),
-     ((3, 1), (1, 2)), ((3, 1, 1), 1)],
+    [((1,), 1), ((6,), 1), ((2,), 2), ((5,), 2), ((3,), 3), ((1, 1), 1), ((3, 6), 1), ((3, 3), 3),
+     ((3, 2), (1, 2)), ((3, 1), (1, 2)), ((3, 1, 1), 1)],
 )  # fmt: skip
 def test_refused_where_it_does_not_apply(kernel, stride):
     x = np.ones((1, 8) + (9,) * len(kernel), np.float32)

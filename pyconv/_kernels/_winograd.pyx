@@ -43,7 +43,7 @@ cdef enum:
     SLACK = 64                  # elements that leaves may touch beyond the last
     DEPTHS = 16                 # of weights, transformed together
     STRETCH = 64                # tiles of outputs, transformed together
-    MOST_INPUTS = 11            # of a tile along an axis
+    MOST_INPUTS = 10            # of a tile along an axis
     DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
 
 

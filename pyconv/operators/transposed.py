@@ -88,8 +88,8 @@ def transposed_conv(
         modulo the stride, of `x` with zeros around it: an infinite or NaN weight makes NaNs of
         these zeros. ``"col2im"``: a matrix product, whose columns are then gathered, a box of the
         result at a time; each weight reaches only the outputs that `x` reaches by it.
-        ``"winograd"``: F(4x4, 3x3) or F(2x2, 3x3), at stride 1 and with 3 taps on the last two
-        axes. ``"auto"`` takes what is expected to be fastest, see :doc:`/algorithms`.
+        ``"winograd"``: fewer products, at stride 1 and with 2 to 5 taps along the last two axes or
+        one of them. ``"auto"`` takes what is expected to be fastest, see :doc:`/algorithms`.
     %(run)s
 
     Returns
