@@ -31,11 +31,10 @@ TILES = {
 # Its products, in vectors of 8 tiles; for each place of a tile and each channel the transform, of
 # inputs and of outputs, and on either side SPREAD for bringing apart or together what a dilation
 # does to a line; per line of tiles and channel its inputs, its outputs; per transformed weight, its
-# way from the last level of the cache, or from memory where there are more than CACHED.  A few rows
-# take the time of LEAST_ROWS.
-PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 35.0
-LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
-FAR_WEIGHT, CACHED = 25.0, 5 * 2**20
+# way from memory, which is NARROW where a single vector of tiles is all that waits for it.  A few
+# rows take the time of LEAST_ROWS.
+PRODUCTS, INPUT, OUTPUT, SPREAD = 0.95, 24.0, 12.0, 14.0
+LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
 
 # What a part of the result takes that is computed by itself.
@@ -149,7 +148,7 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
         transforms += SPREAD * tiles * (depth + rows)
     weights = depth * rows * _kept(along, tile[1])
     weights *= _kept(down, tile[0]) if down is not None else 1
-    streams = (WEIGHT if weights <= CACHED else FAR_WEIGHT) * weights
+    streams = (WEIGHT if tiles > VECTOR else NARROW) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
     return groups * (places * (products + transforms) + streams + per_line) + PART
 
