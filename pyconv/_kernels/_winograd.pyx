@@ -46,7 +46,7 @@ cdef enum:
     DEPTHS = 16                 # of weights, transformed together
     STRETCH = 64                # tiles of outputs, transformed together
     MOST_INPUTS = 10            # of a tile along an axis
-    DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
+    DEPTH_BLOCK = 32            # KC, about: a third of a direct sum's, as transforms magnify errors
 
 
 cdef struct weight_job:
