@@ -57,9 +57,10 @@ def dilated_conv(
         ``"direct"`` reads the taps where they are; ``"winograd"`` takes fewer products on each
         residue class of the outputs, for kernels of 2 to 5 taps along the last two axes or one of
         them, at stride 1; ``"auto"`` takes what is expected to be the faster, see
-        :doc:`/algorithms`. The others are the textbook constructions, for comparison: ``"zero_insertion"`` convolves with the kernel spread out by
-        zeros, which must fit the workspace; ``"subsample"`` convolves every ``dilation``-th element
-        with the dense kernel, for each residue, and needs zero padding.
+        :doc:`/algorithms`. The others are the textbook constructions, for comparison:
+        ``"zero_insertion"`` convolves with the kernel spread out by zeros, which must fit the
+        workspace; ``"subsample"`` convolves every ``dilation``-th element with the dense kernel,
+        for each residue, and needs zero padding.
     %(run)s
 
     Returns
