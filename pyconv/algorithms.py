@@ -23,16 +23,18 @@ PANEL = 16  # pixels or tiles of a panel, full or not
 ROWS = 6  # of a block, full or not, if more than half
 
 # Outputs of the tiles of Winograd's algorithm along an axis, by its stride and taps.
-TILES = {(1, 1): (1,), (1, 2): (5, 4, 3), (1, 3): (4, 3, 2), (1, 4): (3,), (1, 5): (2,)}
+TILES = {
+    (1, 1): (1,), (1, 2): (5, 4, 3), (1, 3): (4, 3, 2), (1, 4): (3,), (1, 5): (2,),
+    (2, 3): (4, 3), (2, 4): (4, 3),
+}  # fmt: skip
 
 # Its products, in vectors of 8 tiles; for each place of a tile and each channel the transform, of
 # inputs and of outputs, and on either side SPREAD for bringing apart or together what a dilation
 # does to a line; per line of tiles and channel its inputs, its outputs; per transformed weight, its
-# way from the last level of the cache, or from memory where there are more than CACHED.  A few rows
-# take the time of LEAST_ROWS.
-PRODUCTS, INPUT, OUTPUT, SPREAD = 0.88, 11.0, 16.0, 35.0
-LINE_IN, LINE_OUT, WEIGHT = 3000.0, 900.0, 7.0
-FAR_WEIGHT, CACHED = 25.0, 5 * 2**20
+# way from memory, which is NARROW where a single vector of tiles is all that waits for it.  A few
+# rows take the time of LEAST_ROWS.
+PRODUCTS, INPUT, OUTPUT, SPREAD = 0.95, 24.0, 12.0, 14.0
+LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
 
 # With rows of the weights as vectors a pixel may be anywhere: there is nothing to compute between
@@ -115,6 +117,8 @@ def winograd_tiles(axes: Sequence[Axis]) -> tuple[Tile, ...]:
 
 
 def _tiles(axis: Axis) -> tuple[int, ...]:
+    if axis.dilation > 1 and axis.stride > 1:
+        return ()
     return TILES.get((axis.stride, axis.kernel), ())
 
 
@@ -191,8 +195,9 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
     transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
     if along.dilation > 1:
         transforms += SPREAD * tiles * (depth + rows)
-    weights = depth * rows * places
-    streams = (WEIGHT if weights <= CACHED else FAR_WEIGHT) * weights
+    weights = depth * rows * _kept(along, tile[1])
+    weights *= _kept(down, tile[0]) if down is not None else 1
+    streams = (WEIGHT if tiles > VECTOR else NARROW) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
     return groups * (places * (products + transforms) + streams + per_line) + PART
 
@@ -206,6 +211,11 @@ def _across(axis: Axis, outputs: int) -> int:
 def _inputs(axis: Axis, outputs: int) -> int:
     """Inputs of a tile along an axis."""
     return axis.stride * (outputs - 1) + axis.kernel
+
+
+def _kept(axis: Axis, outputs: int) -> int:
+    """Transformed weights of an axis: at stride 2 the second of 3 taps is kept as it is."""
+    return _inputs(axis, outputs) - (outputs - 1) * (axis.stride == 2 and axis.kernel == 3)
 
 
 def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> Tile:

@@ -28,6 +28,12 @@ CALLS = {
     "standard, 5x5": (
         "standard", {"x": (1, 64, 34, 34), "weight": (16, 64, 5, 5)}, {"padding": 2},
     ),
+    "3x3 stride 2": (
+        "standard", {"x": (1, 64, 41, 42), "weight": (16, 64, 3, 3)}, {"stride": 2},
+    ),
+    "4x4 stride 2": (
+        "standard", {"x": (1, 64, 41, 42), "weight": (16, 64, 4, 4)}, {"stride": 2},
+    ),
     "1-D, 2 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 2)}, {}),
     "1-D, 3 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 3)}, {}),
     "1-D, 4 taps": ("standard", {"x": (1, 64, 900), "weight": (16, 64, 4)}, {}),

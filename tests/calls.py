@@ -150,7 +150,8 @@ class Call:
         if "winograd" in known:
             kernel = self.arrays["weight"].shape[2:]
             strides = oracles.per_axis(self.explicit.get("stride", 1), len(kernel))
-            if not winograd_takes(kernel, strides):
+            dilations = oracles.per_axis(self.explicit.get("dilation", 1), len(kernel))
+            if not winograd_takes(kernel, strides, dilations):
                 known = tuple(name for name in known if name != "winograd")
         return known
 
@@ -169,14 +170,15 @@ class Call:
         return (math.prod(arrays["weight"].shape[1:]),)
 
 
-def winograd_takes(kernel, strides):
+def winograd_takes(kernel, strides, dilations):
     """Whether Winograd's algorithm is for a kernel, which has taps along one of the last axes."""
     taps = list(zip(kernel, strides, strict=True))[-2:]
-    whole = taps[-1][1] == 1 or taps[-1][0] > 1
+    dilated = any(k > 1 < s and d > 1 for (k, s), d in zip(taps, dilations[-2:], strict=True))
     return (
-        whole
+        not dilated
         and any(k > 1 for k, _ in taps)
-        and all(k == 1 or (1 < k <= 5 and s == 1) for k, s in taps)
+        and (taps[-1][0] > 1 or taps[-1][1] == 1)
+        and all(k == 1 or (s == 1 and k <= 5) or (s == 2 and k in (3, 4)) for k, s in taps)
     )
 
 

@@ -41,9 +41,11 @@ def test_promise_of_every_form(kernel, stride, tile, monkeypatch):
     op = pyconv.get("standard")
     op._problems.clear()
     params = {"padding": 2, "stride": [stride if k > 1 else 1 for k in kernel]}
-    for channels, (kind, make) in product((1, 3, 24, 200), accuracy.VALUES.items()):
+    constants = np.random.default_rng(5).uniform(0.5, 1, 6)
+    equal = {f"all {v:.3f}": lambda _, shape, v=v: np.full(shape, v) for v in constants}
+    for channels, (kind, make) in product((3, 24, 42, 64, 200), (accuracy.VALUES | equal).items()):
         rng = np.random.default_rng(7)
-        x = make(rng, (1, channels, 30, 31)).astype(np.float32)
+        x = make(rng, (1, channels, 18, 19)).astype(np.float32)
         weight = make(rng, (8, channels, *kernel)).astype(np.float32)
         wide = [array.astype(np.float64) for array in (x, weight)]
         exact = op(*wide, **params, algorithm="direct")

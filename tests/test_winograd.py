@@ -279,8 +279,8 @@ def test_a_nan_stays_within_its_tiles():
 
 @pytest.mark.parametrize(
     ("kernel", "stride"),
-    [((1,), 1), ((6,), 1), ((3,), 2), ((1, 1), 1), ((3, 6), 1), ((3, 3), 2), ((3, 3), (1, 2)),
-     ((3, 1), (1, 2)), ((3, 1, 1), 1)],
+    [((1,), 1), ((6,), 1), ((2,), 2), ((5,), 2), ((3,), 3), ((1, 1), 1), ((3, 6), 1), ((3, 3), 3),
+     ((3, 2), (1, 2)), ((3, 1), (1, 2)), ((3, 1, 1), 1)],
 )  # fmt: skip
 def test_refused_where_it_does_not_apply(kernel, stride):
     x = np.ones((1, 8) + (9,) * len(kernel), np.float32)
@@ -310,7 +310,8 @@ def test_chosen_where_it_pays():
     assert chosen((1, 3, 224, 224), (64, 3, 3, 3), padding=1) == "direct"
     assert chosen((1, 512, 7, 7), (512, 512, 3, 3), padding=1) == "winograd"
     assert chosen((1, 512, 4, 4), (512, 512, 3, 3), padding=1) == "direct"
-    assert chosen((1, 64, 56, 56), (64, 64, 3, 3), padding=1, stride=2) == "direct"
+    assert chosen((1, 128, 56, 56), (128, 128, 3, 3), padding=1, stride=2) == "winograd"
+    assert chosen((1, 512, 14, 14), (512, 512, 3, 3), padding=1, stride=2) == "direct"
     assert chosen((1, 64, 56, 56), (64, 64, 5, 5), padding=2) == "winograd"
     assert chosen((1, 256, 4000), (256, 256, 3), padding=1) == "winograd"
     assert chosen((1, 128, 56, 56), (128, 4, 3, 3), padding=1, groups=32) == "direct"

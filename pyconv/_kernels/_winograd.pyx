@@ -35,16 +35,18 @@ from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
 
 cdef enum:
     CACHE_BYTES = 6144 * 1024   # V and M of a block of tiles: some of the last level's cache
+    NEAR_BYTES = 384 * 1024     # the same of L2, where U is no larger
     MOST_TILES = 256            # in a block
     LEAST_TILES = 64            # for which U is worth being read, whatever the cache
+    STRIP = 128                 # tiles whose rows of M stay in L2 for all blocks of KC
     MOST_ROWS = 384             # of U: those of a block of KC stay in L2 for all tiles
     LEAST_ROWS = 96
     CHANNELS = 16               # loaded together where they lie next to each other: a cache line
     SLACK = 64                  # elements that leaves may touch beyond the last
     DEPTHS = 16                 # of weights, transformed together
     STRETCH = 64                # tiles of outputs, transformed together
-    MOST_INPUTS = 11            # of a tile along an axis
-    DEPTH_BLOCK = 48            # KC, about: half of a direct sum's, for transforms magnify errors
+    MOST_INPUTS = 10            # of a tile along an axis
+    DEPTH_BLOCK = 32            # KC, about: a third of a direct sum's, as transforms magnify errors
 
 
 cdef struct weight_job:
@@ -96,6 +98,7 @@ cdef struct winograd_job:
     Py_ssize_t capacity         # tiles of a block, at most
     Py_ssize_t row_block, group_block
     Py_ssize_t pitch            # elements from one row of V to the next,
+    Py_ssize_t m_pitch          # ... of M,
     Py_ssize_t slack            # columns of V that leaves may touch beyond a block's
     Py_ssize_t u_place, v_place, m_place    # ... from one place to the next
     Py_ssize_t width            # of a line of `columns`,
@@ -301,35 +304,39 @@ cdef void multiply(
     cdef const leaf_table* table = job.leaf
     cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr
     cdef Py_ssize_t kc = depth_block(job.depth, DEPTH_BLOCK)
-    cdef Py_ssize_t k = 0, depth, t, i, all_rows = round_up(job.rows, mr)
-    cdef Py_ssize_t tiles = job.last - job.first
+    cdef Py_ssize_t k, depth, t, i, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t tiles = job.last - job.first, first = 0, last
     cdef Py_ssize_t of_u = (
         min(f // job.n[1], job.axis[0].distinct - 1) * job.axis[1].distinct
         + min(f % job.n[1], job.axis[1].distinct - 1))
     cdef const char* u = job.u + (
         (job.group + g) * distinct_places(job.axis) + of_u) * job.u_place * es
     cdef const char* v = job.v + (g * job.places + f) * job.v_place * es
-    cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.capacity) * es
+    cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.m_pitch) * es
     cdef const char* a
-    while k < job.depth:
-        depth = min(kc, job.depth - k)
-        a = u + (k * all_rows + (job.some_row + m) * depth) * es
-        t = 0
-        while t < tiles:
-            if tiles - t <= table.vl:
-                i = 0
-                while i < rows:
-                    table.gemm_narrow(
-                        min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
-                        v + (k * job.pitch + t) * es, job.pitch,
-                        result + (i * job.capacity + t) * es, job.capacity, k > 0)
-                    i += 2 * mr
-                break
-            table.gemm(
-                rows, nr, depth, a, 1, mr, v + (k * job.pitch + t) * es, job.pitch,
-                result + t * es, job.capacity, 1, NULL, k > 0)
-            t += nr
-        k += depth
+    while first < tiles:
+        last = min(first + STRIP, tiles)
+        k = 0
+        while k < job.depth:
+            depth = min(kc, job.depth - k)
+            a = u + (k * all_rows + (job.some_row + m) * depth) * es
+            t = first
+            while t < last:
+                if last - t <= table.vl:
+                    i = 0
+                    while i < rows:
+                        table.gemm_narrow(
+                            min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
+                            v + (k * job.pitch + t) * es, job.pitch,
+                            result + (i * job.m_pitch + t) * es, job.m_pitch, k > 0)
+                        i += 2 * mr
+                    break
+                table.gemm(
+                    rows, nr, depth, a, 1, mr, v + (k * job.pitch + t) * es, job.pitch,
+                    result + t * es, job.m_pitch, 1, NULL, k > 0)
+                t += nr
+            k += depth
+        first = last
 
 
 cdef void product_task(
@@ -443,7 +450,7 @@ cdef void output_task(
         for j in range(count):
             bias = <const char*>&zero if job.bias == NULL else job.bias + (channel + j) * es
             transform_outputs(
-                job, job.result + (g * job.places * job.m_place + (i + j) * job.capacity) * es,
+                job, job.result + (g * job.places * job.m_place + (i + j) * job.m_pitch) * es,
                 bias, scratch, y + j * job.m[0] * job.y_pitch * es)
         for j in range(job.count):
             store_piece(
@@ -602,7 +609,8 @@ cdef size_t scratch_of(winograd_job* job) noexcept nogil:
     cdef size_t inputs
     job.pitch = odd_lines(job.capacity + job.slack, es)
     job.v_place = odd_lines(job.depth * job.pitch + job.leaf.nr, es)
-    job.m_place = odd_lines(job.row_block * job.capacity, es)
+    job.m_pitch = odd_lines(job.capacity, es)
+    job.m_place = odd_lines(job.row_block * job.m_pitch, es)
     job.width = job.n[1] * job.capacity + SLACK
     job.y_pitch = job.m[1] * job.capacity + job.leaf.nr
     job.v_bytes = aligned((job.group_block * job.places * job.v_place + SLACK) * es)
@@ -627,7 +635,10 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     cdef size_t scratch
     job.row_block, job.group_block, job.slack = round_up(job.rows, mr), 1, nr
     each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
-    most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
+    if job.places * job.depth * job.row_block * job.leaf.esize <= NEAR_BYTES:
+        most = max(<Py_ssize_t>1, NEAR_BYTES // each)
+    else:
+        most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
     most = min(<Py_ssize_t>MOST_TILES // nr, most)
     job.blocks = ceil_div(job.panels, most)
     job.capacity = ceil_div(job.panels, job.blocks) * nr

@@ -319,27 +319,31 @@ static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const vo
  * so that Bt follows from n alone.  n = 4: 0, +-1; n = 5: 0, +-a, 2; n = 6: 0, +-a, +-b, with
  * a = 1/sqrt(2) and b = sqrt(2), which lose least to rounding.  n = 1 is an axis without taps.
  *
- * n > 6: stride 2.  Inputs 0, 2, .. and 1, 3, .. meet every second tap each, at stride 1: n counts
- * the places of both, one after another.  If there is but one odd tap, its m outputs are products
- * with that tap as it is: of the rows of G, only the first of these is kept.  */
+ * n > 6: stride 2, with 3 or 4 taps.  Inputs 0, 2, .. meet taps 0 and 2, inputs 1, 3, .. taps 1 and
+ * 3, at stride 1: n counts the places of both, one after another.  Tap 1 alone is multiplied as it
+ * is: the m rows of G for it are equal, and only the first is kept. */
 #define WINOGRAD_A 0.70710678118654752440
 #define WINOGRAD_B 1.41421356237309504880
 #define WINOGRAD_C 2
-#define WINOGRAD_MOST 11
+#define WINOGRAD_MOST 10
 
 /* inputs n */
-#define WINOGRAD_INPUTS(X) X(1) X(4) X(5) X(6)
-/* rows of G that differ */
-#define WINOGRAD_DISTINCT(n) (n)
+#define WINOGRAD_INPUTS(X) X(1) X(4) X(5) X(6) X(7) X(8) X(9) X(10)
+/* inputs 0, 2, .. if there are others at stride 2, whether all of these are met by one tap, and
+ * rows of G that differ */
+#define WINOGRAD_EVEN(n) (((n) + 1) / 2)
+#define WINOGRAD_LONE(n) ((n) > 6 && (n) % 2)
+#define WINOGRAD_DISTINCT(n) (WINOGRAD_LONE(n) ? WINOGRAD_EVEN(n) + 1 : (n))
 /* inputs n, outputs m, taps r, stride */
 #define WINOGRAD_AXES(X)                                                                         \
     X(1, 1, 1, 1)                                                                                \
     X(4, 2, 3, 1) X(4, 3, 2, 1)                                                                  \
-    X(5, 2, 4, 1) X(5, 3, 3, 1) X(5, 4, 2, 1)                                                    \
-    X(6, 2, 5, 1) X(6, 3, 4, 1) X(6, 4, 3, 1) X(6, 5, 2, 1)
+    X(5, 3, 3, 1) X(5, 4, 2, 1)                                                                  \
+    X(6, 2, 5, 1) X(6, 3, 4, 1) X(6, 4, 3, 1) X(6, 5, 2, 1)                                      \
+    X(7, 3, 3, 2) X(8, 3, 4, 2) X(9, 4, 3, 2) X(10, 4, 4, 2)
 
-/* y = Bt x, for each lane */
-INLINE void NAME(winograd_b)(const int n, const VEC *x, VEC *y) {
+/* y = Bt x at stride 1, for each lane */
+INLINE void NAME(winograd_b1)(const int n, const VEC *x, VEC *y) {
     const VEC less = VSET1((T)-1), a = VSET1((T)WINOGRAD_A), b = VSET1((T)WINOGRAD_B);
     if (n == 1) {
         y[0] = x[0];
@@ -369,6 +373,22 @@ INLINE void NAME(winograd_b)(const int n, const VEC *x, VEC *y) {
     }
 }
 
+INLINE void NAME(winograd_b)(const int n, const VEC *x, VEC *y) {
+    const int even = WINOGRAD_EVEN(n), odd = n / 2;
+    if (n <= 6) {
+        NAME(winograd_b1)(n, x, y);
+        return;
+    }
+    VEC z[WINOGRAD_EVEN(WINOGRAD_MOST)];
+    UNROLL for (int i = 0; i < even; ++i) z[i] = x[2 * i];
+    NAME(winograd_b1)(even, z, y);
+    UNROLL for (int i = 0; i < odd; ++i) z[i] = x[2 * i + 1];
+    if (WINOGRAD_LONE(n))
+        UNROLL for (int i = 0; i < odd; ++i) y[even + i] = z[i];
+    else
+        NAME(winograd_b1)(odd, z, y + even);
+}
+
 /* p^i */
 INLINE double NAME(power)(const double p, const int i) {
     double power = 1;
@@ -376,8 +396,8 @@ INLINE double NAME(power)(const double p, const int i) {
     return power;
 }
 
-/* y = At x, for each lane */
-INLINE void NAME(winograd_a)(const int n, const int m, const VEC *x, VEC *y) {
+/* y = At x at stride 1, for each lane */
+INLINE void NAME(winograd_a1)(const int n, const int m, const VEC *x, VEC *y) {
     if (n == 1) {
         y[0] = x[0];
         return;
@@ -400,6 +420,20 @@ INLINE void NAME(winograd_a)(const int n, const int m, const VEC *x, VEC *y) {
             y[i] = VFMA(VSET1((T)NAME(power)(WINOGRAD_C, i)), x[3], y[i]);
         else
             y[i] = VFMA(VSET1((T)NAME(power)(WINOGRAD_B, i)), outer[i % 2], y[i]);
+    }
+}
+
+INLINE void NAME(winograd_a)(const int n, const int m, const VEC *x, VEC *y) {
+    const int even = WINOGRAD_EVEN(n);
+    if (n <= 6) {
+        NAME(winograd_a1)(n, m, x, y);
+    } else if (WINOGRAD_LONE(n)) {
+        NAME(winograd_a1)(even, m, x, y);
+        UNROLL for (int i = 0; i < m; ++i) y[i] = VADD(y[i], x[even + i]);
+    } else {
+        VEC z[WINOGRAD_EVEN(WINOGRAD_MOST)];
+        UNROLL for (int i = 0; i < even; ++i) z[i] = VADD(x[i], x[even + i]);
+        NAME(winograd_a1)(even, m, z, y);
     }
 }
 
@@ -542,8 +576,8 @@ INLINE void NAME(winograd_points)(const int r, const double p, const double scal
     y[1] = opposite * (even - odd);
 }
 
-/* y = G w */
-INLINE void NAME(winograd_g)(const int n, const int r, const NAME(four) * w, NAME(four) * y) {
+/* y = G w at stride 1 */
+INLINE void NAME(winograd_g1)(const int n, const int r, const NAME(four) * w, NAME(four) * y) {
     y[0] = w[0];
     if (n == 1) return;
     y[n - 1] = w[r - 1];
@@ -558,6 +592,22 @@ INLINE void NAME(winograd_g)(const int n, const int r, const NAME(four) * w, NAM
     } else {
         NAME(winograd_points)(r, WINOGRAD_A, -2.0 / 3, -2.0 / 3, w, y + 1);
         NAME(winograd_points)(r, WINOGRAD_B, 1.0 / 6, 1.0 / 6, w, y + 3);
+    }
+}
+
+INLINE void NAME(winograd_g)(const int n, const int r, const NAME(four) * w, NAME(four) * y) {
+    const int even = WINOGRAD_EVEN(n);
+    if (n <= 6) {
+        NAME(winograd_g1)(n, r, w, y);
+        return;
+    }
+    NAME(four) taps[2] = {w[0], w[2]};
+    NAME(winograd_g1)(even, 2, taps, y);
+    if (WINOGRAD_LONE(n)) {
+        y[even] = w[1];
+    } else {
+        taps[0] = w[1], taps[1] = w[3];
+        NAME(winograd_g1)(even, 2, taps, y + even);
     }
 }
 
@@ -1417,6 +1467,8 @@ const leaf_table NAME(leaf_table) = {
 #undef WINOGRAD_MOST
 #undef WINOGRAD_INPUTS
 #undef WINOGRAD_AXES
+#undef WINOGRAD_EVEN
+#undef WINOGRAD_LONE
 #undef WINOGRAD_DISTINCT
 #undef ALL_READS
 #undef BOTH

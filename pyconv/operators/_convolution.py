@@ -130,7 +130,8 @@ def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: b
         checks.fail(
             operator, "algorithm",
             f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes must "
-            "have 2 to 5 taps and stride 1, or one of them 1 tap", "winograd",
+            "have 2 to 5 taps and stride 1, or 3 or 4 taps and stride 2; or one of them 1 tap",
+            "winograd",
         )  # fmt: skip
 
 

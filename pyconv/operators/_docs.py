@@ -48,9 +48,9 @@ algorithm : {"auto", "direct"}
     How to compute it; both are the same here.""",
     "winograd": """\
 algorithm : {"auto", "direct", "winograd"}
-    ``"winograd"`` is F(4x4, 3x3), or F(2x2, 3x3) on small maps, for kernels of 3x3 taps (and maybe
-    more along a first axis of three) at stride 1; ``"auto"`` takes it where it is expected to be
-    faster than ``"direct"``, see :doc:`/algorithms`.""",
+    ``"winograd"`` takes fewer products, for kernels of 2 to 5 taps at stride 1, or 3 or 4 at
+    stride 2, along the last two axes or one of them; ``"auto"`` takes it where it is expected to
+    be faster than ``"direct"``, see :doc:`/algorithms`.""",
     "run": """\
 max_workspace : int, optional
     Most bytes of memory to use beyond arguments and result; 32 MiB by default.

@@ -54,12 +54,13 @@ def dilated_conv(
     %(layout)s
     %(flip)s
     algorithm : {"auto", "direct", "winograd", "zero_insertion", "subsample"}
-        ``"direct"`` reads the taps where they are; ``"winograd"`` is F(4x4, 3x3) or F(2x2, 3x3) on
-        each residue class of the outputs, for kernels of 3x3 taps at stride 1; ``"auto"`` takes
-        what is expected to be the faster, see :doc:`/algorithms`. The others are the textbook
-        constructions, for comparison: ``"zero_insertion"`` convolves with the kernel spread out by
-        zeros, which must fit the workspace; ``"subsample"`` convolves every ``dilation``-th element
-        with the dense kernel, for each residue, and needs zero padding.
+        ``"direct"`` reads the taps where they are; ``"winograd"`` takes fewer products on each
+        residue class of the outputs, for kernels of 2 to 5 taps along the last two axes or one of
+        them, at stride 1; ``"auto"`` takes what is expected to be the faster, see
+        :doc:`/algorithms`. The others are the textbook constructions, for comparison:
+        ``"zero_insertion"`` convolves with the kernel spread out by zeros, which must fit the
+        workspace; ``"subsample"`` convolves every ``dilation``-th element with the dense kernel,
+        for each residue, and needs zero padding.
     %(run)s
 
     Returns
