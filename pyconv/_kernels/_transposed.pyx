@@ -843,8 +843,8 @@ cdef Py_ssize_t list_products(job* w, class_product* at, Py_ssize_t* table) noex
                             t0 = (t0 * w.weight.shape[4] + t1) * w.weight.shape[5] + t2
                             table[k] = k // taps * w.tile_channel + t0 * w.tile_ld
                         table += entries
+                        inputs += w.channels * taps * turned_positions(w)
                         at += 1
-                    inputs += w.channels * taps * turned_positions(w)
                     total += entries
     return total
 
