@@ -157,7 +157,9 @@ class Transposed(Operator):
         on = engine.three(axes)
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        check_winograd(name, algorithm, axes, _winograd_takes(axes))
+        check_winograd(
+            name, algorithm, axes, _winograd_takes(axes), "2 to 5 taps, and all axes stride 1"
+        )
         how = None
         if algorithm == "winograd":
             shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
