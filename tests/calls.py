@@ -151,7 +151,8 @@ class Call:
             kernel = self.arrays["weight"].shape[2:]
             strides = oracles.per_axis(self.explicit.get("stride", 1), len(kernel))
             dilations = oracles.per_axis(self.explicit.get("dilation", 1), len(kernel))
-            if not winograd_takes(kernel, strides, dilations):
+            adjoint = self.name == "transposed" and max(strides) > 1
+            if adjoint or not winograd_takes(kernel, strides, dilations):
                 known = tuple(name for name in known if name != "winograd")
         return known
 

@@ -123,15 +123,20 @@ def choose_winograd(
     return "winograd", f"F({tile}, {kernel}), expected to take 1/{gain:.1f} of {time}"
 
 
-def check_winograd(operator: str, algorithm: str, axes: Sequence[Axis], takes: bool) -> None:
+def check_winograd(
+    operator: str,
+    algorithm: str,
+    axes: Sequence[Axis],
+    takes: bool,
+    needed: str = "2 to 5 taps and stride 1, or 3 or 4 taps, not dilated, and stride 2",
+) -> None:
     """Refuse Winograd's algorithm for axes that it is not for."""
     if algorithm == "winograd" and not takes:
         kernel, stride = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
         checks.fail(
             operator, "algorithm",
             f"not be 'winograd' for kernel {kernel} and stride {stride}: the last two axes must "
-            "have 2 to 5 taps and stride 1, or 3 or 4 taps and stride 2; or one of them 1 tap",
-            "winograd",
+            f"have {needed}; or one of them 1 tap", "winograd",
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from pyconv.operator import Array, Case, Cost, Operator
 from pyconv.operators._convolution import (
     ConvProblem,
     check_bias,
+    check_winograd,
     conv_case,
     count_macs,
     image_shape,
@@ -157,13 +158,11 @@ class Transposed(Operator):
         on = engine.three(axes)
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        if algorithm == "winograd" and not any(map(algorithms.winograd_takes, _classes(on))):
-            checks.fail(
-                name, "algorithm",
-                f"not be 'winograd' for kernel {tuple(weight[2:])} and stride {tuple(stride)}: a "
-                "residue of the result must have 2 to 5 taps on the last two axes, or 1 on one of "
-                "them", "winograd",
-            )  # fmt: skip
+        takes = any(map(algorithms.winograd_takes, _classes(on)))
+        check_winograd(
+            name, algorithm, axes, takes,
+            "2 to 5 taps in a residue of the result",
+        )
         how = None
         pieces: tuple[engine.Piece, ...] = ()
         shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
