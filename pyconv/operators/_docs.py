@@ -51,6 +51,15 @@ algorithm : {"auto", "direct", "winograd"}
     ``"winograd"`` is F(4x4, 3x3), or F(2x2, 3x3) on small maps, for kernels of 3x3 taps (and maybe
     more along a first axis of three) at stride 1; ``"auto"`` takes it where it is expected to be
     faster than ``"direct"``, see :doc:`/algorithms`.""",
+    "fft": """\
+algorithm : {"auto", "direct", "fft"}
+    ``"fft"`` goes by Fourier transforms of blocks; ``"auto"`` takes it for kernels of a thousand
+    taps and more, see :doc:`/algorithms`.""",
+    "winograd, fft": """\
+algorithm : {"auto", "direct", "winograd", "fft"}
+    ``"winograd"`` is F(4x4, 3x3), or F(2x2, 3x3) on small maps, for kernels of 3x3 taps (and maybe
+    more along a first axis of three) at stride 1, ``"fft"`` goes by Fourier transforms of blocks;
+    ``"auto"`` takes what is expected to be the fastest, see :doc:`/algorithms`.""",
     "run": """\
 max_workspace : int, optional
     Most bytes of memory to use beyond arguments and result; 32 MiB by default.
