@@ -80,6 +80,19 @@ def test_gradients_are_those_of_direct():
     assert all(calls.same_bits(one[key], other[key]) for key in one)
 
 
+def test_threads_share_blocks():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((2, 1, 900, 1000), dtype=np.float32)
+    weight = rng.standard_normal((2, 1, 45, 45), dtype=np.float32)
+    params = {"algorithm": "fft", "padding": 22}
+    one = pyconv.get("standard").plan(x.shape, weight, **params, threads=1)
+    three = pyconv.get("standard").plan(x.shape, weight, **params, threads=3)
+    assert three.workspace_bytes > one.workspace_bytes
+    assert three(x).tobytes() == one(x).tobytes()
+    alone = pyconv.conv(x[1], weight, **params, threads=2)
+    assert alone.tobytes() == one(x)[1].tobytes()
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_memory(packed):
     """A call takes the workspace that its plan tells, besides the result."""
