@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import product
 from math import prod
 
+from pyconv import fft
 from pyconv.geometry import Axis, ceil_div, tap_ranges
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
@@ -58,9 +59,16 @@ TOGETHER = 0.76
 FAR_INPUT, NEAR_INPUTS = 35.0, 2**17
 FAR_OUTPUT, NEAR_OUTPUTS = 50.0, 2**19
 
+# FFTs: of an input or an output of a block; a product of spectra.  And what the direct kernel for
+# few channels takes for each tap.
+TRANSFORM, SPECTRUM, SHIFTED = 370.0, 20.0, 1.2
+
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
 #: coarsely, and a plan of Winograd's keeps two to four times the weights.
 WORTH_IT = 1.15
+
+#: Taps with which transforms may begin to pay.
+LEAST_FFT_TAPS = 100
 
 #: Inputs a single output has to have: with fewer, the direct kernel for few channels is the best.
 LEAST_INPUTS = 5
@@ -253,6 +261,22 @@ def phases_gain(classes: Sequence[Sequence[Axis]], rows: int, channels: int, gro
     if outputs > NEAR_OUTPUTS:
         winograd += FAR_OUTPUT * outputs
     return TOGETHER * direct / winograd
+
+
+def fft_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
+    """How many times faster than ``"direct"`` FFTs are, for a sample; 0 for what nobody would."""
+    taps = prod(a.kernel for a in axes)
+    outputs = prod(a.out for a in axes)
+    if taps < LEAST_FFT_TAPS or min(rows, channels, outputs) < 1:
+        return 0.0
+    blocks = fft.choose_blocks(axes, rows, channels)
+    if blocks.points > fft.most_points(rows, channels):
+        return 0.0
+    each = TRANSFORM * (rows + channels) + SPECTRUM * rows * channels
+    cost = blocks.points * (prod(blocks.counts) * each + TRANSFORM * rows * channels)
+    if _few_channels(rows, channels):
+        return SHIFTED * taps * outputs * rows * channels / cost
+    return direct_cost(axes, rows, channels) / cost
 
 
 def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyconv import algorithms, dtypes, geometry
+from pyconv import algorithms, dtypes, fft, geometry
 from pyconv._kernels import _col2im, _conv, _depthwise, _transposed, _winograd
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import Axis
@@ -177,7 +177,7 @@ def three(axes: Sequence[Axis]) -> Axes:
 class Descriptor(NamedTuple):
     """A convolution without its arrays: the kernel that does it and the numbers that it takes."""
 
-    kernel: Callable[..., int]  # correlate of _depthwise, _conv (a GEMM) or _winograd
+    kernel: Callable[..., int]  # correlate of _depthwise, _conv (a GEMM), _winograd or fft
     pack: Callable[..., Any] | None  # puts weights into its order; None: takes them as they are
     stride: Sequence[int]
     dilation: Sequence[int]
@@ -215,8 +215,8 @@ def describe(
 ) -> Descriptor:
     """Describe the convolution along `axes` with weights ``(G, M, C, T0, T1, T2)``.
 
-    `algorithm` is ``"winograd"``, on axes that `algorithms.winograd_takes`, or else the taps are
-    read as they are.
+    `algorithm` is ``"winograd"``, on axes that `algorithms.winograd_takes`, or ``"fft"``, or else
+    the taps are read as they are.
     """
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
@@ -225,6 +225,12 @@ def describe(
         kernel = partial(_winograd.correlate, tile)
         pack = partial(_winograd.pack_weights, tile, stride)
         return Descriptor(kernel, pack, stride, dilation, offset, mode)
+    if algorithm == "fft" and 0 not in weight_shape:
+        rows, channels = weight_shape[1:3]
+        blocks = fft.choose_blocks(axes, rows, channels, mode)
+        dilation = tuple(a.dilation for a in axes)
+        transform = partial(fft.pack_weights, blocks, dilation)
+        return Descriptor(partial(fft.correlate, blocks), transform, *numbers(axes), mode)
     return _descriptor(axes, weight_shape, mode)
 
 

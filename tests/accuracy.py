@@ -46,6 +46,9 @@ CALLS = {
     "one channel, 31x31": (
         "standard", {"x": (1, 1, 80, 81), "weight": (1, 1, 31, 31)}, {"padding": 15},
     ),
+    "one channel, 63x63": (
+        "standard", {"x": (1, 1, 150, 161), "weight": (1, 1, 63, 63)}, {"padding": 31},
+    ),
     "dilated": (
         "dilated", {"x": (1, 64, 40, 41), "weight": (16, 64, 3, 3)}, {"padding": 2, "dilation": 2},
     ),

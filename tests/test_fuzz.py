@@ -99,7 +99,8 @@ ANYTHING = st.one_of(
     st.floats(),
     st.text(max_size=3),
     st.sampled_from(["same", "valid", "same_lower", "full", "causal", "reflect", "channels_last"]),
-    st.sampled_from(["auto", "direct", "winograd", "col2im", "subsample", "zero_insertion"]),
+    st.sampled_from(["auto", "direct", "winograd", "fft", "col2im", "subsample"]),
+    st.sampled_from(["phase", "zero_insertion"]),
     st.sampled_from([np.int8(1), np.uint64(2), np.float32(1), np.ones(2, int), np.ones(())]),
 )
 ARGUMENTS = st.recursive(

@@ -246,6 +246,10 @@ class Convolution(Operator):
             winograd = choose_winograd(axes, rows, channels, groups, "direct's time")
             if winograd is not None:
                 return winograd
+        if "fft" in self.algorithms:
+            gain = algorithms.fft_gain(axes, rows, channels, groups)
+            if gain >= algorithms.WORTH_IT:
+                return "fft", f"expected to take 1/{gain:.1f} of direct's time"
         return "direct", self.direct
 
     def check_algorithm(self, problem: ConvProblem) -> None:

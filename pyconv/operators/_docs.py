@@ -51,6 +51,15 @@ algorithm : {"auto", "direct", "winograd"}
     ``"winograd"`` takes fewer products, for kernels of 2 to 5 taps at stride 1, or 3 or 4 at
     stride 2, along the last two axes or one of them; ``"auto"`` takes it where it is expected to
     be faster than ``"direct"``, see :doc:`/algorithms`.""",
+    "fft": """\
+algorithm : {"auto", "direct", "fft"}
+    ``"fft"`` goes by Fourier transforms of blocks; ``"auto"`` takes it for kernels of a thousand
+    taps and more, see :doc:`/algorithms`.""",
+    "winograd, fft": """\
+algorithm : {"auto", "direct", "winograd", "fft"}
+    ``"winograd"`` takes fewer products, for kernels of 2 to 5 taps at stride 1, or 3 or 4 at
+    stride 2, along the last two axes or one of them; ``"fft"`` goes by Fourier transforms of
+    blocks; ``"auto"`` takes what is expected to be the fastest, see :doc:`/algorithms`.""",
     "run": """\
 max_workspace : int, optional
     Most bytes of memory to use beyond arguments and result; 32 MiB by default.

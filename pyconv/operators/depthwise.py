@@ -44,7 +44,7 @@ def depthwise_conv(
     %(padding_mode)s
     %(layout)s
     %(flip)s
-    %(algorithm)s
+    %(fft)s
     %(run)s
 
     Returns
@@ -86,6 +86,7 @@ class Depthwise(Convolution):
     url = "https://arxiv.org/abs/1704.04861"
     function = staticmethod(depthwise_conv)
     depthwise = True
+    algorithms = ("auto", "direct", "fft")
 
     def cases(self) -> Iterator[Case]:
         yield conv_case("3x3", (2, 5, 9, 12), (5, 1, 3, 3), padding="same")

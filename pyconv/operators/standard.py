@@ -47,7 +47,7 @@ def conv(
     %(padding_mode)s
     %(layout)s
     %(flip)s
-    %(winograd)s
+    %(winograd, fft)s
     %(run)s
 
     Returns
@@ -88,7 +88,7 @@ class Standard(Convolution):
     aliases = ("conv",)
     summary = "Every output channel looks at every input channel of its group"
     url = "https://arxiv.org/abs/1603.07285"
-    algorithms = ("auto", "direct", "winograd")
+    algorithms = ("auto", "direct", "winograd", "fft")
     function = staticmethod(conv)
 
     def cases(self) -> Iterator[Case]:
