@@ -64,7 +64,7 @@ FAR_OUTPUT, NEAR_OUTPUTS = 50.0, 2**19
 TRANSFORM, SPECTRUM, SHIFTED = 370.0, 20.0, 1.2
 
 #: How much faster than "direct" another algorithm has to be before "auto" takes it: it rounds more
-#: coarsely, and a plan of Winograd's keeps two to four times the weights.
+#: coarsely, and a plan of Winograd's keeps up to six times the weights.
 WORTH_IT = 1.15
 
 #: Taps with which transforms may begin to pay.
