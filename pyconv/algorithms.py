@@ -213,11 +213,11 @@ def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """
     last = axes[-1]
     together = rows * max(1, last.stride if last.kernel % last.stride == 0 else last.stride // 2)
-    phases = rows * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
-    phases *= GEMM + FEW_TOGETHER / max(1, together)
+    products = rows * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
+    phases = products * (GEMM + FEW_TOGETHER / max(1, together))
     taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
-    products = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
-    return phases / (rows * taps * lines * products + CALL)
+    line = (COLUMNS * channels + GATHER) * _round_up(last.out, VECTOR) + GATHER_LINE
+    return phases / (rows * taps * lines * line + CALL)
 
 
 def cropped_to_align(axis: Axis, rows: int) -> int:
