@@ -48,9 +48,11 @@ PIXELS = 1.05
 # What a part of the result takes that is computed by itself.
 PART = 1.5e5
 
-# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; and the
-# way of its values to the results that they are part of, for each value and for each line of them.
-COLUMNS, GATHER, GATHER_LINE = 1.3, 30.0, 2500.0
+# A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; the way
+# of its values to the results that they are part of, for each value and for each line of them; and
+# what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product.
+COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
+FEW_TOGETHER = 1.5
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -282,12 +284,16 @@ def fft_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) ->
 def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster than ``"phase"`` col2im is, for so many outputs and inputs a group.
 
-    Its products are those of the inputs alone; phases multiply the padding as well.
+    Its products are those of the inputs alone, and have rows for all taps; phases multiply the
+    padding as well, and use what they load for few rows where outputs are few.
     """
-    phases = GEMM * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
+    last = axes[-1]
+    together = rows * max(1, last.stride if last.kernel % last.stride == 0 else last.stride // 2)
+    products = rows * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
+    phases = products * (GEMM + FEW_TOGETHER / max(1, together))
     taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
-    products = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
-    return phases / max(1.0, taps * lines * products)
+    line = (COLUMNS * channels + GATHER) * _round_up(last.out, VECTOR) + GATHER_LINE
+    return phases / (rows * taps * lines * line + CALL)
 
 
 def cropped_to_align(axis: Axis, rows: int) -> int:
