@@ -200,9 +200,9 @@ _WINOGRAD = {
 }
 
 
-def _packer(axes: Axes, rows: int, channels: int) -> Callable[..., Any]:
+def _packer(axes: Axes, rows: int) -> Callable[..., Any]:
     """What puts weights into the order of the micro-kernel that is the best for the shape."""
-    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
+    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows))
 
 
 def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
@@ -211,9 +211,9 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
-    per_call = algorithms.in_lanes(axes, *weight_shape[1:3], packed=False)
+    per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
     kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
-    pack = _packer(axes, *weight_shape[1:3])
+    pack = _packer(axes, weight_shape[1])
     return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
@@ -237,12 +237,13 @@ def describe_mixed(
 ) -> Descriptor | None:
     """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
 
-    They are mixed into `rows`. None where the channels between have to be in memory for a while: see `pyconv.chain`.
+    They are mixed into `rows`. None where the channels between have to be in memory for a while:
+    see `pyconv.chain`.
     """
     stride, dilation, offset = numbers(axes)
     if not _depthwise.packs(weight_shape, stride, dilation):
         return None
-    pack = _packer(unmoved(axes), rows, prod(weight_shape[:2]))
+    pack = _packer(unmoved(axes), rows)
     return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
@@ -392,12 +393,10 @@ def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
 
 
 def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
-    """Weights in the order of the micro-kernel, for outputs along `axes` whose inputs are packed."""
+    """Weights in the order of a micro-kernel, for outputs along `axes`, their inputs packed."""
     if weight.size == 0:
         return None
-    return _packer(unmoved(axes), weight.shape[1], prod(weight.shape[2:]))(
-        weight, run.compute, run.threads
-    )
+    return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
 
 
 def pack(run: Run, weight: Array, axes: Axes) -> Any:
