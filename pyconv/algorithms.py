@@ -37,7 +37,8 @@ VECTOR, LEAST_ROWS = 8, 4
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING.
-ONE_HALF, LEAST_LANES = 1.15, 4
+# Turning results round takes a part of RESULTS.
+ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
 # What a part of the result takes that is computed by itself.
@@ -119,7 +120,7 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     Unless the weights are `packed` so before, they have to be turned round for it.
     """
     turning = 0.0 if packed else TURNING * rows
-    return turning + _lanes_work(axes, rows) < _pixels_work(axes, rows)
+    return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
 
 
 def _lanes_work(axes: Sequence[Axis], rows: int) -> float:
