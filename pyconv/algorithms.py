@@ -38,12 +38,14 @@ PRODUCTS, INPUT, OUTPUT, SPREAD = 0.95, 24.0, 12.0, 14.0
 LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
 
-# With rows of the weights as vectors a pixel may be anywhere: there is nothing to compute between
-# output rows, and no panel to fill.  A single half of a panel of rows is short of loads; fewer
-# pixels than LEAST_LANES take the time of so many; RESULTS is for turning each result round, and
-# blocks of few rows of the other kernel take the time of LEAST_ROWS.
-LANES, ONE_HALF, LEAST_LANES, RESULTS, TURNING = 1.0, 1.25, 4, 8.0, 16.0
-PIXELS = 1.05
+# With vectors of rows of the weights ("lanes") a pixel may be anywhere: nothing is computed between
+# output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
+# pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
+# take the time of more, and inputs are copied into planes or packed, which output rows that begin
+# SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING.
+# Turning results round takes a part of RESULTS.
+ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
+BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
 # What a part of the result takes that is computed by itself.
 PART = 1.5e5
@@ -148,47 +150,54 @@ def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1)
     work: float = _work(regions) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )
+    if not regions and axes[-1].out > 0:
+        # what is computed between short output rows, or the packing that avoids it
+        between = (axes[-1].reach - 1) / (axes[-1].stride * axes[-1].out)
+        work *= 1 + min(between, PACKING / max(rows, 1))
+    work *= rows
     if not regions:
-        work *= 1 + _between(axes, rows)
-    arithmetic = work * channels * rows * (GEMM + FEW_ROWS / max(rows, 1))
+        work = min(work, _lanes_work(axes, rows) * prod(a.kernel for a in axes))
+    arithmetic = work * channels * (GEMM + FEW_ROWS / max(rows, 1))
     return groups * arithmetic + PART * max(1, len(regions))
 
 
-def in_lanes(axes: Sequence[Axis], rows: int, channels: int, packed: bool = True) -> bool:
-    """Whether a direct convolution is faster with rows of the weights as vectors than pixels.
+def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
+    """Whether a direct convolution is faster with vectors of rows than with vectors of pixels.
 
-    Unless they are `packed` so before, they have to be turned round for it.
+    Unless the weights are `packed` so before, they have to be turned round for it.
     """
     turning = 0.0 if packed else TURNING * rows
-    return turning + _lanes_work(axes, rows, channels) < _pixels_work(axes, rows, channels)
+    return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
 
 
-def _lanes_work(axes: Sequence[Axis], rows: int, channels: int) -> float:
+def _lanes_work(axes: Sequence[Axis], rows: int) -> float:
     """Multiply-adds for each depth, with rows as vectors."""
-    half, pixels = PANEL // 2, prod(a.out for a in axes)
-    lanes = max(ONE_HALF * half, _round_up(rows, half))
-    depth = channels * prod(a.kernel for a in axes)
-    return LANES * lanes * (max(pixels, LEAST_LANES) + RESULTS * pixels / max(depth, 1))
+    half = PANEL // 2
+    lanes = ONE_HALF * half if rows <= half else _round_up(rows, half)
+    return lanes * max(prod(a.out for a in axes), LEAST_LANES)
 
 
-def _pixels_work(axes: Sequence[Axis], rows: int, channels: int) -> float:
+def _pixels_work(axes: Sequence[Axis], rows: int) -> float:
     """Multiply-adds for each depth, with pixels as vectors."""
-    pixels = prod(a.out for a in axes)
-    return PIXELS * _in_panels(pixels * (1 + _between(axes, rows))) * _row_cost(rows)
+    last = axes[-1]
+    pixels, rest = prod(a.out for a in axes), rows % ROWS
+    if pixels == 0:
+        return 0.0
+    each = rows - rest + (BESIDE * rest if 2 * rest <= ROWS else rest)
+    packing = pixels * EACH_PIXEL * (1 + SHORT / last.out)
+    copying = 0.0
+    if last.stride != 1 or any(a.before > 0 or a.after > 0 for a in axes):
+        read = prod((a.out - 1) * a.stride + a.reach for a in axes)
+        copying = COPYING * min(last.stride, 2) * read / prod(a.kernel for a in axes)
+    lines = pixels // last.out  # whose ends are computed and dropped, where there are several
+    between = (lines > 1) * lines * (last.reach - 1) / last.stride
+    return min(_in_panels(pixels + between) * each + copying, _in_panels(pixels) * each + packing)
 
 
 def _in_panels(pixels: float) -> float:
     """Pixels of whole panels, half of one taking two thirds of its time."""
     whole, rest = divmod(pixels, PANEL)
     return PANEL * (whole + (0 if rest == 0 else 2 / 3 if 2 * rest <= PANEL else 1))
-
-
-def _between(axes: Sequence[Axis], rows: int) -> float:
-    """Part of the pixels that is computed between output rows, or the packing that avoids it."""
-    last = axes[-1]
-    if last.out == 0:
-        return 0.0
-    return min((last.reach - 1) / (last.stride * last.out), PACKING / max(rows, 1))
 
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile) -> float:

@@ -193,9 +193,9 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-def _packer(axes: Axes, rows: int, channels: int) -> Callable[..., Any]:
+def _packer(axes: Axes, rows: int) -> Callable[..., Any]:
     """What puts weights into the order of the micro-kernel that is the best for the shape."""
-    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
+    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows))
 
 
 def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
@@ -204,9 +204,9 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
-    per_call = algorithms.in_lanes(axes, *weight_shape[1:3], packed=False)
+    per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
     kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
-    pack = _packer(axes, *weight_shape[1:3])
+    pack = _packer(axes, weight_shape[1])
     return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
@@ -218,19 +218,18 @@ def describe(
     `algorithm` is ``"winograd"``, on axes that `algorithms.winograd_takes`, or ``"fft"``, or else
     the taps are read as they are.
     """
+    rows, channels = weight_shape[1:3]
+    stride, dilation, offset = numbers(axes)
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
-        tile = algorithms.winograd_tile(axes, *weight_shape[1:3])
-        stride, dilation, offset = numbers(axes)
+        tile = algorithms.winograd_tile(axes, rows, channels)
         kernel = partial(_winograd.correlate, tile)
         pack = partial(_winograd.pack_weights, tile, stride)
         return Descriptor(kernel, pack, stride, dilation, offset, mode)
     if algorithm == "fft" and 0 not in weight_shape:
-        rows, channels = weight_shape[1:3]
         blocks = fft.choose_blocks(axes, rows, channels, mode)
-        dilation = tuple(a.dilation for a in axes)
-        transform = partial(fft.pack_weights, blocks, dilation)
-        return Descriptor(partial(fft.correlate, blocks), transform, *numbers(axes), mode)
+        pack = partial(fft.pack_weights, blocks, dilation)
+        return Descriptor(partial(fft.correlate, blocks), pack, stride, dilation, offset, mode)
     return _descriptor(axes, weight_shape, mode)
 
 
@@ -239,12 +238,13 @@ def describe_mixed(
 ) -> Descriptor | None:
     """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
 
-    They are mixed into `rows`. None where the channels between have to be in memory for a while: see `pyconv.chain`.
+    They are mixed into `rows`. None where the channels between have to be in memory for a while:
+    see `pyconv.chain`.
     """
     stride, dilation, offset = numbers(axes)
     if not _depthwise.packs(weight_shape, stride, dilation):
         return None
-    pack = _packer(unmoved(axes), rows, prod(weight_shape[:2]))
+    pack = _packer(unmoved(axes), rows)
     return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
@@ -394,12 +394,10 @@ def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
 
 
 def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
-    """Weights in the order of the micro-kernel, for outputs along `axes` whose inputs are packed."""
+    """Weights in the order of a micro-kernel, for outputs along `axes`, their inputs packed."""
     if weight.size == 0:
         return None
-    return _packer(unmoved(axes), weight.shape[1], prod(weight.shape[2:]))(
-        weight, run.compute, run.threads
-    )
+    return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
 
 
 def pack(run: Run, weight: Array, axes: Axes) -> Any:

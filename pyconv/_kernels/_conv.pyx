@@ -382,19 +382,22 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
 
 
 cdef bint near(const plane_grid* s, Py_ssize_t apart, Py_ssize_t depth) noexcept nogil:
-    """Whether a block of depths with channels so many bytes apart stays in L1 and its page table."""
+    """Whether a block of depths stays in L1 and its page table, channels so many bytes apart."""
     cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
     cdef Py_ssize_t channels = min(s.q.channels, depth_block(depth) // taps + 1)
     return (channels * magnitude(apart) <= NEAR_BYTES
             and channels * max(<Py_ssize_t>64, gcd(magnitude(apart), WAY_BYTES)) <= CACHE_BYTES)
 
 
-cdef bint read_input(plane_grid* s, Py_ssize_t depth) noexcept nogil:
-    """Have the input itself read as planes, for rows in lanes; False if it cannot be."""
+cdef bint read_input(plane_grid* s, Py_ssize_t depth, bint measure) noexcept nogil:
+    """Have the input itself read as planes, for rows in lanes; False if it cannot be.
+
+    To be measured, wherever some strides of it could be.
+    """
     cdef const tensor* x = &s.q.x
     cdef Py_ssize_t es = s.q.leaf.esize
     cdef int i
-    if not (x.in_place and all_inside(&s.q) and near(s, x.stride[1], depth)):
+    if not (x.in_place and all_inside(&s.q) and (measure or near(s, x.stride[1], depth))):
         return False
     s.layout.group_stride = s.q.channels * x.stride[1] // es
     s.layout.data, s.layout.sample_bytes, s.layout.end = x.data, x.stride[0], NULL
@@ -566,17 +569,18 @@ cdef Py_ssize_t correlate_lanes(
     cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0
     cdef const leaf_table* table = s.q.leaf
     s.lanes = True
+    s.layout.taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
     if 0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE:
         offsets = Workspace(taken)
         pk.direct = &s.layout
-        if read_input(s, a.depth):
+        if read_input(s, a.depth, measure):
             input_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
             used = taken + implicit_gemm(
                 operator, pk, a, out, bias, table, threads, budget - taken, measure)
             if not measure:
                 return used
         # A single tap's inputs may as well be packed.
-        if (s.q.taps[0] * s.q.taps[1] * s.q.taps[2] > 1 and describe_planes(s)
+        if (s.layout.taps > 1 and describe_planes(s)
                 and s.size * table.esize <= min(budget // 2, <Py_ssize_t>BAND_BYTES)):
             fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
             pk.prepare, pk.sample_bytes = fill_planes, s.size * table.esize
@@ -588,7 +592,7 @@ cdef Py_ssize_t correlate_lanes(
 
 
 def pack_weights(weight, int compute, int threads, bint lanes=False):
-    """Weights (G, M, C, T0, T1, T2) in the order a micro-kernel reads them, rows in lanes or not."""
+    """Weights (G, M, C, T0, T1, T2) in the order of a micro-kernel, with rows in lanes or not."""
     cdef operand a
     describe_operand(weight, compute, &a)
     a.lanes = lanes

@@ -38,6 +38,7 @@ cdef struct planes:
     Py_ssize_t reach            # ... and the largest offset
     # With rows of A in lanes no pixel is dropped: they are so far apart, along the last three axes.
     Py_ssize_t pixel_stride[3]
+    Py_ssize_t taps             # of a channel
 
 cdef struct packer:
     void* ctx

@@ -43,7 +43,9 @@ cdef enum:
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     CHAIN_BLOCKS = 16               # and so many blocks are added up one after another
     MOST_PIXELS = 1024
-    MOST_LANE_PIXELS = 192  # with channels in lanes: results of a panel stay in L1
+    MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
+    LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
+    LANE_STEP = 4           # pixels that are not parted
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
@@ -170,8 +172,8 @@ cdef void pick_depths(
         while k < k1:
             length = min(a.run - k % a.run, k1 - k)
             leaf.load[a.t.storage](
-                panel + (k - k0) * width * es, width, rows + depth_at(a, k) * width, a.run_stride * width, es,
-                length, width)
+                panel + (k - k0) * width * es, width, rows + depth_at(a, k) * width,
+                a.run_stride * width, es, length, width)
             k += length
         return
     c0, r0, c1, r1 = k0 // inner, k0 % inner, k1 // inner, k1 % inner
@@ -316,6 +318,11 @@ cdef inline Py_ssize_t row_step(const gemm_job* job) noexcept nogil:
     return job.leaf.nr if job.lanes else job.leaf.mr
 
 
+cdef inline Py_ssize_t pixel_step(const gemm_job* job) noexcept nogil:
+    """Pixels of a panel, or that stay together where rows are in lanes."""
+    return LANE_STEP if job.lanes else job.leaf.nr
+
+
 cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
     return lane_panels(job.a, job.leaf) if job.lanes else ceil_div(job.rows, job.leaf.mr)
 
@@ -333,7 +340,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
         if i > job.all_panels:
             break
         splits = min(threads // i, blocks)
-        pixels = ceil_div(job.all_panels, i) * job.leaf.nr
+        pixels = ceil_div(job.all_panels, i) * pixel_step(job)
         rows = min(job.rows, ceil_div(blocks, splits) * row_step(job))
         cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
         if best < 0 or cost < best:
@@ -370,7 +377,8 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
 
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole, step
+    cdef Py_ssize_t nr = pixel_step(job), mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
+    cdef Py_ssize_t step = row_step(job)
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
     if SHALLOW_BYTES >= LEAST_PIXELS * job.kc * es:
@@ -379,7 +387,10 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
         # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
     if job.lanes:
-        job.nc = min(MOST_LANE_PIXELS, max(nr, MOST_LANE_PIXELS // nr * nr))
+        # inputs of KC depths stay in L1; neighbours share them where there are taps
+        job.nc = SHALLOW_BYTES // (job.kc * es) * (
+            job.direct.taps if job.direct != NULL else 1)
+        job.nc = min(MOST_LANE_PIXELS, max(LEAST_LANE_PIXELS, job.nc // nr * nr))
     most = job.nc
     if job.panels * nr < job.nc:
         job.nc = job.panels * nr
@@ -397,7 +408,6 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
     if job.kc * job.nc * es <= SHALLOW_BYTES + SHALLOW_BYTES // 2:
         job.mc = mr             # B is in L1 as a whole: results are written row by row
-    step = row_step(job)
     job.tile_rows = min(round_up(max(job.rows, 1), step),
                         max(step, RESULT_BYTES // (job.nc * es) // step * step))
     scratch = scratch_of(job)
@@ -757,7 +767,7 @@ cdef void gemm_task(
     """Tasks are the cells of a grid: pixel_splits ranges of panels by row_splits ranges of rows."""
     cdef const gemm_job* job = <const gemm_job*>ctx
     cdef Py_ssize_t task, at, end, line, plane, panel, count, row, m_lo, m_hi
-    cdef Py_ssize_t nr = job.leaf.nr, step = row_step(job), blocks = row_blocks(job)
+    cdef Py_ssize_t nr = pixel_step(job), step = row_step(job), blocks = row_blocks(job)
     for task in range(first, last):
         row = task % job.row_splits
         at = task // job.row_splits
@@ -838,7 +848,7 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
 cdef void count_panels(gemm_job* job, Py_ssize_t samples) noexcept nogil:
     """Those of so many samples, from the first one."""
     job.pixels = job.plane * samples if job.across else job.plane
-    job.panels = ceil_div(job.pixels, job.leaf.nr)
+    job.panels = ceil_div(job.pixels, pixel_step(job))
     job.all_panels = job.groups * job.lines * job.panels * (1 if job.across else samples)
 
 

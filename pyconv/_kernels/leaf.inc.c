@@ -241,6 +241,7 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
                               const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
                               int add) {
     const T *from[LANE_PIXELS(1)];
+    const ptrdiff_t next = k * nv * VL;
     VEC acc[LANE_PIXELS(1) * 3 * NV];
     UNROLL for (int i = 0; i < pixels; ++i) {
         from[i] = b + pixel[i];
@@ -248,6 +249,7 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
     }
     for (; k > 0; --k) {
         const ptrdiff_t at = *b_at++;
+        __builtin_prefetch(a + next, 0, 2); /* the next panel */
         VEC av[3 * NV / 2];
         UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
         UNROLL for (int i = 0; i < pixels; ++i) {

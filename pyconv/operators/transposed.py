@@ -160,7 +160,10 @@ class Transposed(Operator):
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         takes = any(map(algorithms.winograd_takes, _classes(on)))
         check_winograd(
-            name, algorithm, axes, takes,
+            name,
+            algorithm,
+            axes,
+            takes,
             "2 to 5 taps in a residue of the result",
         )
         how = None
