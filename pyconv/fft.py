@@ -111,13 +111,14 @@ def choose_blocks(axes: Sequence[Axis], rows: int, channels: int, mode: str = "z
     out = missing + tuple(max(1, a.out) for a in axes)
     reach = missing + tuple(a.reach for a in axes)
     stride = missing + tuple(a.stride for a in axes)
-    blocks = _choose(out, reach, stride, most_points(rows, channels))
+    most = most_points(rows, channels)
+    blocks = _choose(out, reach, stride, most)
+    if mode != "zeros" or blocks.points > most:  # of that many taps nobody asks which are alive
+        return blocks
     alive = ((True,),) * (3 - len(axes)) + tuple(
         tuple(_is_alive(a, t) for t in range(a.kernel)) for a in axes
     )
-    if mode != "zeros" or all(map(all, alive)):
-        return blocks
-    return blocks._replace(alive=alive)
+    return blocks if all(map(all, alive)) else blocks._replace(alive=alive)
 
 
 def _is_alive(axis: Axis, tap: int) -> bool:
