@@ -141,14 +141,18 @@ def test_everything_is_large(layout, dtype, workspace):
 
 
 def with_little_workspace(call, algorithm):
-    """The result in as few bytes as the operator accepts; it says if they are too few."""
+    """The result in as few bytes as the operator accepts; it says if they are too few.
+
+    The blocks of Fourier transforms follow from the shapes alone and are larger than any others.
+    """
+    most = 2**22 if algorithm == "fft" else 2**21
     for workspace in (2**16, 2**18, 2**20):
         try:
             return call.run(algorithm=algorithm, max_workspace=workspace)
         except ValueError as error:
             if "max_workspace" not in str(error):
                 raise
-    return call.run(algorithm=algorithm, max_workspace=2**21)
+    return call.run(algorithm=algorithm, max_workspace=most)
 
 
 @pytest.mark.parametrize("name", calls.OPERATORS)
