@@ -13,7 +13,7 @@ from itertools import product
 from math import prod
 
 from pyconv import fft
-from pyconv.geometry import Axis, ceil_div, tap_ranges
+from pyconv.geometry import UNIT, Axis, ceil_div, tap_ranges
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
 # been loaded: GEMM + FEW_ROWS / rows for each multiply-add; GEMM + PACKED / rows ** 1.3 if its
@@ -42,8 +42,8 @@ VECTOR, LEAST_ROWS = 8, 4
 # output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
-# SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING.
-# Turning results round takes a part of RESULTS.
+# SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
+# results round a part of RESULTS.
 ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
@@ -117,15 +117,18 @@ def _work(regions: Sequence[Region]) -> int:
 
 def winograd_tiles(axes: Sequence[Axis]) -> tuple[Tile, ...]:
     """Outputs of a tile along the last two axes, in all ways that there are for them."""
-    along = axes[-1]
-    down = axes[-2] if len(axes) > 1 else None
-    if down is None or down.kernel == 1:  # lines are taken as they come
+    down, along = _last_two(axes)
+    if down.kernel == 1:  # lines are taken as they come
         return tuple((1, m) for m in _tiles(along)) if along.kernel > 1 else ()
     return tuple(
         tile
         for tile in product(_tiles(down), _tiles(along))
         if not (_coarse(down, along, *tile) or _coarse(along, down, *tile[::-1]))
     )
+
+
+def _last_two(axes: Sequence[Axis]) -> tuple[Axis, Axis]:
+    return axes[-2] if len(axes) > 1 else UNIT, axes[-1]
 
 
 def _tiles(axis: Axis) -> tuple[int, ...]:
@@ -202,20 +205,18 @@ def _in_panels(pixels: float) -> float:
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile) -> float:
     """Cost of a sample by tiles of so many outputs, with weights transformed before."""
-    down, along = axes[-2:] if len(axes) > 1 else (None, axes[-1])
+    down, along = _last_two(axes)
     leading = axes[:-2]
     depth = channels * prod(a.kernel for a in leading)
     # a tile has outputs of one residue class modulo the dilations
-    lines = _across(down, tile[0]) if down is not None else 1
-    lines *= prod(a.out for a in leading)
+    lines = prod(a.out for a in leading) * _across(down, tile[0])
     tiles = lines * _across(along, tile[1])
-    places = _inputs(along, tile[1]) * (_inputs(down, tile[0]) if down is not None else 1)
+    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
     products = PRODUCTS * _round_up(tiles, VECTOR) * depth * max(rows, LEAST_ROWS)
     transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
     if along.dilation > 1:
         transforms += SPREAD * tiles * (depth + rows)
-    weights = depth * rows * _kept(along, tile[1])
-    weights *= _kept(down, tile[0]) if down is not None else 1
+    weights = depth * rows * _kept(down, tile[0]) * _kept(along, tile[1])
     streams = (WEIGHT if tiles > VECTOR else NARROW) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
     return groups * (places * (products + transforms) + streams + per_line) + PART

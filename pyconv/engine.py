@@ -28,7 +28,7 @@ import numpy as np
 from pyconv import algorithms, dtypes, fft, geometry
 from pyconv._kernels import _col2im, _conv, _depthwise, _transposed, _winograd
 from pyconv._kernels._tensor import padding_sources
-from pyconv.geometry import Axis
+from pyconv.geometry import UNIT, Axis, untouched
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[Axis, Axis, Axis]
@@ -50,14 +50,6 @@ _MOST_SPLITS = 256
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
-
-
-def untouched(size: int) -> Axis:
-    """An axis that a convolution does not look along."""
-    return Axis(size=size, kernel=1, stride=1, dilation=1, before=0, after=0, out=size)
-
-
-UNIT = untouched(1)
 
 
 def unmoved(axes: Sequence[Axis]) -> Axes:

@@ -73,6 +73,15 @@ class Axis:
         return f"{steps} - {pads} + {self.reach} + {self.slack} = {self.size}"
 
 
+def untouched(size: int) -> Axis:
+    """An axis that a convolution does not look along."""
+    return Axis(size=size, kernel=1, stride=1, dilation=1, before=0, after=0, out=size)
+
+
+#: An axis that is not there.
+UNIT = untouched(1)
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """One residue class of the adjoint of a strided convolution.

@@ -31,20 +31,25 @@ CASES = {
 }
 
 
+def packed_call(shape, kernel, params, dtype):
+    """An operator, arrays, parameters of a direct call, and its result by packing, as it must be.
+
+    That is what it does in a small workspace.
+    """
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(s).astype(dtype) for s in (shape, kernel, kernel[:1])]
+    op = pyconv.get("grouped" if "groups" in params else "standard")
+    params = {**params, "algorithm": "direct"}
+    packed = op(*arrays, **params, max_workspace=2**17)
+    calls.assert_near_reference(op, packed, arrays, params)
+    return op, arrays, params, packed
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 @pytest.mark.parametrize("case", CASES)
 def test_same_bits_as_packing(case, dtype):
-    shape, kernel, params = CASES[case]
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal(shape).astype(dtype)
-    weight = rng.standard_normal(kernel).astype(dtype)
-    bias = rng.standard_normal(kernel[0]).astype(dtype)
-    op = pyconv.get("grouped" if "groups" in params else "standard")
-    params = {**params, "algorithm": "direct"}
-    roomy = op(x, weight, bias, **params)
-    packed = op(x, weight, bias, **params, max_workspace=2**17)
-    assert roomy.tobytes() == packed.tobytes()
-    calls.assert_near_reference(op, roomy, (x, weight, bias), params)
+    op, arrays, params, packed = packed_call(*CASES[case], dtype)
+    assert op(*arrays, **params).tobytes() == packed.tobytes()
 
 
 @pytest.mark.parametrize("rows", [7, 8, 9, 13, 15])
@@ -85,17 +90,9 @@ IN_PLACE = {
 @pytest.mark.parametrize("case", IN_PLACE)
 def test_inputs_where_they_are(case, dtype):
     """The same bits as by copies, whatever lies between and behind the inputs."""
-    shape, kernel, params = IN_PLACE[case]
-    rng = np.random.default_rng(4)
-    x = rng.standard_normal(shape).astype(dtype)
-    weight = rng.standard_normal(kernel).astype(dtype)
-    bias = rng.standard_normal(kernel[0]).astype(dtype)
-    op = pyconv.get("grouped" if "groups" in params else "standard")
-    params = {**params, "algorithm": "direct"}
-    packed = op(x, weight, bias, **params, max_workspace=2**17)
-    calls.assert_near_reference(op, packed, (x, weight, bias), params)
-    wide = np.full([n + 2 for n in shape], np.nan, dtype)
-    inner = wide[tuple(slice(1, -1) for _ in shape)]
+    op, (x, weight, bias), params, packed = packed_call(*IN_PLACE[case], dtype)
+    wide = np.full([n + 2 for n in x.shape], np.nan, dtype)
+    inner = wide[tuple(slice(1, -1) for _ in x.shape)]
     inner[...] = x
     reversed_rows = np.ascontiguousarray(x[:, ::-1, ::-1])[:, ::-1, ::-1]
     for same in (x, inner, reversed_rows, x.swapaxes(1, -1).copy().swapaxes(1, -1)):

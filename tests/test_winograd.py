@@ -1,5 +1,6 @@
 """Winograd's algorithm, with all its tiles: next to the definition, accuracy, the choice."""
 
+import functools
 from itertools import product
 
 import numpy as np
@@ -73,15 +74,48 @@ def tile(request, pinned):
     return request.param
 
 
+def shaped(key, dtype, layout="channels_first"):
+    """The call of these shapes: the same values in either layout."""
+    x, weight, params = SHAPES[key]
+    return fixed("standard", x, weight, dtype=dtype, layout=layout, flip=True, **params)
+
+
+@functools.cache
+def known(key, dtype):
+    """Its result, channels first, and what the error is measured in, worked out once."""
+    call = shaped(key, dtype)
+    return call.expected("scipy"), call.magnitude()
+
+
+def assert_near_scipy(call, y):
+    calls.assert_promise(y, call.expected("scipy"), call.magnitude(), call.terms, elementwise=False)
+
+
+def assert_same_or_refused(call, y, exponents):
+    """In every workspace the same bits, or a refusal that writes nothing; how many of each."""
+    done = refused = 0
+    for budget in (2**exponent for exponent in exponents):
+        out = np.full_like(y, 7)
+        try:
+            call.run(max_workspace=budget, threads=2, out=out)
+        except ValueError as error:
+            assert "max_workspace must be larger" in str(error)
+            assert (out == 7).all()
+            refused += 1
+        else:
+            assert calls.same_bits(out, y)
+            done += 1
+    return done, refused
+
+
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
 @pytest.mark.parametrize("dtype", calls.DTYPES)
 @pytest.mark.parametrize("key", SHAPES)
 def test_next_to_scipy(key, dtype, layout):
-    x, weight, params = SHAPES[key]
-    call = fixed("standard", x, weight, dtype=dtype, layout=layout, flip=True, **params)
+    call = shaped(key, dtype, layout)
     y = call.run(algorithm="winograd")
-    expected, magnitude = call.expected("scipy"), call.magnitude()
-    calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+    first = y if layout == "channels_first" else np.moveaxis(y, -1, 1)
+    calls.assert_promise(first, *known(key, dtype), call.terms, elementwise=False)
     assert calls.same_bits(call.run_plan(algorithm="winograd"), y)
     assert calls.same_bits(call.run(algorithm="winograd", threads=3), y)
     assert calls.same_bits(call.run(algorithm="winograd", max_workspace=2**24, threads=2), y)
@@ -90,12 +124,10 @@ def test_next_to_scipy(key, dtype, layout):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("key", SHAPES)
 def test_either_tile(key, dtype, tile):
-    x, weight, params = SHAPES[key]
-    call = fixed("standard", x, weight, dtype=dtype, flip=True, algorithm="winograd", **params)
-    y = call.run()
-    expected, magnitude = call.expected("scipy"), call.magnitude()
-    calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
-    assert calls.same_bits(call.run_plan(threads=2), y)
+    call = shaped(key, dtype)
+    y = call.run(algorithm="winograd")
+    calls.assert_promise(y, *known(key, dtype), call.terms, elementwise=False)
+    assert calls.same_bits(call.run_plan(algorithm="winograd", threads=2), y)
 
 
 #: What changes how the inputs of a tile are brought together, and its outputs apart.
@@ -126,8 +158,7 @@ def test_every_form(down, along, way, pinned):
                 algorithm="winograd", **params,
             )  # fmt: skip
             y = call.run()
-            expected, magnitude = call.expected("scipy"), call.magnitude()
-            calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+            assert_near_scipy(call, y)
             assert calls.same_bits(call.run_plan(threads=2), y)
 
 
@@ -154,8 +185,7 @@ def test_one_axis(axis, layout, pinned):
                 algorithm="winograd", **params,
             )  # fmt: skip
             y = call.run()
-            expected, magnitude = call.expected("scipy"), call.magnitude()
-            calls.assert_promise(y, expected, magnitude, call.terms, elementwise=False)
+            assert_near_scipy(call, y)
             assert calls.same_bits(call.run(threads=2), y)
 
 
@@ -171,18 +201,7 @@ def test_one_axis(axis, layout, pinned):
 def test_little_workspace_of_other_forms(shape, weight, tile, stride, pinned):
     pinned(tile)
     call = fixed("standard", shape, weight, stride=stride, padding=1, algorithm="winograd")
-    y = call.run()
-    done = 0
-    for budget in (2**exponent for exponent in range(14, 24)):
-        out = np.full_like(y, 7)
-        try:
-            call.run(max_workspace=budget, threads=2, out=out)
-        except ValueError as error:
-            assert "max_workspace must be larger" in str(error)
-            assert (out == 7).all()
-        else:
-            assert calls.same_bits(out, y)
-            done += 1
+    done, _ = assert_same_or_refused(call, call.run(), range(14, 24))
     assert done > 3
 
 
@@ -201,18 +220,7 @@ def test_little_workspace(tile):
     """The weights are transformed in parts, with the same bits; too little is refused unwritten."""
     x, weight, params = SHAPES["many channels"]
     call = fixed("standard", x, weight, algorithm="winograd", **params)
-    y = call.run()
-    refused = 0
-    for budget in (2**exponent for exponent in range(12, 26)):
-        out = np.full_like(y, 7)
-        try:
-            call.run(max_workspace=budget, threads=2, out=out)
-        except ValueError as error:
-            assert "max_workspace must be larger" in str(error)
-            assert (out == 7).all()
-            refused += 1
-        else:
-            assert calls.same_bits(out, y)
+    _, refused = assert_same_or_refused(call, call.run(), range(12, 26))
     assert 0 < refused < 12
 
 

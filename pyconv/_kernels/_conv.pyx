@@ -232,27 +232,27 @@ cdef void lay_out(tensor* x, Py_ssize_t step) noexcept nogil:
         step *= x.shape[axis]
 
 
-cdef bint all_inside(const grid* q) noexcept nogil:
-    """Whether no output looks at padding."""
+cdef bint take_input(plane_grid* s) noexcept nogil:
+    """Have the input itself be the planes; False if it needs conversion or padding."""
+    cdef const tensor* x = &s.q.x
     cdef int i
     for i in range(3):
-        if not taps_inside(q, i, 0, q.out[i] - 1):
+        if not taps_inside(&s.q, i, 0, s.q.out[i] - 1):
             return False
-    return True
+    s.layout.group_stride = s.q.channels * x.stride[1] // s.q.leaf.esize
+    s.layout.data, s.layout.sample_bytes, s.layout.end = x.data, x.stride[0], NULL
+    return x.in_place
 
 
 cdef bint describe_input(plane_grid* s) noexcept nogil:
-    """The input itself as planes, where it may be: no padding, neighbours next to each other."""
+    """The input itself as planes for vectors of pixels: neighbours are next to each other."""
     cdef const grid* q = &s.q
     cdef Py_ssize_t es = q.leaf.esize, last = 0
     cdef int i
-    if not q.x.in_place or q.stride[2] != 1 or (q.out[2] > 1 and q.x.stride[4] != es):
-        return False
-    if not all_inside(q):
+    if q.stride[2] != 1 or (q.out[2] > 1 and q.x.stride[4] != es) or not take_input(s):
         return False
     for i in range(1, 5):
         last += max(<Py_ssize_t>0, (q.x.shape[i] - 1) * q.x.stride[i])
-    s.layout.group_stride = q.channels * q.x.stride[1] // es
     s.layout.lines = q.out[0]
     s.layout.line_stride = q.stride[0] * q.x.stride[2] // es
     s.layout.pitch = q.out[2]
@@ -263,9 +263,8 @@ cdef bint describe_input(plane_grid* s) noexcept nogil:
     if last > BAND_BYTES or (q.channels > 1 and q.x.stride[1] % CACHE_SETS_BYTES == 0):
         return False
     s.layout.length = (q.out[1] - 1) * s.layout.pitch + q.out[2]
-    s.layout.sample_bytes = q.x.stride[0]
     last += max(<Py_ssize_t>0, (q.x.shape[0] - 1) * q.x.stride[0])
-    s.layout.data, s.layout.end = q.x.data, q.x.data + last + es
+    s.layout.end = q.x.data + last + es
     return True
 
 
@@ -397,10 +396,8 @@ cdef bint read_input(plane_grid* s, Py_ssize_t depth, bint measure) noexcept nog
     cdef const tensor* x = &s.q.x
     cdef Py_ssize_t es = s.q.leaf.esize
     cdef int i
-    if not (x.in_place and all_inside(&s.q) and (measure or near(s, x.stride[1], depth))):
+    if not (take_input(s) and (measure or near(s, x.stride[1], depth))):
         return False
-    s.layout.group_stride = s.q.channels * x.stride[1] // es
-    s.layout.data, s.layout.sample_bytes, s.layout.end = x.data, x.stride[0], NULL
     for i in range(3):
         s.layout.pixel_stride[i] = s.q.stride[i] * x.stride[2 + i] // es
     return True

@@ -220,7 +220,7 @@ class DepthwiseSeparable(Operator):
         )  # fmt: skip
         mix = arrays["pointwise"]
         mix = mix.reshape(mix.shape[:2] + (1,) * len(axes))
-        unit = [engine.untouched(a.out) for a in axes]
+        unit = [geometry.untouched(a.out) for a in axes]
         return image.from_plain(reference.correlate(between, mix, arrays["bias"], unit))
 
     def cases(self) -> Iterator[Case]:

@@ -132,7 +132,7 @@ class SpatiallySeparable(Operator):
         )  # fmt: skip
         stages = tuple(
             tuple(
-                axis if j == i else engine.untouched(axis.out if j < i else axis.size)
+                axis if j == i else geometry.untouched(axis.out if j < i else axis.size)
                 for j, axis in enumerate(axes)
             )
             for i in range(rank)

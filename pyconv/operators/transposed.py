@@ -159,13 +159,7 @@ class Transposed(Operator):
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
         takes = any(map(algorithms.winograd_takes, _classes(on)))
-        check_winograd(
-            name,
-            algorithm,
-            axes,
-            takes,
-            "2 to 5 taps in a residue of the result",
-        )
+        check_winograd(name, algorithm, axes, takes, "2 to 5 taps in a residue of the result")
         how = None
         pieces: tuple[engine.Piece, ...] = ()
         shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
