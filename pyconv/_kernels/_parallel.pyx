@@ -12,6 +12,27 @@ from libc.stdlib cimport free, malloc
 
 from pyconv._threads import note_parallel_region
 
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    /* Ask for huge pages: transformed weights, read once in a call, otherwise wait for the page
+       table as long as for memory.  A wish, and a system that knows none is as right. */
+    static void pyconv_wish_huge_pages(void *start, size_t nbytes) {
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+        (void)madvise(start, nbytes, MADV_HUGEPAGE);
+    #else
+        (void)start, (void)nbytes;
+    #endif
+    }
+    """
+    void pyconv_wish_huge_pages(void* start, size_t nbytes) nogil
+
+cdef enum:
+    LINE = 64
+    HUGE_PAGE = 2 * 1024 * 1024
+
 cdef bint _noted = False
 
 # A thread pays for itself from about this much work; below it, waking it costs more.
@@ -36,14 +57,19 @@ cdef class Workspace:
     """`nbytes` of memory that lives as long as this object."""
 
     def __cinit__(self, size_t nbytes):
-        cdef size_t start
+        # Large blocks begin with a huge page; what is beyond the last whole one stays in small ones.
+        cdef size_t unit = HUGE_PAGE if nbytes >= HUGE_PAGE else LINE
+        cdef uintptr_t start
         self._block = NULL
         self.nbytes = nbytes
-        self._block = malloc(nbytes + 64)
+        if nbytes <= <size_t>-1 - unit:
+            self._block = malloc(nbytes + unit)
         if self._block == NULL:
             raise MemoryError(f"pyconv could not allocate {nbytes} bytes of workspace")
-        start = <size_t><uintptr_t>self._block
-        self.data = <char*><uintptr_t>aligned(start)
+        start = (<uintptr_t>self._block + unit - 1) & ~<uintptr_t>(unit - 1)
+        self.data = <char*>start
+        if unit == HUGE_PAGE:
+            pyconv_wish_huge_pages(self.data, nbytes & ~<size_t>(HUGE_PAGE - 1))
 
     def __dealloc__(self):
         free(self._block)
