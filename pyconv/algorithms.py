@@ -33,8 +33,9 @@ TILES = {
 # inputs and of outputs, and on either side SPREAD for bringing apart or together what a dilation
 # does to a line; per line of tiles and channel its inputs, its outputs; per transformed weight, its
 # way from memory, which is NARROW where a single vector of tiles is all that waits for it.  A few
-# rows take the time of LEAST_ROWS.
-PRODUCTS, INPUT, OUTPUT, SPREAD = 0.95, 24.0, 12.0, 14.0
+# rows take the time of LEAST_ROWS.  At stride 2 a tile has up to 100 places, and their products
+# little to do each: STRIDED times all that.
+PRODUCTS, INPUT, OUTPUT, SPREAD, STRIDED = 0.95, 24.0, 12.0, 14.0, 1.6
 LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
 
@@ -219,7 +220,8 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
     weights = depth * rows * _kept(down, tile[0]) * _kept(along, tile[1])
     streams = (WEIGHT if tiles > VECTOR else NARROW) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
-    return groups * (places * (products + transforms) + streams + per_line) + PART
+    each = places * (products + transforms) + streams + per_line
+    return groups * each * (STRIDED if 2 in (down.stride, along.stride) else 1) + PART
 
 
 def _across(axis: Axis, outputs: int) -> int:
