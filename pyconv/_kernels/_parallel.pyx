@@ -57,7 +57,7 @@ cdef class Workspace:
     """`nbytes` of memory that lives as long as this object."""
 
     def __cinit__(self, size_t nbytes):
-        # Large blocks begin with a huge page; what is beyond the last whole one stays in small ones.
+        # Large blocks begin with a huge page; what is beyond the last whole one is in small ones.
         cdef size_t unit = HUGE_PAGE if nbytes >= HUGE_PAGE else LINE
         cdef uintptr_t start
         self._block = NULL
