@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyconv.bench.layers import CLASSES
+from pyconv.bench.layers import TITLES
 from pyconv.bench.results import SLOW, LayerResult, Report
 from pyconv.cli.output import Cell, print_heading, print_table
 
 WORST = 10
 """How many of the lowest ratios are listed for random layers."""
+
+NONE = "nothing to compare with"
+"""What stands for the lowest ratio where there is none."""
 
 
 def print_report(report: Report, *, worst: bool = False) -> None:
@@ -27,7 +30,7 @@ def print_report(report: Report, *, worst: bool = False) -> None:
         for key in report.groups():
             results = report.of(threads, key)
             unit = "us a call" if key == "overhead" else "GFLOP/s"
-            print_heading(f"{CLASSES[key]}: {threads_text(threads)}, {unit}")
+            print_heading(f"{TITLES[key]}: {threads_text(threads)}, {unit}")
             _print_class(report, results, in_microseconds=key == "overhead")
     for threads in report.threads:
         _print_summary(report, threads)
@@ -110,7 +113,7 @@ def _print_summary(report: Report, threads: int) -> None:
         row: list[Cell] = [title, times(summary.call_ratio)]
         if compared:
             worst = summary.worst
-            lowest = f"{times(worst.ratio)} {worst.layer.name}" if worst else None
+            lowest = f"{times(worst.ratio)} {worst.layer.name}" if worst else NONE
             row += [summary.layers, times(summary.ratio), summary.slow, lowest]
         if against_one:
             row.append(times(summary.speedup))

@@ -4,7 +4,8 @@ Each layer is run by a plan and by a stateless call. "of limit" is the time that
 best, at the measured multiply-add peak or memory bandwidth, as a share of the plan's. With --peers
 every other library that is installed runs the same layers on the same arrays, in a process of its
 own; "ratio" is the best one's time over the plan's. All results are compared: a wrong one makes
-the exit status 1.
+the exit status 1. With --backward it is gradients that are timed, of the input and of each array of
+weights.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pyconv
 from pyconv.cli.output import CommandError, UsageError, one_line, print_table, progress
 
 PEERS = ("torch", "torch_cl", "ort", "openvino", "ncnn")
+DIFFERENTIABLE = ("torch", "torch_cl")  # those that compute gradients
 FILTERS = ("ndimage", "oaconvolve")  # SciPy's, for one-channel images
 
 
@@ -36,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only layers with this in their name; a glob if it has one of *?[",
     )  # fmt: skip
     parser.add_argument("--dtype", choices=("float32", "float64"), help="all layers in this dtype")
+    parser.add_argument(
+        "--backward", action="store_true", help="gradients instead of the layers themselves"
+    )
     parser.add_argument("--list", action="store_true", help="list the layers and stop")
     parser.add_argument("--peers", action="store_true", help="compare with other libraries")
     parser.add_argument(
@@ -125,21 +130,31 @@ def _warn(text: str) -> None:
 
 
 def _layers(args: argparse.Namespace) -> list[Any]:
+    from pyconv.bench import gradients
     from pyconv.bench.layers import CLASSES, LAYERS, cases, in_dtype, operators, select
     from pyconv.bench.random_layers import RANDOM, random_layers
 
     ops = [pyconv.get(name) for name in args.names]
-    known = RANDOM if args.random else CLASSES
+    known = list(RANDOM if args.random else CLASSES)
+    sources: dict[str, tuple[str, ...]] = {key: (key,) for key in known}
+    if args.backward:  # by class, the layers that the gradients are those of
+        sources = {
+            key: groups for key, groups in gradients.SOURCES.items() if set(groups) <= set(known)
+        }
     for key in args.groups:
-        if key not in known:
-            raise UsageError(f"bench: --class: must be one of {', '.join(known)}; got {key!r}")
+        if key not in sources:
+            raise UsageError(f"bench: --class: must be one of {', '.join(sources)}; got {key!r}")
     layers = list(LAYERS)
     if args.random:
-        layers = random_layers(args.random, args.seed, args.groups)
+        wanted = {group for key in args.groups or sources for group in sources[key]}
+        groups = [key for key in known if key in wanted]
+        layers = random_layers(args.random, args.seed, groups)
     else:
         layers += [layer for op in ops if op.name not in operators() for layer in cases(op)]
     if args.dtype:
         layers = in_dtype(layers, args.dtype)
+    if args.backward:
+        layers = gradients.of(layers)
     return select(layers, {op.name for op in ops}, args.groups, args.layers)
 
 
@@ -162,25 +177,28 @@ def _measured(args: argparse.Namespace, layers: list[Any], python: str) -> Any:
     report = Report(_facts(args, counts), [vars(limit) for limit in limits.values()], {})
     names = [*OURS]
     if args.peers:
-        names += PEERS
-        names += FILTERS if any(layer.group == "image" for layer in layers) else ()
+        names += DIFFERENTIABLE if args.backward else PEERS
+        names += (
+            FILTERS if not args.backward and any(layer.group == "image" for layer in layers) else ()
+        )
     with progress(len(counts) * len(layers)) as step:
         for threads in counts:
             with Runner(names, threads, settings, python) as runner:
-                _check_present(runner.absent, args.peers)
+                _check_present(runner.absent, names)
                 report.versions = runner.versions
                 own = {dtype: limits[count, dtype] for count, dtype in limits if count == threads}
                 report.results += runner.run(layers, own, step)
     return report
 
 
-def _check_present(absent: dict[str, str], peers: bool) -> None:
+def _check_present(absent: dict[str, str], names: list[str]) -> None:
     from pyconv.bench.results import OURS
 
     for name in OURS:
         if name in absent:
             raise CommandError(f"pyconv cannot be run in a process of its own: {absent[name]}")
-    if peers and absent.keys() >= set(PEERS):
+    peers = set(names) & set(PEERS)
+    if peers and absent.keys() >= peers:
         raise CommandError(
             "no other library is there to compare with: install some of torch, onnxruntime with "
             "onnx, openvino, ncnn, scipy, or name a Python that has them by --python"
@@ -196,6 +214,7 @@ def _facts(args: argparse.Namespace, counts: list[int]) -> dict[str, Any]:
         "pyconv": pyconv.show_config("dicts"),
         "settings": {
             "threads": counts,
+            "backward": args.backward,
             "rounds": args.rounds,
             "seconds": args.time,
             "random": args.random,
