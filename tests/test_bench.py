@@ -12,12 +12,21 @@ import pytest
 
 import pyconv
 from pyconv._kernels import _cpu, _machine
-from pyconv.bench import definition, gradients, layers, machine, processes, random_layers, runner
+from pyconv.bench import (
+    definition,
+    gradients,
+    layers,
+    machine,
+    processes,
+    random_layers,
+    regret,
+    runner,
+)
 from pyconv.bench.exact import exact
 from pyconv.bench.machine import Limits
 from pyconv.bench.peers import worker
 from pyconv.bench.report_html import render
-from pyconv.bench.report_text import print_report
+from pyconv.bench.report_text import print_regrets, print_report
 from pyconv.bench.results import LayerResult, Report, Timing, geometric_mean, summarize
 from pyconv.bench.runner import Runner, Settings
 from pyconv.cli import main
@@ -527,6 +536,82 @@ def test_the_tables(capsys):
     assert out.index("The lowest ratios") < out.rindex("0.50")
 
 
+# --- regret
+
+LINE = layers.conv("1d-3d", "line", (1, 2, 40), 3, 4, padding=2)
+
+
+def test_layers_with_a_choice():
+    drawn = regret.draw(5, 1, suits=lambda layer: layer.operator != "standard")
+    assert drawn == regret.draw(7, 1, suits=lambda layer: layer.operator != "standard")[:5]
+    assert len(drawn) == 5
+    for layer in drawn:
+        assert layer.operator != "standard"
+        assert len(regret.allowed(layer)) > 1
+        assert "auto" not in regret.allowed(layer)
+    assert regret.draw(1, 1, ["deformable"]) == []  # there is but one
+    assert regret.allowed(layers.conv("3x3", "s3", (1, 2, 9, 9), 3, 3, stride=3)) == [
+        "direct",
+        "fft",
+    ]
+
+
+@pytest.mark.parametrize(("slow", "timed"), [(0, True), (0.01, False)])
+def test_regret_is_the_time_of_the_choice_over_the_fastest(slow, timed, monkeypatch):
+    seconds = {"direct": 3e-3, "winograd": 1e-3, "fft": 1e-3 + slow}
+    calls = []
+
+    def run(plan, given):
+        assert given[0].shape == LINE.shapes["x"]
+        return plan.algorithm
+
+    def fake(algorithm, time):
+        calls.append((algorithm, time))
+        return {"median": seconds[algorithm]}
+
+    monkeypatch.setattr(regret, "_run", run)
+    monkeypatch.setattr(worker, "measure", fake)
+    found = regret.measure(LINE, 1, Settings(3, 0.5))
+    chosen = found.chosen
+    assert chosen == pyconv.get("standard").plan((1, 2, 40), LINE.arrays()["weight"]).algorithm
+    assert found.seconds[chosen] == seconds[chosen]
+    assert ("fft" in found.seconds) == timed
+    assert found.value == seconds[chosen] / 1e-3
+    assert found.best in ("winograd", "fft") if timed else found.best == "winograd"
+    assert sum(time == 0.5 for _, time in calls) == 3 * len(found.seconds)
+
+
+def test_the_tables_of_regrets(capsys):
+    some = [
+        regret.Regret(DENSE, 1, "direct", {"direct": 4.0, "winograd": 1.0}),
+        regret.Regret(LINE, 1, "winograd", {"direct": 4.0, "winograd": 1.0}),
+    ]
+    print_regrets(some)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["1-D", "and", "3-D", "1", "1.00", "0", "1.00"] in lines
+    assert ["everything", "together", "2", "2.00", "1", "4.00"] in lines
+    assert lines[-2][:4] == ["4.00", "direct", "winograd", "dense"]
+    assert lines[-1][:4] == ["1.00", "winograd", "winograd", "line"]
+
+
+def test_bench_regret(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(random_layers, "MACS", (1e3, 1e5))
+    data = tmp_path / "regret.json"
+    status, out, err = run(
+        capsys, "--regret", 2, "--seed", 1, "--class", "1d-3d", "--rounds", 1, "--time", 1e-4,
+        "--threads", 1, "--json", data,
+    )  # fmt: skip
+    assert (status, err) == (0, "")
+    assert "The worst choices: 1 thread" in out
+    results = json.loads(data.read_text())["results"]
+    assert len(results) == 2
+    for entry in results:
+        assert entry["regret"] == entry["seconds"][entry["chosen"]] / min(entry["seconds"].values())
+    status, out, _ = run(capsys, "--regret", 2, "--seed", 1, "--list", "atrous")
+    assert status == 0
+    assert out.count("dilated:") == 2
+
+
 # --- the command
 
 
@@ -618,6 +703,10 @@ def test_bench_list(capsys):
         ["--class", "3x3-input"],
         ["--class", "direct", "--backward"],
         ["--class", "image", "--random", "3", "--backward"],
+        ["--regret", "0"],
+        ["--regret", "3", "--backward"],
+        ["--regret", "3", "--class", "direct"],
+        ["--regret", "1", "--class", "deformable"],
         ["--layers", "no_such_layer"],
         ["--random", "many"],
         ["--python", "python3"],

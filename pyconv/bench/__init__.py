@@ -8,6 +8,7 @@
 ``processes``       starts it, talks to it, notices its end
 ``exact``           results to compare with, and how far off one may be
 ``definition``      gradients in NumPy, independent of pyconv
+``regret``          the algorithm chosen beside the other ones
 ``runner``          rounds over the processes, one of them running at a time
 ``results``         medians, spreads, ratios, means
 ``report_text``     tables

@@ -5,7 +5,8 @@ best, at the measured multiply-add peak or memory bandwidth, as a share of the p
 every other library that is installed runs the same layers on the same arrays, in a process of its
 own; "ratio" is the best one's time over the plan's. All results are compared: a wrong one makes
 the exit status 1. With --backward it is gradients that are timed, of the input and of each array of
-weights.
+weights. With --regret it is all algorithms of pyconv that are timed, on random layers: the regret
+is the time of the one chosen over that of the fastest.
 """
 
 from __future__ import annotations
@@ -58,6 +59,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--random", type=_positive, metavar="N",
         help="N random layers instead, and a list of the lowest ratios",
     )  # fmt: skip
+    parser.add_argument(
+        "--regret", type=_positive, metavar="N",
+        help="time the algorithm chosen beside the other ones, on N random layers",
+    )  # fmt: skip
     parser.add_argument("--seed", type=_natural, default=0, metavar="S", help="which random layers")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with charts")
@@ -99,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
     for file in (args.json, args.html):
         if file is not None and not file.parent.is_dir():
             raise CommandError(f"{file}: no such directory")
+    if args.regret:
+        return _regret(args)
     layers = _layers(args)
     if not layers:
         raise UsageError("bench: no layer is all of what was asked for; --list shows them")
@@ -158,6 +165,49 @@ def _layers(args: argparse.Namespace) -> list[Any]:
     return select(layers, {op.name for op in ops}, args.groups, args.layers)
 
 
+def _regret(args: argparse.Namespace) -> int:
+    """Time all algorithms on random layers."""
+    from pyconv.bench import regret
+    from pyconv.bench.layers import select
+    from pyconv.bench.random_layers import RANDOM
+    from pyconv.bench.report_text import print_regrets
+    from pyconv.bench.runner import Settings
+
+    for option in ("backward", "peers", "random", "html", "layers", "dtype"):
+        if getattr(args, option):
+            raise UsageError(f"bench: --regret does not go with --{option}")
+    known = [key for key in RANDOM if key != "direct"]
+    for key in args.groups:
+        if key not in known:
+            raise UsageError(f"bench: --class: must be one of {', '.join(known)}; got {key!r}")
+    names = {pyconv.get(name).name for name in args.names}
+    layers = regret.draw(
+        args.regret, args.seed, args.groups, lambda layer: bool(select([layer], names))
+    )
+    if not layers:
+        raise UsageError("bench: --regret: no layer has several algorithms to choose from")
+    if args.list:
+        _list(layers)
+        return 0
+    counts, settings = _thread_counts(args), Settings(args.rounds, args.time)
+    found = []
+    with progress(len(counts) * len(layers)) as step:
+        for threads in counts:
+            for layer in layers:
+                step(layer.name)
+                found.append(regret.measure(layer, threads, settings))
+    print_regrets(found)
+    if args.json:
+        results = [regret.as_json(each) for each in found]
+        everything = {**_facts(args, counts), "results": results}
+        args.json.write_text(json.dumps(everything, indent=1, allow_nan=False))
+    return 0
+
+
+def _thread_counts(args: argparse.Namespace) -> list[int]:
+    return args.threads or [pyconv.get_num_threads()]
+
+
 def _list(layers: list[Any]) -> None:
     print_table(
         ["layer", "class", "which is"],
@@ -171,7 +221,7 @@ def _measured(args: argparse.Namespace, layers: list[Any], python: str) -> Any:
     from pyconv.bench.results import OURS, Report
     from pyconv.bench.runner import Runner, Settings
 
-    counts = args.threads or [pyconv.get_num_threads()]
+    counts = _thread_counts(args)
     settings = Settings(args.rounds, args.time)
     limits = machine.limits(counts, sorted({layer.dtype for layer in layers}))
     report = Report(_facts(args, counts), [vars(limit) for limit in limits.values()], {})
@@ -218,6 +268,7 @@ def _facts(args: argparse.Namespace, counts: list[int]) -> dict[str, Any]:
             "rounds": args.rounds,
             "seconds": args.time,
             "random": args.random,
-            "seed": args.seed if args.random else None,
+            "regret": args.regret,
+            "seed": args.seed if args.random or args.regret else None,
         },
     }
