@@ -11,6 +11,7 @@ the context module of Yu and Koltun, ``unet`` U-Net, ``dcgan`` DCGAN, ``fcn`` FC
 from __future__ import annotations
 
 import fnmatch
+import math
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -44,6 +45,15 @@ CLASSES = {
 }
 """Titles by key; the last is for operators without layers, such as those of other packages."""
 
+GRADIENTS = {
+    "3x3-input": "3x3, stride 1: gradients of the input",
+    "dense-input": "Other dense layers: gradients of the input",
+    "dense-weight": "Dense layers: gradients of the weights",
+}
+"""Titles of the classes that only gradients have, see `pyconv.bench.gradients`."""
+
+TITLES = {**GRADIENTS, **CLASSES}
+
 APART = ("image", "overhead", "cases")
 """Classes that do not count in the mean over all layers: no network has them."""
 
@@ -64,6 +74,9 @@ class Layer:
         Keyword parameters of the call.
     dtype : {"float32", "float64"}
         The dtype of all arrays.
+    needs : tuple of str
+        The arrays whose gradients are computed, from the ``grad`` among the shapes; none if it is
+        the call itself that is timed.
     """
 
     name: str
@@ -72,6 +85,7 @@ class Layer:
     shapes: Mapping[str, Any]
     params: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
+    needs: tuple[str, ...] = ()
 
     @property
     def kernel(self) -> Shape:
@@ -84,7 +98,8 @@ class Layer:
             f"{name} {_times(shape)}" for name, shape in self.shapes.items() if shape is not None
         )
         params = "".join(f", {name}={value}" for name, value in self.params.items())
-        return f"{self.operator}: {shapes}{params}, {self.dtype}"
+        needs = f", gradients of {' '.join(self.needs)}" if self.needs else ""
+        return f"{self.operator}: {shapes}{params}, {self.dtype}{needs}"
 
     def arrays(self) -> Arrays:
         """Return the same arrays at each call: normal, weights scaled as networks have them."""
@@ -98,7 +113,10 @@ class Layer:
             if name == "mask":
                 return rng.random(shape).astype(self.dtype)
             array = rng.standard_normal(shape)
-            if name in self.shapes and name not in ("x", "offset", "bias"):
+            if name == "offset" and self.needs:
+                # No coordinate is an integer, where the derivative jumps, or is one once rounded.
+                array = (np.floor(array * 256) + 0.5) / 256
+            if name in self.shapes and name not in ("x", "offset", "bias", "grad"):
                 array /= np.sqrt(np.prod(shape[1:]))
             return array.astype(self.dtype)
 
@@ -403,6 +421,53 @@ def cases(op: Operator) -> list[Layer]:
         Layer(f"{op.name}: {case.name}", "cases", op.name, case.shapes, case.params)
         for case in op.cases()
     ]
+
+
+_KINDS = {
+    "standard": "convolution",
+    "pointwise": "convolution",
+    "grouped": "convolution",
+    "depthwise": "convolution",
+    "dilated": "convolution",
+    "transposed": "transposed",
+    "depthwise_separable": "separable",
+    "deformable": "deformable",
+}
+
+
+def description(layer: Layer) -> dict[str, Any]:
+    """Return a layer as the processes take it, see `pyconv.bench.peers`."""
+    own = {
+        "operator": layer.operator,
+        "params": dict(layer.params),
+        "dtype": layer.dtype,
+        "needs": list(layer.needs),
+    }
+    kind = _KINDS.get(layer.operator)
+    if kind is None or layer.group == "cases":  # parameters that other libraries do not have
+        return {**own, "kind": None}
+    params, rank = layer.params, len(layer.kernel)
+    groups, offset_groups = params.get("groups", 1), 1
+    if layer.operator in ("depthwise", "depthwise_separable"):
+        groups = layer.shapes["x"][1]
+    if kind == "deformable":
+        offset_groups = layer.shapes["offset"][1] // (rank * math.prod(layer.kernel))
+    return {
+        **own,
+        "kind": kind,
+        "kernel": list(layer.kernel),
+        "stride": _per_axis(params.get("stride", 1), rank),
+        "padding": _per_axis(params.get("padding", 0), rank),
+        "dilation": _per_axis(params.get("dilation", 1), rank),
+        "output_padding": _per_axis(params.get("output_padding", 0), rank),
+        "groups": groups,
+        "offset_groups": offset_groups,
+        "winograd": params.get("algorithm") != "direct",
+    }
+
+
+def _per_axis(value: Any, rank: int) -> list[int]:
+    return [value] * rank if isinstance(value, int) else list(value)
 
 
 def in_dtype(layers: Iterable[Layer], dtype: str) -> list[Layer]:

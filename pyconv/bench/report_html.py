@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from html import escape
 
 from pyconv.bench.charts import chart
-from pyconv.bench.layers import CLASSES
-from pyconv.bench.report_text import notes, speed, threads_text, times
+from pyconv.bench.layers import TITLES
+from pyconv.bench.report_text import NONE, notes, speed, threads_text, times
 from pyconv.bench.results import OURS, SLOW, LayerResult, Report
 
 STYLE = """
@@ -91,7 +91,8 @@ def render(report: Report) -> str:
     str
         HTML that needs no other file.
     """
-    title = f"pyconv bench: {report.facts['machine']['cpu']}"
+    what = ", gradients" if report.facts["settings"].get("backward") else ""
+    title = f"pyconv bench{what}: {report.facts['machine']['cpu']}"
     body = [
         f"<h1>{escape(title)}</h1>",
         _machine(report),
@@ -145,7 +146,7 @@ def _summary(report: Report, threads: int) -> str:
         if compared:
             worst = summary.worst
             row += [str(summary.layers), _ratio(summary.ratio), str(summary.slow)]
-            row.append(f"{_ratio(worst.ratio)} {escape(worst.layer.name)}" if worst else "")
+            row.append(f"{_ratio(worst.ratio)} {escape(worst.layer.name)}" if worst else NONE)
         if speedups:
             row.append(times(summary.speedup) or "")
         rows.append(row)
@@ -155,12 +156,12 @@ def _summary(report: Report, threads: int) -> str:
 
 
 def _navigation(report: Report) -> str:
-    links = (f'<a href="#{key}">{escape(CLASSES[key])}</a>' for key in report.groups())
+    links = (f'<a href="#{key}">{escape(TITLES[key])}</a>' for key in report.groups())
     return f"<nav>{' '.join(links)}</nav>"
 
 
 def _class(report: Report, key: str) -> str:
-    parts = [f'<h2 id="{key}">{escape(CLASSES[key])}</h2>']
+    parts = [f'<h2 id="{key}">{escape(TITLES[key])}</h2>']
     for threads in report.threads:
         results = report.of(threads, key)
         if results:
@@ -180,7 +181,7 @@ def _chart(report: Report, results: Sequence[LayerResult], key: str) -> str:
         and limit["dtype"] in {result.layer.dtype for result in results}
     }
     names = [*OURS, *report.peers(results)]
-    title = f"{CLASSES[key]}, {threads_text(results[0].threads)}"
+    title = f"{TITLES[key]}, {threads_text(results[0].threads)}"
     drawn = chart(title, results, names, peaks, in_microseconds=key == "overhead")
     return f'<div class="card">{drawn}</div>'
 

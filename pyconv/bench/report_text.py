@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyconv.bench.layers import CLASSES
-from pyconv.bench.results import SLOW, LayerResult, Report
+from pyconv.bench.layers import TITLES
+from pyconv.bench.regret import NOTICED, Regret
+from pyconv.bench.results import SLOW, LayerResult, Report, geometric_mean
 from pyconv.cli.output import Cell, print_heading, print_table
 
 WORST = 10
-"""How many of the lowest ratios are listed for random layers."""
+"""How many of the lowest ratios, or worst choices, are listed for random layers."""
+
+NONE = "nothing to compare with"
+"""What stands for the lowest ratio where there is none."""
 
 
 def print_report(report: Report, *, worst: bool = False) -> None:
@@ -27,7 +31,7 @@ def print_report(report: Report, *, worst: bool = False) -> None:
         for key in report.groups():
             results = report.of(threads, key)
             unit = "us a call" if key == "overhead" else "GFLOP/s"
-            print_heading(f"{CLASSES[key]}: {threads_text(threads)}, {unit}")
+            print_heading(f"{TITLES[key]}: {threads_text(threads)}, {unit}")
             _print_class(report, results, in_microseconds=key == "overhead")
     for threads in report.threads:
         _print_summary(report, threads)
@@ -110,7 +114,7 @@ def _print_summary(report: Report, threads: int) -> None:
         row: list[Cell] = [title, times(summary.call_ratio)]
         if compared:
             worst = summary.worst
-            lowest = f"{times(worst.ratio)} {worst.layer.name}" if worst else None
+            lowest = f"{times(worst.ratio)} {worst.layer.name}" if worst else NONE
             row += [summary.layers, times(summary.ratio), summary.slow, lowest]
         if against_one:
             row.append(times(summary.speedup))
@@ -134,6 +138,32 @@ def _print_worst(report: Report, threads: int) -> None:
             ["ratio", "best", "layer", "which is"],
             [[times(r.ratio), r.best_peer, r.layer.name, r.layer] for r in results[:WORST]],
             right=["ratio"],
+        )
+
+
+def print_regrets(regrets: Sequence[Regret]) -> None:
+    """Print what choosing costs, by thread count: means, and the worst choices."""
+    for threads in dict.fromkeys(regret.threads for regret in regrets):
+        some = [regret for regret in regrets if regret.threads == threads]
+        by_title: dict[str, list[Regret]] = {}
+        for regret in some:
+            by_title.setdefault(TITLES[regret.layer.group], []).append(regret)
+        by_title["everything together"] = some
+        print_heading(f"Time of the algorithm chosen over the fastest: {threads_text(threads)}")
+        rows: list[list[Cell]] = []
+        for title, several in by_title.items():
+            values = [regret.value for regret in several]
+            above = sum(value > NOTICED for value in values)
+            mean = geometric_mean(values)
+            rows.append([title, len(values), times(mean), above, times(max(values))])
+        columns = ["class", "layers", "regret", f"over {NOTICED}", "worst"]
+        print_table(columns, rows, right=columns[1:], styles={len(rows) - 1: "bold"})
+        worst = sorted(some, key=lambda regret: -regret.value)[:WORST]
+        print_heading(f"The worst choices: {threads_text(threads)}")
+        print_table(
+            ["regret", "chosen", "fastest", "layer", "which is"],
+            [[times(r.value), r.chosen, r.best, r.layer.name, r.layer] for r in worst],
+            right=["regret"],
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyconv.bench.layers import APART, CLASSES, Layer
+from pyconv.bench.layers import APART, TITLES, Layer
 
 OURS = ("pyconv", "pyconv_call")
 """The implementations that are pyconv: the plan, and the stateless call."""
@@ -220,16 +220,26 @@ class Report:
     def groups(self) -> list[str]:
         """Return the keys of the classes that have results."""
         present = {result.layer.group for result in self.results}
-        return [key for key in CLASSES if key in present]
+        return [key for key in TITLES if key in present]
 
     def single(self) -> dict[str, LayerResult]:
         """Return the results on one thread by layer."""
         return {result.layer.name: result for result in self.of(1)}
 
     def summaries(self, threads: int) -> dict[str, Summary]:
-        """Return the summary of each class by its title, and of everything together."""
+        """Return the summary of each class by its title, and of everything together.
+
+        Where a class has gradients of the input and of weights, each of them has its own besides.
+        """
         single = self.single() if threads > 1 else None
-        by_title = {CLASSES[key]: summarize(self.of(threads, key), single) for key in self.groups()}
+        by_title = {}
+        for key in self.groups():
+            results = self.of(threads, key)
+            by_title[TITLES[key]] = summarize(results, single)
+            kinds = dict.fromkeys(_kind(result.layer.needs) for result in results)
+            for kind in kinds if len(kinds) > 1 else ():
+                some = [result for result in results if _kind(result.layer.needs) == kind]
+                by_title[f"{TITLES[key]}: {kind}"] = summarize(some, single)
         counted = [r for r in self.of(threads) if r.layer.group not in APART]
         return {**by_title, "everything together": summarize(counted, single)}
 
@@ -272,6 +282,10 @@ class Report:
         }
 
 
+def _kind(needs: Sequence[str]) -> str:
+    return "all" if len(needs) > 1 else "input" if "x" in needs else "weights"
+
+
 def _finite(value: float | None) -> float | None:
     """Leave out what JSON has no number for."""
     return value if value is not None and math.isfinite(value) else None
@@ -283,6 +297,7 @@ def _as_json(result: LayerResult) -> dict[str, Any]:
         "layer": layer.name,
         "class": layer.group,
         "operator": layer.operator,
+        "needs": list(layer.needs),
         "shapes": dict(layer.shapes),
         "params": dict(layer.params),
         "dtype": layer.dtype,

@@ -4,6 +4,9 @@ Channels first, oneDNN may bring the weights into its own order at each call. Ch
 can be brought there once, by the operators that `torch.compile` uses when it freezes a model; of
 the function and these, whichever is faster on the layer counts. Deformable convolution is
 torchvision's.
+
+Gradients are those of `torch.ops.aten.convolution_backward`, which autograd calls, asked for no
+others than are wanted; those of deformable convolution are what autograd makes of a result kept.
 """
 
 from __future__ import annotations
@@ -38,26 +41,40 @@ def prepare(
         if rank == 1:
             raise NotImplementedError("has no channels-last format in 1-D")
         form = torch.channels_last if rank == 2 else torch.channels_last_3d
-        for name in ("x", "weight", "depthwise", "pointwise"):
+        for name in ("x", "weight", "depthwise", "pointwise", "grad"):
             if name in tensors:
                 tensors[name] = tensors[name].contiguous(memory_format=form)
+    if layer["needs"]:
+        run = _gradients(layer, tensors, last)
+        return run, lambda: {name: _numpy(g) for name, g in run().items()}
     x = tensors["x"]
     function = _function(layer, tensors, last)
-    return lambda: function(x), lambda: function(x).contiguous().numpy()
+    return lambda: function(x), lambda: _numpy(function(x))
+
+
+def _numpy(tensor: Any) -> Any:
+    return tensor.contiguous().numpy()
 
 
 def _function(layer: dict[str, Any], t: dict[str, Any], last: bool) -> Callable[[Any], Any]:
     """Return the layer as a function of x."""
     kind, x, bias = layer["kind"], t["x"], t.get("bias")
     if kind == "separable":
-        ones, zeros = [1] * len(layer["kernel"]), [0] * len(layer["kernel"])
-        mix = {"kind": "convolution", "groups": 1, "stride": ones, "padding": zeros}
-        first = _convolution({**layer, "kind": "convolution"}, x, t["depthwise"], None, last)
-        second = _convolution({**mix, "dilation": ones}, first(x), t["pointwise"], bias, last)
+        stages = _stages(layer)
+        first = _convolution(stages[0], x, t["depthwise"], None, last)
+        second = _convolution(stages[1], first(x), t["pointwise"], bias, last)
         return lambda x: second(first(x))
     if kind == "deformable":
         return _deformable(layer, t, last)
     return _convolution(layer, x, t["weight"], bias, last)
+
+
+def _stages(layer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the depthwise and the pointwise convolution that a separable layer is made of."""
+    first = {**layer, "kind": "convolution"}
+    ones, zeros = [1] * len(layer["kernel"]), [0] * len(layer["kernel"])
+    alone = {"groups": 1, "stride": ones, "padding": zeros, "dilation": ones}
+    return first, {**first, **alone}
 
 
 def _convolution(
@@ -135,4 +152,64 @@ def _deformable(layer: dict[str, Any], t: dict[str, Any], last: bool) -> Callabl
     stride, padding, dilation, _ = _parameters(layer)
     return lambda x: deform_conv2d(
         x, t["offset"], t["weight"], t.get("bias"), stride, padding, dilation, t.get("mask")
+    )
+
+
+# ---- gradients ---------------------------------------------------------------------------------
+
+
+def _gradients(layer: dict[str, Any], t: dict[str, Any], last: bool) -> Callable[[], Any]:
+    """Return a function that computes the gradients that are needed, by name."""
+    needs, grad = layer["needs"], t["grad"]
+    if layer["kind"] == "deformable":
+        return _deformable_gradients(layer, t, last)
+    if layer["kind"] == "separable":
+        return _separable_gradients(layer, t, last)
+    backward = _backward(layer, t["x"], t["weight"], needs)
+    return lambda: {n: g for n, g in zip(_OPERANDS, backward(grad), strict=True) if n in needs}
+
+
+_OPERANDS = ("x", "weight", "bias")
+
+
+def _backward(layer: dict[str, Any], x: Any, weight: Any, needs: Any) -> Callable[[Any], Any]:
+    """Return a convolution's gradients, None for those not needed, as a function of grad."""
+    import torch
+
+    backward = torch.ops.aten.convolution_backward
+    stride, padding, dilation, groups = _parameters(layer)
+    transposed, extra = layer["kind"] == "transposed", layer["output_padding"]
+    mask = [name in needs for name in _OPERANDS]
+    outputs = [weight.shape[1] * groups if transposed else weight.shape[0]]
+    return lambda grad: backward(
+        grad, x, weight, outputs, stride, padding, dilation, transposed, extra, groups, mask
+    )
+
+
+def _separable_gradients(layer: dict[str, Any], t: dict[str, Any], last: bool) -> Callable[[], Any]:
+    """Return a function that goes back through both stages, with the result of the first kept."""
+    (need,), grad = layer["needs"], t["grad"]
+    first, second = _stages(layer)
+    middle = _convolution(first, t["x"], t["depthwise"], None, last)(t["x"])
+    if need == "pointwise":
+        weight = _backward(second, middle, t["pointwise"], ("weight",))
+        return lambda: {need: weight(grad)[1]}
+    through = _backward(second, middle, t["pointwise"], ("x",))
+    which = 0 if need == "x" else 1
+    back = _backward(first, t["x"], t["depthwise"], (_OPERANDS[which],))
+    return lambda: {need: back(through(grad)[0])[which]}
+
+
+def _deformable_gradients(
+    layer: dict[str, Any], t: dict[str, Any], last: bool
+) -> Callable[[], Any]:
+    """Return a function that goes back through a result that has been computed once."""
+    import torch
+
+    function, needs, grad = _deformable(layer, t, last), layer["needs"], t["grad"]
+    wanted = [t[name].requires_grad_() for name in needs]
+    with torch.enable_grad():
+        y = function(t["x"])
+    return lambda: dict(
+        zip(needs, torch.autograd.grad(y, wanted, grad, retain_graph=True), strict=True)
     )

@@ -94,7 +94,8 @@ class Worker:
         arrays = {name: _read(file) for name, file in files.items()}
         try:
             self.run, fetch = self.library.prepare(layer, arrays, self.threads, self.form)
-            np.save(out, fetch())
+            found = fetch()
+            np.savez(out, **(found if isinstance(found, dict) else {"y": found}))
         except NotImplementedError as error:
             return {"status": "unsupported", "note": _one_line(error)}
         return {"status": "ok"}
