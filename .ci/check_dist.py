@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-IN_WHEEL = {".py", ".pyi", ".pxd", ".h", ".so", ".typed"}
+IN_WHEEL = {".py", ".pyi", ".pxd", ".h", ".so", ".typed", ".in"}
 NEEDED = {"pyconv/__init__.py", "pyconv/py.typed", "pyconv/operators/__init__.py"}
 
 

@@ -19,7 +19,7 @@ extensions = [
     "sphinx.ext.autosummary",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "example_plugin"]
 default_role = "autolink"
 smartquotes = False  # they would curl the quotes of {"zeros", "reflect"}
 

@@ -56,7 +56,8 @@ class UnknownOperatorError(LookupError):
 class PluginError(RuntimeError):
     """An installed operator cannot be used, or a name does not say which one is meant.
 
-    The exception that the plugin raised, if it raised one, is the ``__cause__``.
+    Or an operator does not return what its interface asks for. The exception that the plugin
+    raised, if it raised one, is the ``__cause__``.
     """
 
 

@@ -31,8 +31,9 @@ import numpy as np
 from pyconv import _threads, checks, dtypes
 from pyconv._plugins import API_VERSION
 from pyconv.arrays import as_array, check_out
-from pyconv.checks import Verbatim
+from pyconv.checks import Verbatim, shown
 from pyconv.engine import Run
+from pyconv.errors import PluginError
 from pyconv.geometry import Axis
 
 __all__ = ["Case", "Cost", "Operator", "Plan", "Problem"]
@@ -47,6 +48,8 @@ DEFAULT_WORKSPACE = 32 * 2**20
 _RUNTIME = ("out", "threads", "max_workspace")
 _REMEMBERED = 256  # problems per operator
 _remembered_run = lru_cache(256)(Run)
+# What definitions are evaluated in, and have to keep.
+_EXACT = {np.dtype(t) for t in (np.float32, np.float64, np.longdouble)}
 _MOST_ITEMS = 64  # in a shape, or among the names of gradients
 
 
@@ -114,6 +117,9 @@ class Operator:
         The plain function with this operator's signature: arrays first, then keyword parameters.
     optional : tuple of str
         Arrays that may be None.
+    constants : tuple of str
+        Arrays without a gradient, such as one of zeros and ones that says what counts: ``backward``
+        leaves them out, and refuses to be asked for them.
     per_call : tuple of str
         Arrays that a plan takes at each call. It fixes the others, and has their dtype: there must
         be one.
@@ -131,6 +137,7 @@ class Operator:
     algorithms: tuple[str, ...] = ("auto", "direct")
     function: ClassVar[Callable[..., Any]]
     optional: tuple[str, ...] = ("bias",)
+    constants: tuple[str, ...] = ()
     per_call: tuple[str, ...] = ("x",)
 
     # ---- to implement ----------------------------------------------------------------------------
@@ -243,7 +250,7 @@ class Operator:
         *args, **kwargs
             What the forward call takes, ``out`` aside.
         needs : str or sequence of str, optional
-            The arguments whose gradients to compute; all that were given by default.
+            The arguments whose gradients to compute; by default all that were given and have one.
 
         Returns
         -------
@@ -269,10 +276,14 @@ class Operator:
             for name in self._needed(needs, arrays)
         }
         run = self._run(dtype, runtime)
+        filled = out.copy()
         try:
-            self.gradients(problem, grad_array, arrays, out, run)
+            self.gradients(problem, grad_array, arrays, filled, run)
         except checks.WorkspaceError as error:
             self._more_workspace(error, run)
+        for name, array in out.items():
+            if filled.get(name) is not array:
+                self._broken(f"gradients must fill the arrays in out; it replaced that of {name}")
         return out
 
     def plan(self, x_shape: Sequence[int], *args: Any, **kwargs: Any) -> Plan:
@@ -309,6 +320,7 @@ class Operator:
             given_dtypes = ((n, a.dtype) for n, a in self._flat(arrays).items() if a is not None)
             got = Verbatim(", ".join(f"{name}: {dtype}" for name, dtype in given_dtypes))
             checks.fail_type(self.name, "arrays", "have dtypes that multiply and add", got, error)
+        self._check_defined(result, problem, arrays)
         if out is None:
             return result
         out = check_out(self.name, out, result.shape, result.dtype, self._flat(arrays))
@@ -402,13 +414,35 @@ class Operator:
             key = (tuple(shapes.values()), tuple([(n, _key(v)) for n, v in given.items()]))
             found = self._problems.get(key)
         except Exception:  # unhashable: a list, or something that does not belong here
-            return self.problem(shapes, {**self._defaults, **given})
+            return self._new_problem(shapes, given)
         if found is None:
-            found = self.problem(shapes, {**self._defaults, **given})
+            found = self._new_problem(shapes, given)
             if len(self._problems) >= _REMEMBERED:
                 self._problems.clear()
             self._problems[key] = found
         return found
+
+    def _new_problem(self, shapes: dict[str, Any], given: dict[str, Any]) -> Problem:
+        found: Any = self.problem(shapes, {**self._defaults, **given})
+        if not isinstance(found, Problem):
+            self._broken(f"problem must return a pyconv.operator.Problem; got {shown(found)}")
+        shape: Any = found.output_shape
+        if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
+            self._broken(f"a Problem's output_shape must be a tuple of int; got {shown(shape)}")
+        return found
+
+    def _check_defined(self, result: Any, problem: Problem, arrays: dict[str, Any]) -> None:
+        """Raise `PluginError` unless `define` has returned what it should."""
+        if not isinstance(result, np.ndarray) or result.shape != problem.output_shape:
+            rule = f"define must return an array of shape {problem.output_shape}"
+            self._broken(f"{rule}; got {shown(result)}")
+        given = {a.dtype.newbyteorder("=") for a in self._flat(arrays).values() if a is not None}
+        if len(given) == 1 and given <= _EXACT and result.dtype not in given:
+            self._broken(f"define must keep the dtype {given.pop()}; got {shown(result)}")
+
+    def _broken(self, what: str) -> NoReturn:
+        """Blame the operator, not its caller."""
+        raise PluginError(f"the operator {self.name!r} is not as it should be: {what}")
 
     def _problem_of_shapes(self, shapes: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem:
         given, params, _ = self._bind(shapes, kwargs)
@@ -435,7 +469,11 @@ class Operator:
         return _remembered_run(self.name, dtypes.compute_code(dtype), threads, budget)
 
     def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
-        given = [name for name in self.array_names if arrays[name] is not None]
+        given = [
+            name
+            for name in self.array_names
+            if arrays[name] is not None and name not in self.constants
+        ]
         if needs is None:
             return given
         wanted = _items(self.name, "needs", "be argument names", needs)
@@ -443,9 +481,8 @@ class Operator:
             if not isinstance(name, str):
                 checks.fail_type(self.name, "needs", "be argument names", needs)
             if name not in given:
-                checks.fail(
-                    self.name, "needs", f"name arrays that were given ({', '.join(given)})", name
-                )
+                rule = "name arrays that were given" + " and have a gradient" * bool(self.constants)
+                checks.fail(self.name, "needs", f"{rule} ({', '.join(given)})", name)
         return list(dict.fromkeys(wanted))
 
 
@@ -520,9 +557,12 @@ class Plan:
         arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
                                     for n, s in later.items()}}  # fmt: skip
         try:
-            return operator.compute(problem, arrays, out, run.measuring(), self._prepared)
+            used: Any = operator.compute(problem, arrays, out, run.measuring(), self._prepared)
         except checks.WorkspaceError as error:
             operator._more_workspace(error, run)
+        if type(used) is not int or used < 0:
+            operator._broken(f"compute must return the bytes of workspace; got {shown(used)}")
+        return used
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""

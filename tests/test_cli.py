@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pyconv
+import pyconv.testing
 from pyconv.cli import kernels, main
 from pyconv.cli.commands.run import split_parameters
 from pyconv.cli.images import rescaled
@@ -200,7 +201,7 @@ def test_help_and_version(capsys):
     assert run(capsys)[0] == 0
     status, out, _ = run(capsys, "--version")
     assert (status, out.split()[0]) == (0, "pyconv")
-    for command in ("list", "show", "run", "bench", "config", "demo"):
+    for command in ("list", "show", "run", "check", "bench", "config", "demo", "new-plugin"):
         status, out, _ = run(capsys, command, "--help")
         assert status == 0
         assert f"pyconv {command}" in out
@@ -214,6 +215,11 @@ def test_help_and_version(capsys):
         ["list", "more"],
         ["show"],
         ["run", "standard"],
+        ["check"],
+        ["check", "standard", "--only", "valus"],
+        ["check", "standard", "--suite", "nonsense"],
+        ["check", "standard", "--suite", "no/such/file.py:Suite"],
+        ["check", "standard", "--suite", "pyconv.testing:Call"],
         ["demo", "--threads", "0"],
         ["demo", "--threads", "two"],
         ["demo", "-o", "picture.xyz"],
@@ -228,10 +234,12 @@ def test_bad_usage(capsys, argv):
 def test_unknown_operator_is_bad_usage(capsys, photo):
     assert "dilated" in fails(capsys, 2, "show", "dilatd")
     assert "dilated" in fails(capsys, 2, "run", "dilatd", photo)
+    assert "dilated" in fails(capsys, 2, "check", "standard", "dilatd")
 
 
 def test_broken_plugin_is_a_failure(capsys, broken_plugin):
     assert "pyconv-broken" in fails(capsys, 1, "show", broken_plugin)
+    assert "pyconv-broken" in fails(capsys, 1, "check", broken_plugin)
 
 
 def test_unexpected_errors_have_no_traceback_unless_asked_for(capsys, monkeypatch):
@@ -264,6 +272,84 @@ def test_a_closed_pipe_is_no_error_message():
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+# --- check
+
+
+def test_check(capsys):
+    only = ["--only", "metadata, output_shape", "--only", "metadata"]
+    status, out, err = run(capsys, "check", "pointwise", "1x1", "dilated", *only)
+    assert (status, err) == (0, "")
+    rows = [line.split()[:5] for line in out.splitlines()]
+    assert rows == [
+        ["operator", "passed", "failed", "expected", "skipped"],
+        ["pointwise", "2", "0", "0", "0"],
+        ["dilated", "2", "0", "0", "0"],
+    ]
+
+
+def test_check_that_fails(capsys, registered):
+    registered(Borrowed("mine", pyconv.get("pointwise"), scale=1.01))
+    status, out, err = run(capsys, "check", "mine", "--only", "values,output_shape")
+    assert (status, err) == (1, "")
+    assert out.splitlines()[1].split()[:3] == ["mine", "1", "1"]
+    assert "mine: values: the float32 result is not within 32 unit roundoffs" in out
+    assert "  case '" in out
+
+    status, out, _ = run(capsys, "check", "mine", "--only", "output_shape,values", "--json")
+    (found,) = json.loads(out)
+    assert status == 1
+    assert (found["operator"], found["passed"], found["failed"]) == ("mine", 1, 1)
+    assert [check["name"] for check in found["checks"]] == ["output_shape", "values"]
+    assert [check["status"] for check in found["checks"]] == ["passed", "failed"]
+    assert found["checks"][1]["message"].startswith("mine: values: ")
+
+
+def test_check_lists_what_it_did_and_what_there_is(capsys):
+    _, out, _ = run(capsys, "check", "pointwise", "dilated", "--only", "metadata", "--verbose")
+    assert out.count("metadata  passed") == 2
+    assert pyconv.testing.OperatorSuite.checks["metadata"] in out
+    status, out, _ = run(capsys, "check", "--list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(
+        pyconv.testing.OperatorSuite.checks
+    )
+    _, out, _ = run(capsys, "check", "--list", "--json")
+    assert json.loads(out) == dict(pyconv.testing.OperatorSuite.checks)
+
+
+def test_check_with_a_suite_of_ones_own(capsys, tmp_path):
+    (tmp_path / "test_mine.py").write_text(
+        """
+from pyconv.testing import CAPABILITIES, OperatorSuite
+
+class TestMine(OperatorSuite):
+    capabilities = set(CAPABILITIES) - {"pickle"}
+    expected_failures = {"metadata": "we thought so", "cases": "on purpose"}
+
+    def cases(self, op):
+        return []
+"""
+    )
+    suite = f"{tmp_path / 'test_mine.py'}:TestMine"
+    only = "metadata,pickle,cases"
+    status, out, _ = run(capsys, "check", "pointwise", "--suite", suite, "--only", only)
+    assert status == 1
+    assert out.splitlines()[1].split()[:5] == ["pointwise", "0", "1", "1", "1"]
+    assert "passes, but was expected to fail (we thought so)" in out
+    assert "skipped: pickle: the operator lacks pickle" in out
+    assert "expected: cases: on purpose" in out
+
+
+def test_check_on_a_terminal(capsys, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    status, out, err = run(capsys, "check", "pointwise", "--only", "metadata")
+    assert status == 0
+    assert "─" in out
+    assert "1/1" in err or "pointwise: metadata" in err
 
 
 # --- run

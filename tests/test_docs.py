@@ -2,21 +2,29 @@
 
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pyconv
+from pyconv.cli import main
 
 ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "docs/example_plugin"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = ["docs/quickstart.rst", "docs/operators.rst", "docs/algorithms.rst", "docs/plugins.rst"]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "pyconv/_kernels/README.md", *PAGES]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "pyconv/_kernels/README.md",
+    "docs/command_line.rst",
+    *PAGES,
+]
 
 
 def modules():
@@ -33,8 +41,17 @@ def test_examples_of_docstrings(name):
     assert outcome.failed == 0
 
 
+@pytest.fixture
+def mirrored(pip_install):
+    """The operator of the example plugin."""
+    pip_install(EXAMPLE)
+    return pyconv.get("mirrored")
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_examples_of_pages(page):
+def test_examples_of_pages(page, request):
+    if page == "docs/plugins.rst":
+        request.getfixturevalue("mirrored")
     outcome = doctest.testfile(str(ROOT / page), module_relative=False, optionflags=FLAGS)
     assert outcome.attempted
     assert outcome.failed == 0
@@ -47,20 +64,23 @@ def test_examples_of_the_readme():
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
-@pytest.fixture
-def mirrored():
-    """The operator of the example plugin, registered."""
-    path = ROOT / "docs/example_plugin/mirrored.py"
-    spec = importlib.util.spec_from_file_location("mirrored", path)
-    plugin = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plugin)
-    yield pyconv.register(plugin.OPERATOR)
-    pyconv.unregister("mirrored")
-
-
 def test_the_readme_shows_the_example_plugin():
-    code = (ROOT / "docs/example_plugin/mirrored.py").read_text()
-    assert f"```python\n{code}```" in (ROOT / "README.md").read_text()
+    code = (EXAMPLE / "src/pyconv_mirrored/__init__.py").read_text()
+    points = re.search(
+        r"^\[project\.entry-points.*\n.*\n", (EXAMPLE / "pyproject.toml").read_text(), re.M
+    )
+    readme = (ROOT / "README.md").read_text()
+    assert f"```python\n{code}```" in readme
+    assert f"```toml\n{points[0]}```" in readme
+
+
+def test_the_example_plugin_is_what_new_plugin_writes(tmp_path, capsys):
+    assert main(["new-plugin", "pyconv-mirrored", "-C", str(tmp_path)]) == 0
+    written = tmp_path / "pyconv-mirrored"
+    files = {p.relative_to(written): p.read_text() for p in written.rglob("*") if p.is_file()}
+    assert len(files) == 7
+    for name, text in files.items():
+        assert (EXAMPLE / name).read_text() == text, name
 
 
 def test_the_example_plugin_does_what_it_says(mirrored):
@@ -70,9 +90,29 @@ def test_the_example_plugin_does_what_it_says(mirrored):
     np.testing.assert_allclose(mirrored(x[..., ::-1], weight, padding="same"), y[..., ::-1])
 
 
-def test_the_example_plugin_passes_the_suite(mirrored):
-    results = pyconv.testing.check_operator(mirrored)
-    assert not [str(result) for result in results if result.status == "failed"]
+# Commands, in the order of the page and in one directory
+
+
+def commands(page):
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"^\.\. code-block:: console\n\n((?:   .*\n|\n)+)", text, re.M)
+    lines = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    assert all(line.startswith("$ ") for line in lines)
+    return [shlex.split(line[2:]) for line in lines]
+
+
+@pytest.mark.parametrize("page", ["docs/command_line.rst", "docs/plugins.rst"])
+def test_commands_of_pages(page, tmp_path, monkeypatch, capsys, pip_install):
+    picture = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    picture.fromarray(np.arange(600, dtype=np.uint8).reshape(20, 30)).save("photo.png")
+    for command, *arguments in commands(page):
+        if command == "pip":
+            assert arguments[:-1] == ["install", "-e"]
+            pip_install(tmp_path / arguments[-1])
+        else:
+            assert command == "pyconv"
+            assert main(arguments) == 0, arguments
 
 
 def test_every_public_name_is_in_the_api_reference():

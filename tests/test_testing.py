@@ -7,6 +7,7 @@ suite, and has to fail the checks that it names and no others.
 import ast
 import inspect
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -230,6 +231,15 @@ class Bfloat16RoundedTwice(RoundedTwice):
     rounded = "bfloat16"
 
 
+@broken("odd_sizes")
+class WrongAtOneSize(Sound):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if arrays["x"].shape[-1] == 10 and not run.measure:  # one more than a case has
+            out[...] = 0
+        return used
+
+
 @broken("special_values")
 class NansAreZeros(Sound):
     def compute(self, problem, arrays, out, run, prepared=None):
@@ -382,6 +392,28 @@ class SharedResult(Sound):
         self.last = super().__call__(*args, **kwargs)
         time.sleep(1e-4)
         return self.last
+
+
+@broken("fork")
+class OfOneProcess(Sound):
+    def __init__(self):
+        super().__init__()
+        self.process = os.getpid()
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        used = super().compute(problem, arrays, out, run, prepared)
+        if os.getpid() != self.process:
+            nudge(out)
+        return used
+
+
+@broken("out_of_memory")
+@called
+def overflows(call, *args, **kwargs):
+    try:
+        return call(*args, **kwargs)
+    except MemoryError:
+        raise OverflowError("sound: too large") from None
 
 
 @broken("pickle")
@@ -685,6 +717,31 @@ class ThreadDependentGradient(Sound):
             nudge(out["weight"])
 
 
+@also("fork")
+class CrashesInAnotherProcess(OfOneProcess):
+    def compute(self, problem, arrays, out, run, prepared=None):
+        if os.getpid() != self.process:
+            os._exit(3)
+        return Sound.compute(self, problem, arrays, out, run, prepared)
+
+
+@also("odd_sizes")
+@called
+def trips_over_nothing(call, x, *args, **kwargs):
+    if isinstance(x, np.ndarray) and x.size == 0:
+        raise IndexError("sound: index 0 is out of bounds")
+    return call(x, *args, **kwargs)
+
+
+@also("out_of_memory")
+class HasNoRoomForGradients(Sound):
+    def backward(self, *args, **kwargs):
+        try:
+            return super().backward(*args, **kwargs)
+        except MemoryError:
+            raise ValueError("sound: x must be smaller") from None
+
+
 @also("out")
 class LeavesOneElement(Sound):
     def compute(self, problem, arrays, out, run, prepared=None):
@@ -755,6 +812,116 @@ class CanDoMore(Sound):
     def __init__(self, capabilities):
         super().__init__()
         self.capabilities = capabilities
+
+
+# An array without gradient
+
+
+def masked_conv(x, weight, keep, bias=None, **params):
+    raise AssertionError("an operator runs, not its function")
+
+
+_CONV = inspect.signature(conv).parameters
+masked_conv.__doc__ = f"{conv.__doc__}\nkeep : array"
+masked_conv.__signature__ = inspect.Signature(
+    [_CONV["x"], _CONV["weight"], _CONV["x"].replace(name="keep"), *list(_CONV.values())[2:]]
+)
+
+
+class Masked(Sound):
+    """Some of the weights count, the others do not."""
+
+    constants = ("keep",)
+    function = staticmethod(masked_conv)
+
+    def problem(self, shapes, params):
+        shapes = dict(shapes)
+        if shapes.pop("keep") != shapes["weight"]:
+            raise ValueError("sound: keep must have the shape of weight")
+        problem = super().problem(shapes, params)
+        more, cost = np.prod(shapes["weight"]).item(), problem.cost
+        cost = replace(
+            cost, parameters=cost.parameters + more, bytes_moved=cost.bytes_moved + 4 * more
+        )
+        return replace(problem, cost=cost)
+
+    def cases(self):
+        for case in super().cases():
+            yield replace(case, shapes={**case.shapes, "keep": case.shapes["weight"]})
+
+    def kept(self, arrays, dtype):
+        arrays = dict(arrays)
+        keep = arrays.pop("keep").astype(dtype)
+        return {**arrays, "weight": arrays["weight"].astype(dtype) * keep}
+
+    def prepare(self, problem, arrays, run):
+        return super().prepare(problem, self.kept(arrays, run.dtype), run)
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        return super().compute(problem, self.kept(arrays, run.dtype), out, run, prepared)
+
+    def gradients(self, problem, grad, arrays, out, run):
+        super().gradients(problem, grad, self.kept(arrays, run.dtype), out, run)
+        if "weight" in out:
+            out["weight"] *= arrays["keep"]
+
+    def define(self, problem, arrays):
+        return super().define(problem, self.kept(arrays, arrays["weight"].dtype))
+
+
+@also("gradient_shapes")
+class GivesAConstantGradient(Masked):
+    def backward(self, *args, **kwargs):
+        gradients = super().backward(*args, **kwargs)
+        return {**gradients, "keep": np.zeros_like(gradients["weight"])}
+
+
+@also("needs")
+class IgnoresWhatHasNoGradient(Masked):
+    def backward(self, *args, needs=None, **kwargs):
+        return super().backward(*args, needs=() if needs == "keep" else needs, **kwargs)
+
+
+@also("signature")
+class UnknownConstant(Sound):
+    constants = ("keep",)
+
+
+class MaskedSuite(OperatorSuite):
+    def array(self, name, shape, rng):
+        return rng.integers(0, 2, shape) if name == "keep" else super().array(name, shape, rng)
+
+
+def test_an_array_without_gradient():
+    op = Masked()
+    x, weight, keep = np.ones((1, 2, 5)), np.ones((3, 2, 2)), np.zeros((3, 2, 2))
+    y = op(x, weight, keep)
+    assert not y.any()
+    assert list(op.backward(y, x, weight, keep)) == ["x", "weight"]
+    assert list(op.backward(y, x, weight, keep, needs=("weight",))) == ["weight"]
+    with pytest.raises(ValueError, match=r"^sound: needs must name .* have a gradient \(x, weight"):
+        op.backward(y, x, weight, keep, needs="keep")
+    _, failures = run(op, suite=MaskedSuite)
+    assert failures == {}
+
+
+class NotByAttribute(Masked):
+    constants = ()  # it leaves to the suite what it does not say itself
+
+    def backward(self, *args, needs=None, **kwargs):
+        if needs == "keep":
+            raise ValueError("sound: needs must not be keep")
+        gradients = super().backward(*args, needs=needs, **kwargs)
+        return {name: g for name, g in gradients.items() if name != "keep"}
+
+
+def test_a_suite_may_say_what_has_no_gradient():
+    class Ours(MaskedSuite):
+        constants = ("keep",)
+
+    names = ["gradient_shapes", "gradients", "adjoint", "needs", "empty_batch"]
+    _, failures = run(NotByAttribute(), suite=Ours, checks=names)
+    assert failures == {}
 
 
 def run(op, **options):

@@ -1,4 +1,4 @@
-"""The command line: ``pyconv list``, ``show``, ``run``, ``bench``, ``config`` and ``demo``."""
+"""The command line: ``pyconv list``, ``show``, ``run``, ``check`` and others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyconv
 from pyconv.cli.commands.run import split_parameters
 from pyconv.cli.output import CommandError, UsageError, one_line
 
-COMMANDS = ("list", "show", "run", "bench", "config", "demo")
+COMMANDS = ("list", "show", "run", "check", "bench", "config", "demo", "new-plugin")
 """The commands, in the order of the help text; each is a module of ``pyconv.cli.commands``."""
 
 EPILOG = """\
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pyconv {pyconv.__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name in COMMANDS:
-        command = importlib.import_module(f"pyconv.cli.commands.{name}")
+        command = importlib.import_module(f"pyconv.cli.commands.{name.replace('-', '_')}")
         description = (command.__doc__ or "").strip()
         subparser = subparsers.add_parser(
             name,

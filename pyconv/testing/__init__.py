@@ -75,8 +75,8 @@ class OperatorSuite(Description, Values, Gradients, Promises, Inputs, Errors, Pl
         a failure.
     images : tuple of str, optional
         The arrays that have a batch axis and a layout; ``op.per_call`` by default.
-    constants : tuple of str
-        Arrays without a gradient, such as a mask.
+    constants : tuple of str, optional
+        The arrays without a gradient; ``op.constants`` by default, or none.
     checks : mapping of str to str
         The checks and their reasons, in the order in which they run (read only).
 

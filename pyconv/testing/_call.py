@@ -224,6 +224,10 @@ class Call:
                 positional.append(values[name])
         return positional, keywords
 
+    def alike(self, other: Call) -> bool:
+        """Whether another call has the same shapes and parameters."""
+        return self.shapes == other.shapes and self.params == other.params
+
     # ---- other calls made from it ----------------------------------------------------------------
 
     def reshaped(self, shapes: Shapes, **params: Any) -> Call:

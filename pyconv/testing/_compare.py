@@ -123,7 +123,7 @@ def refused(
     operator : str
         The operator's name, which the error has to contain.
     arguments : str or iterable of str
-        Names, one of which the error has to contain.
+        Names, one of which the error has to contain; an empty one if it may be any.
     make, *args, **kwargs
         The call.
 
@@ -146,7 +146,7 @@ def refused(
     require(named(operator, text), f"{what}: the error does not name the operator: {text!r}")
     names = [arguments] if isinstance(arguments, str) else list(arguments)
     require(
-        any(named(name, text) for name in names),
+        any(named(name, text) for name in names if name) or names == [""],
         f"{what}: the error does not name {' or '.join(names)}: {text!r}",
     )
     return text

@@ -85,6 +85,8 @@ class Description(Suite):
             op.per_call[:1] == ("x",) and set(op.per_call) <= set(arrays),
             f"per_call must begin with x and have arrays only: {op.per_call}",
         )
+        unknown = [n for n in getattr(op, "constants", ()) if n not in arrays]
+        require(not unknown, f"constants has {unknown}, which are no arrays of {arrays}")
         for name, default in _PARAMETERS.items():
             if name in parameters:
                 found = parameters[name].default

@@ -31,10 +31,12 @@ class Gradients(Suite):
         def examine(call: Call) -> None:
             gradients = call.backward()
             given = [n for n in op.array_names if call.arrays[n] is not None]
-            missing = [n for n in given if n not in gradients and n not in self.constants]
+            missing = [n for n in given if n not in gradients and not self.constant(op, n)]
             require(not missing, f"backward gives no gradient of {', '.join(missing)}")
             more = [n for n in gradients if n not in given]
             require(not more, f"backward gives a gradient of {', '.join(more)}, which is not there")
+            more = [n for n in gradients if self.constant(op, n)]
+            require(not more, f"backward gives a gradient of {', '.join(more)}, a constant")
             arrays = call.flat()
             for label, gradient in call.flat(gradients).items():
                 require(label in arrays, f"backward gives a gradient {label}, for {list(arrays)}")
@@ -134,7 +136,8 @@ class Gradients(Suite):
                 require(set(got) == wanted, f"needs={needs!r} gives gradients of {list(got)}")
                 expected = call.flat({name: every[name] for name in got})
                 all_same_bits(call.flat(got), expected, f"with needs={needs!r}")
-            for wrong in ("nonsense", ("x", "nonsense"), 3, (3,)):
+            constants = [n for n in op.array_names if self.constant(op, n)]
+            for wrong in ("nonsense", ("x", "nonsense"), 3, (3,), *constants):
                 kinds = (TypeError, ValueError)
                 refused(f"needs={wrong!r}", kinds, op.name, "needs", call.backward, needs=wrong)
 
@@ -159,7 +162,7 @@ class Gradients(Suite):
 
     def _differentiable(self, call: Call) -> list[str]:
         """Labels of the arrays that have a gradient."""
-        return [label for label in call.flat() if label.partition("[")[0] not in self.constants]
+        return [label for label in call.flat() if not self.constant(call.op, label)]
 
 
 def _compare_derivative(call: Call, label: str, gradient: Array, seed: int) -> None:

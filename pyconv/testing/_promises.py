@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import select
+import signal
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +18,16 @@ import numpy as np
 import pyconv
 from pyconv.testing._call import Call
 from pyconv.testing._check import check
-from pyconv.testing._compare import all_same_bits, fail, named, require, same_bits
+from pyconv.testing._compare import (
+    CheckFailure,
+    all_same_bits,
+    described,
+    fail,
+    named,
+    refused,
+    require,
+    same_bits,
+)
 from pyconv.testing._memory import OVERHEAD, allocated
 from pyconv.testing._suite import Suite
 
@@ -27,6 +42,13 @@ _LARGE = 2**18
 # Enough that a buffer in proportion to it does not fit the workspace below.
 _HUGE = 2**20
 _WORKSPACE = 2**20
+
+# Elements that two threads share, and seconds that a forked process may take for them.
+_PARALLEL = 2**16
+_PATIENCE = 60
+
+# Elements that fit 64 bits in bytes, but no machine.
+_TOO_MUCH = 2**58
 
 
 class Promises(Suite):
@@ -107,7 +129,7 @@ class Promises(Suite):
             if self.has(op, "backward"):
                 gradients = none.flat(none.backward())
                 for label, array in none.flat().items():
-                    if label.partition("[")[0] in self.constants:
+                    if self.constant(op, label):
                         continue
                     gradient = gradients[label]
                     require(
@@ -186,6 +208,48 @@ class Promises(Suite):
 
         self.each(self.calls(op, "float32"), examine)
 
+    @check()
+    def test_fork(self, op: Operator) -> None:
+        """A process forked from one that has run the operator can run it as well."""
+        if not hasattr(os, "fork"):
+            return
+        backward = self.has(op, "backward")
+
+        def examine(call: Call) -> None:
+            large = call.enlarged(_PARALLEL)
+            threads: dict[str, Any] = {"threads": 2} if self.has(op, "threads") else {}
+            expected = large.outcome(backward=backward, **threads)
+
+            def again() -> None:
+                got = large.outcome(backward=backward, **threads)
+                all_same_bits(got, expected, "in a forked process")
+
+            trouble = _failure_in_fork(again)
+            require(not trouble, trouble)
+
+        self.each(self.calls(op, "float32")[:1], examine)
+
+    @check("batch")
+    def test_out_of_memory(self, op: Operator) -> None:
+        """A result that no memory can hold is a MemoryError, before anything is computed."""
+
+        def examine(call: Call) -> None:
+            n = call.shapes["x"][0]
+            shape = call.output_shape()[1:]
+            images = [prod(call.shapes[name]) // n for name in call.present_images]
+            batch = _TOO_MUCH // max(prod(shape), *images)
+            many = call.changed(
+                lambda a: np.broadcast_to(a[:1], (batch, *a.shape[1:])), call.present_images
+            )
+            names = {"the call": call.forward}
+            if self.has(op, "backward"):
+                grad = np.broadcast_to(call.grad[:1], (batch, *shape))
+                names["backward"] = partial(call.backward, grad=grad)
+            for who, make in names.items():
+                refused(f"{who} for {batch} images", MemoryError, op.name, "", make, many)
+
+        self.each(self.batched_calls(op, "float32")[:2], examine, "a batch axis")
+
     @check("pickle")
     def test_pickle(self, op: Operator) -> None:
         """Processes pass operators on by name: a pickled one is the registered one."""
@@ -201,6 +265,36 @@ class Promises(Suite):
         finally:
             if not known:
                 pyconv.unregister(op.name)
+
+
+def _failure_in_fork(examine: Callable[[], None]) -> str:
+    """Run `examine` in a forked process; return what is wrong, or nothing."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # Python warns of forks in a process with threads: just what is tried here.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        text = ""
+        try:
+            examine()
+        except BaseException as error:  # pytest's own, and SystemExit, are for the parent
+            text = str(error) if isinstance(error, CheckFailure) else f"raised {described(error)}"
+        finally:
+            # No cleaning up: what there is belongs to the parent.
+            os.write(writing, b"." + text.encode()[:4000])
+            os._exit(0)
+    os.close(writing)
+    try:
+        ready, _, _ = select.select([reading], [], [], _PATIENCE)
+        if not ready:
+            os.kill(child, signal.SIGKILL)
+            return f"a forked process has no result after {_PATIENCE} seconds"
+        answer = os.read(reading, 5000).decode(errors="replace")
+    finally:
+        os.close(reading)
+        _, status = os.waitpid(child, 0)
+    return answer[1:] if answer else f"a forked process ends with status {status}"
 
 
 def _is_registered(op: Operator) -> bool:

@@ -33,7 +33,7 @@ class Suite:
     capabilities: Collection[str] | None = None
     expected_failures: Mapping[str, str] = MappingProxyType({})
     images: tuple[str, ...] | None = None
-    constants: tuple[str, ...] = ()
+    constants: tuple[str, ...] | None = None
 
     #: The checks by name, in the order in which they run.
     checks: ClassVar[Mapping[str, str]] = MappingProxyType({})
@@ -90,6 +90,13 @@ class Suite:
         """Whether the operator has a capability."""
         return capability in self._capabilities(op)
 
+    def constant(self, op: Operator, label: str) -> bool:
+        """Whether an array is one without gradient."""
+        declared = self.constants
+        if declared is None:
+            declared = getattr(op, "constants", ())
+        return label.partition("[")[0] in declared
+
     def dtypes(self, op: Operator, *among: str) -> list[np.dtype[Any]]:
         """Return the element types the operator has, out of those named, or of all."""
         names = among or ("float32", "float64", "float16", "bfloat16")
@@ -126,7 +133,12 @@ class Suite:
     def linear_arrays(self, call: Call) -> list[str]:
         """Labels of the arrays that the definition is linear in, apart from a constant."""
         if call.linear is None:
-            call.linear = [label for label in call.flat() if _is_linear(call, label)]
+            # The same for every dtype: asked once, of the case in float64.
+            same = (c for c in self.calls(call.op) if c.name == call.name and c.alike(call))
+            twin = next(same, call)
+            if twin.linear is None:
+                twin.linear = [label for label in twin.flat() if _is_linear(twin, label)]
+            call.linear = twin.linear
         return call.linear
 
     def bound(self, call: Call, magnitude: Array, exact: Array) -> Array:

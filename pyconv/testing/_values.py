@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from pyconv.testing._call import Call
 from pyconv.testing._check import check
-from pyconv.testing._compare import plain_array, refused, require, within
+from pyconv.testing._compare import CheckFailure, fail, plain_array, refused, require, within
 from pyconv.testing._suite import ROUNDOFFS, Suite, bfloat16
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 _EVERYWHERE = f"{ROUNDOFFS} unit roundoffs of the largest sum of magnitudes"
 _EACH = f"{ROUNDOFFS} unit roundoffs of its own sum of magnitudes"
 _HALF = f"one rounding, after {ROUNDOFFS} float32 roundoffs of the sum of magnitudes"
+
+_ODD_CASES = 2  # the smallest ones: each is made many times
+
+# What is not the definition's result at all; how near it is, other checks ask.
+_GROSS = 1e-3
+_GROSSLY = "a thousandth of the largest sum of magnitudes"
 
 
 class Values(Suite):
@@ -175,6 +182,50 @@ class Values(Suite):
         for dtype in self.dtypes(op, "float32", "float64"):
             self.each(self.calls(op, dtype), examine)
 
+    @check()
+    def test_odd_sizes(self, op: Operator) -> None:
+        """Axes of no, one or one more element give the definition's result, or a ValueError."""
+
+        def examine(call: Call) -> None:
+            linear = self.linear_arrays(call)
+            for shapes in _odd_shapes(call):
+                arrays = call.copies()
+                for label, shape in shapes.items():
+                    arrays = call.with_arrays(arrays).replaced(
+                        label, np.resize(call.flat()[label], shape)
+                    )
+                odd = call.with_arrays(arrays)
+                odd.linear = linear
+                try:
+                    self._compare_odd(odd)
+                except CheckFailure as error:
+                    what = ", ".join(f"{label} of shape {s}" for label, s in shapes.items())
+                    fail(f"with {what}, {error}", error)
+
+        self.each(self.calls(op, "float32")[:_ODD_CASES], examine)
+
+    def _compare_odd(self, call: Call) -> None:
+        try:
+            shape = call.output_shape()
+        except ValueError:
+            # Of several things that are wrong, each may find another one first.
+            refused("the call, unlike output_shape,", ValueError, call.op.name, "", call.forward)
+            return
+        result = call.forward()
+        with np.errstate(all="ignore"):
+            call.exact = call.reference(np.float64)
+            peak = self.magnitude(call).max(initial=0)
+        require(result.shape == shape, f"the result has shape {result.shape}, not {shape}")
+        within(result, call.exact, _GROSS * peak, "the result", _GROSSLY)
+        if self.has(call.op, "backward"):
+            arrays = call.flat()
+            for label, gradient in call.flat(call.backward()).items():
+                wanted = arrays[label].shape
+                require(
+                    gradient.shape == wanted,
+                    f"the gradient of {label} has shape {gradient.shape}, not {wanted}",
+                )
+
     def _compare(self, call: Call, params: dict[str, Any], rule: str) -> None:
         if call.magnitude is None:
             call.magnitude = np.asarray(self.magnitude(call))
@@ -186,6 +237,28 @@ class Values(Suite):
         if params:
             what += " with " + ", ".join(f"{k}={v!r}" for k, v in params.items())
         within(call.forward(**params), call.exact, bound, what, rule)
+
+
+def _odd_shapes(call: Call) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes for the call, of which those of one or two arrays have an odd axis."""
+
+    def resized(label: str, axis: int, extent: int) -> tuple[int, ...]:
+        shape = list(arrays[label].shape)
+        shape[axis] = extent
+        return tuple(shape)
+
+    arrays = call.flat()
+    # The number of images is what other checks vary.
+    first = {label: int(call.batched and label in call.present_images) for label in arrays}
+    axes = [(n, axis) for n, array in arrays.items() for axis in range(first[n], array.ndim)]
+    for label, axis in axes:
+        for extent in {0, 1, arrays[label].shape[axis] + 1}:
+            yield {label: resized(label, axis, extent)}
+    # What two arrays have in common, such as their channels, they may lack together.
+    for label, axis in axes:
+        for other, another in axes if label == "x" else ():
+            if other != "x":
+                yield {label: resized(label, axis, 0), other: resized(other, another, 0)}
 
 
 def _examine_type(call: Call) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of the operator mirrored against its own past."""
