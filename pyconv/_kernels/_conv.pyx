@@ -23,12 +23,12 @@ from pyconv._kernels._gemm cimport (
     packer,
     packing_bytes,
     planes,
-    weight_gemm,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
 from pyconv._kernels._integers cimport ceil_div, gcd, magnitude, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
+from pyconv._kernels._weights cimport weight_gemm
 
 
 cdef enum:
@@ -672,6 +672,15 @@ def correlate(
     return used
 
 
+cdef bint single_tap(const tensor* weight, stride, offset, x_shape, out_shape) except -1:
+    """Whether each output is made of the inputs of one pixel, its own."""
+    cdef int i
+    for i in range(3):
+        if weight.shape[3 + i] != 1 or stride[i] != 1 or offset[i] != 0:
+            return False
+    return tuple(x_shape)[2:] == tuple(out_shape)[2:]
+
+
 def weight_gradient(
     str operator, x, grad, out, stride, dilation, offset, str mode, int compute, int threads,
     Py_ssize_t budget, bint measure=False
@@ -685,9 +694,16 @@ def weight_gradient(
     cdef tensor result, dy
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
+    # Where each pixel meets its own inputs alone, rows and channels may change places: fewer are
+    # transposed then.
+    if result.shape[1] > result.shape[2] and single_tap(
+        &result, stride, offset, x.shape, grad.shape
+    ):
+        x, grad, out = grad, x, out.swapaxes(1, 2)
+        describe(out, 6, compute, &result)
+        describe(grad, 5, compute, &dy)
     fill_grid(
         x, result.shape[0], &result.shape[3], &dy.shape[2], stride, dilation, offset, mode,
         compute, &q)
-    merge_axes(&q, &dy)
     use_grid(&pk, &q)
-    return weight_gemm(operator, &pk, &dy, &result, q.leaf, threads, budget, measure)
+    return weight_gemm(operator, &pk, &q, &dy, out, compute, threads, budget, measure)

@@ -30,11 +30,11 @@ from pyconv._kernels._gemm cimport (
     implicit_gemm,
     operand,
     packer,
-    weight_gemm,
 )
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
+from pyconv._kernels._weights cimport weight_gemm
 
 cdef enum:
     MOST_CORNERS = 8
@@ -508,7 +508,7 @@ def weight_gradient(
         x, offset, mask, result.shape[0], rank, out.shape[2:5], grad.shape[2:], stride, dilation,
         origin, compute, &s)
     use_sampler(&pk, &s)
-    return weight_gemm(operator, &pk, &dy, &result, s.leaf, threads, budget, measure)
+    return weight_gemm(operator, &pk, NULL, &dy, out, compute, threads, budget, measure)
 
 
 # ---- gradients of x, offset and mask -----------------------------------------------------------

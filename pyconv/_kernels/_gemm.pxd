@@ -83,14 +83,11 @@ cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
+cdef Py_ssize_t depth_at(const operand* a, Py_ssize_t k) noexcept nogil
 cdef Py_ssize_t packing_bytes(
     const operand* a, const leaf_table* leaf, int threads) noexcept nogil
 cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int threads)
 
 cdef Py_ssize_t implicit_gemm(
     str operator, const packer* pk, const operand* a, const tensor* out, object bias,
-    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure) except -1
-
-cdef Py_ssize_t weight_gemm(
-    str operator, const packer* pk, const tensor* grad, const tensor* out,
     const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure) except -1

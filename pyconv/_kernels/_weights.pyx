@@ -1,0 +1,665 @@
+"""Gradient of the weights: the loop nest around the micro-kernel with rows in lanes.
+
+For every group g, with depth k = (channel, taps)::
+
+    out[g, m, k] = sum over samples n and pixels p of grad[n, g, m, p] * B[n, g][k, p]
+
+Here the pixels are what is summed over.  They are taken in steps: some rows of the result, part of
+a long one, or some small samples.  For a block of rows and depths
+
+    for each step
+        bring the inputs of the depths near, once               L2
+        transpose grad into panels [pixel][lanes of rows]       L2
+        for each chain of pixels
+            for some depths                                     L1
+                for each panel of rows                          L1
+                    all those depths                            registers: gemm_lanes
+
+The micro-kernel broadcasts inputs from wherever they are: depth k of pixel p at element
+`depth[k] + pixel[p]`.  So the inputs of a regular grid need no packing.  They are read where they
+lie if no tap meets the padding, else from a box: the part of the padded channels that a step looks
+at.  An axis whose taps are far apart has, in a box, for each tap the positions that it meets.
+
+Each result is, for each step, one chain of multiply-adds for each `chain` pixels; the chains are
+added in order, and of many every CHAINS_SUMMED first.  Few results are summed in `chunks` ranges of
+steps, which are added in order.  All this follows from the shape alone; where the inputs are read,
+blocks and threads do not show in the bits.
+"""
+
+from libc.string cimport memset
+
+from pyconv import checks
+from pyconv._kernels._cpu cimport leaf as select_leaf
+from pyconv._kernels._gemm cimport depth_at, depth_block, describe_operand, operand
+from pyconv._kernels._grid cimport inside, load_run
+from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
+from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
+from pyconv._kernels._tensor cimport PAD_ZEROS, source_index
+
+cdef enum:
+    STEP_PIXELS = 256           # of a step, at most;
+    LONG_STEP = 1024            # ... with so few rows that it fits the caches all the same
+    FEW_ROWS = 32
+    CHAIN = 112                 # pixels of a chain, about: the longest chain of roundings
+    CHAINS_SUMMED = 16          # and so many chains are added up one after another
+    MOST_CHUNKS = 8
+    FEW_RESULTS = 32768         # are summed in chunks, of so many results twice,
+    ENOUGH_GROUPS = 16          # ... unless there are groups to share out
+    MOST_ROWS = 128             # of a block
+    SUM_BYTES = 160 * 1024      # of a block: stays in L2 beside the inputs
+    INPUT_BYTES = 128 * 1024
+    NEAR_BYTES = 16 * 1024      # inputs that stay in L1 for all panels of rows
+    DEPTHS_AT_ONCE = 24         # of a single tap: no rest for any number the micro-kernel takes
+    PIXEL_BYTES = 64            # of input between neighbouring pixels, where it is read in place,
+    WAY_BYTES = 4096            # ... and between channels, which would evict each other
+
+# Where the inputs of a block are read.
+cdef enum:
+    IN_PLACE
+    BOX
+    PACKED
+
+cdef enum:
+    NOWHERE = -2    # a position of the box that no output of a step looks at
+
+
+# An axis of the box.
+cdef struct box_axis:
+    bint apart                  # each tap has positions of its own
+    Py_ssize_t low              # else input position of the first output's first tap
+    Py_ssize_t extent
+    Py_ssize_t output, tap      # positions from one output, or tap, to the next
+
+
+cdef struct weight_job:
+    const leaf_table* leaf
+    const packer* pk
+    const grid* q               # or NULL
+    const tensor* grad          # (N, groups * rows, O0, O1, O2)
+    const operand* out
+    Py_ssize_t groups, rows, depth, taps
+    Py_ssize_t size[4]          # samples and outputs,
+    Py_ssize_t extent[4]        # ... those of a step, at most,
+    Py_ssize_t pixels           # ... and all of them
+    Py_ssize_t steps, chunks
+    bint deep                   # more than CHAINS_SUMMED chains
+    Py_ssize_t mb, kb, m_blocks, k_blocks
+    int way
+    box_axis axis[3]
+    Py_ssize_t channel          # elements from one channel to the next, of a box or the input;
+    Py_ssize_t place[4]         # from one sample or output,
+    Py_ssize_t tap[3]           # from one tap to the next,
+    Py_ssize_t origin           # ... and to tap 0
+    char* partial               # [chunk][block] as a block's sums; only if chunks > 1
+    Py_ssize_t b_bytes, g_bytes, c_bytes, depth_bytes, pixel_bytes
+
+
+cdef struct step:
+    Py_ssize_t first[4]
+    Py_ssize_t count[4]
+    Py_ssize_t pixels
+
+
+# ---- steps ------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t even(Py_ssize_t total, Py_ssize_t most) noexcept nogil:
+    """Parts of at most that many, about equal."""
+    return ceil_div(total, ceil_div(total, max(<Py_ssize_t>1, most)))
+
+
+cdef void divide_steps(weight_job* job) noexcept nogil:
+    """Whole rows, planes and samples where more than one fits."""
+    cdef Py_ssize_t chains, results = job.groups * job.rows * job.depth
+    cdef Py_ssize_t left = LONG_STEP if job.rows <= FEW_ROWS else STEP_PIXELS
+    cdef int axis
+    cdef bint whole = True
+    job.steps = job.pixels = 1
+    for axis in range(3, -1, -1):
+        job.extent[axis] = even(job.size[axis], left) if whole and job.size[axis] > 0 else 1
+        whole = job.extent[axis] == job.size[axis]
+        left //= job.extent[axis]
+        job.pixels *= job.extent[axis]
+        job.steps *= ceil_div(job.size[axis], job.extent[axis])
+    job.chunks = 1
+    if results <= FEW_RESULTS:
+        job.chunks = min(<Py_ssize_t>MOST_CHUNKS, 2 * FEW_RESULTS // results)
+        job.chunks = min(job.chunks, ceil_div(<Py_ssize_t>ENOUGH_GROUPS, job.groups))
+        job.chunks = max(<Py_ssize_t>1, min(job.chunks, job.steps))
+    chains = ceil_div(job.pixels, depth_block(job.pixels, CHAIN))
+    job.deep = ceil_div(job.steps, job.chunks) * chains > CHAINS_SUMMED
+
+
+cdef step find_step(const weight_job* job, Py_ssize_t index) noexcept nogil:
+    cdef step s
+    cdef Py_ssize_t steps
+    cdef int axis
+    s.pixels = 1
+    for axis in range(3, -1, -1):
+        steps = ceil_div(job.size[axis], job.extent[axis])
+        s.first[axis] = index % steps * job.extent[axis]
+        s.count[axis] = min(job.extent[axis], job.size[axis] - s.first[axis])
+        s.pixels *= s.count[axis]
+        index //= steps
+    return s
+
+
+# ---- inputs -----------------------------------------------------------------------------------
+
+cdef bint readable(const grid* q) noexcept nogil:
+    """Whether inputs are as well read where they are."""
+    cdef Py_ssize_t reach, first, last
+    cdef int i
+    if not q.x.in_place or magnitude(q.stride[2] * q.x.stride[4]) > PIXEL_BYTES:
+        return False
+    for i in range(3):
+        reach = (q.taps[i] - 1) * q.dilation[i]
+        first = q.offset[i] + min(reach, 0)
+        last = (q.out[i] - 1) * q.stride[i] + q.offset[i] + max(reach, 0)
+        if first < 0 or last >= q.x.shape[2 + i]:
+            return False
+    return q.channels == 1 or q.x.stride[1] % WAY_BYTES != 0
+
+
+cdef void use_input(weight_job* job) noexcept nogil:
+    """Have inputs read where they are."""
+    cdef const grid* q = job.q
+    cdef Py_ssize_t es = job.leaf.esize
+    cdef int i
+    job.way = IN_PLACE
+    job.channel = q.x.stride[1] // es
+    job.place[0] = q.x.stride[0] // es
+    job.origin = 0
+    for i in range(3):
+        job.place[1 + i] = q.stride[i] * q.x.stride[2 + i] // es
+        job.tap[i] = q.dilation[i] * q.x.stride[2 + i] // es
+
+
+cdef bint use_box(weight_job* job) noexcept nogil:
+    """Have inputs read from a box; False if it is larger than any memory."""
+    cdef const grid* q = job.q
+    cdef Py_ssize_t reach, extent
+    cdef double cells = job.extent[0]
+    cdef box_axis* axis
+    cdef int i
+    for i in range(3):
+        axis = &job.axis[i]
+        extent = job.extent[1 + i]
+        reach = (q.taps[i] - 1) * q.dilation[i]
+        axis.low = q.offset[i] + min(reach, 0)
+        axis.extent = (extent - 1) * q.stride[i] + magnitude(reach) + 1
+        axis.output, axis.tap = q.stride[i], q.dilation[i]
+        axis.apart = q.taps[i] * extent < axis.extent
+        if axis.apart:
+            axis.extent = q.taps[i] * extent
+            axis.output, axis.tap = 1, extent
+        cells *= axis.extent
+    if cells > <double>(1 << 40):
+        return False
+    job.way = BOX
+    extent = 1
+    job.origin = 0
+    for i in range(2, -1, -1):
+        axis = &job.axis[i]
+        job.place[1 + i], job.tap[i] = axis.output * extent, axis.tap * extent
+        job.origin -= min((q.taps[i] - 1) * job.tap[i], 0)
+        extent *= axis.extent
+    job.place[0] = extent
+    job.channel = odd_lines(job.extent[0] * extent, job.leaf.esize)
+    return True
+
+
+cdef void fill_box(
+    const weight_job* job, const step* s, Py_ssize_t channel, Py_ssize_t count, char* box
+) noexcept nogil:
+    """The inputs of a step, of `count` channels from `channel` on."""
+    cdef const grid* q = job.q
+    cdef const tensor* x = &q.x
+    cdef const box_axis* axis = &job.axis[0]
+    cdef Py_ssize_t es = job.leaf.esize, row = axis[2].extent, plane = axis[1].extent * row
+    cdef Py_ssize_t first[3]
+    cdef Py_ssize_t last[3]
+    cdef Py_ssize_t n, e0, e1, i0, i1, t, top, bottom, left, right, before
+    cdef const char* src
+    cdef const char* line
+    cdef char* dst
+    cdef int i
+    # Rows that follow each other in the input do so in the box.
+    cdef bint whole = (q.mode == PAD_ZEROS and x.in_place and not axis[1].apart
+                       and not axis[2].apart and (x.stride[4] == es or x.shape[4] == 1))
+    for i in range(3):
+        first[i] = s.first[1 + i] * q.stride[i] + axis[i].low
+        last[i] = axis[i].extent
+        if not axis[i].apart:   # of the last step, fewer
+            last[i] -= (job.extent[1 + i] - s.count[1 + i]) * q.stride[i]
+    top = bottom = left = right = 0
+    if whole:
+        inside(first[1], 1, last[1], x.shape[3], &top, &bottom)
+        inside(first[2], 1, last[2], x.shape[4], &left, &right)
+    before = top * row + left
+    for n in range(s.count[0]):
+        src = x.data + (s.first[0] + n) * x.stride[0] + channel * x.stride[1]
+        for e0 in range(last[0]):
+            i0 = position(job, s, 0, first[0], e0)
+            if i0 == NOWHERE:
+                continue
+            dst = box + (n * job.place[0] + e0 * plane) * es
+            if i0 < 0 or (whole and (top == bottom or left == right)):
+                job.leaf.clear(dst, job.channel, count, plane)
+                continue
+            if whole:
+                job.leaf.pad(
+                    count, bottom - top, right - left,
+                    src + i0 * x.stride[2] + (first[1] + top) * x.stride[3]
+                    + (first[2] + left) * es, x.stride[1] // es, x.stride[3] // es, dst,
+                    job.channel, row, before,
+                    plane - before - (bottom - top - 1) * row - (right - left))
+                continue
+            for e1 in range(last[1]):
+                i1 = position(job, s, 1, first[1], e1)
+                if i1 == NOWHERE:
+                    continue
+                dst = box + (n * job.place[0] + e0 * plane + e1 * row) * es
+                line = src + i0 * x.stride[2] + i1 * x.stride[3]
+                if i1 < 0:
+                    job.leaf.clear(dst, job.channel, count, row)
+                elif not axis[2].apart:
+                    load_run(q, dst, job.channel, line, count, first[2], 1, last[2])
+                else:
+                    for t in range(q.taps[2]):
+                        load_run(
+                            q, dst + t * axis[2].tap * es, job.channel, line, count,
+                            s.first[3] * q.stride[2] + t * q.dilation[2] + q.offset[2],
+                            q.stride[2], s.count[3])
+
+
+cdef inline Py_ssize_t position(
+    const weight_job* job, const step* s, int i, Py_ssize_t first, Py_ssize_t e
+) noexcept nogil:
+    """Input index at position e of an axis of the box, -1 for a zero."""
+    cdef const grid* q = job.q
+    cdef Py_ssize_t o, at = first + e
+    if job.axis[i].apart:
+        o = e % job.extent[1 + i]
+        if o >= s.count[1 + i]:
+            return NOWHERE
+        at = ((s.first[1 + i] + o) * q.stride[i] + e // job.extent[1 + i] * q.dilation[i]
+              + q.offset[i])
+    return source_index(at, q.x.shape[2 + i], q.mode)
+
+
+cdef const char* bring_inputs(
+    const weight_job* job, const step* s, Py_ssize_t g, Py_ssize_t k0, Py_ssize_t k1, char* b,
+    char* own
+) noexcept nogil:
+    """Depths k0 .. k1-1 of a step; where its first pixel is."""
+    cdef const grid* q = job.q
+    cdef const packer* pk = job.pk
+    cdef Py_ssize_t es = job.leaf.esize, width, n, p, count, channel
+    cdef const char* at
+    cdef int i
+    if job.way == PACKED:
+        width = odd_lines(job.pixels, es)
+        count = s.count[1] * s.count[2] * s.count[3]
+        p = (s.first[1] * job.size[2] + s.first[2]) * job.size[3] + s.first[3]
+        for n in range(s.count[0]):
+            if pk.begin != NULL:
+                pk.begin(pk.ctx, own, s.first[0] + n, g, p, count)
+            pk.pack(
+                pk.ctx, own, s.first[0] + n, g, p, count, k0, k1, width, b + n * count * es)
+        return b
+    channel = k0 // job.taps
+    if job.way == BOX:
+        fill_box(
+            job, s, g * q.channels + channel, ceil_div(k1, job.taps) - channel, b)
+        return b
+    at = q.x.data + s.first[0] * q.x.stride[0] + (g * q.channels + channel) * q.x.stride[1]
+    for i in range(3):
+        at += (s.first[1 + i] * q.stride[i] + q.offset[i]) * q.x.stride[2 + i]
+    return at
+
+
+cdef void find_depths(
+    const weight_job* job, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t* depth
+) noexcept nogil:
+    """Elements from where a block's inputs are to each of its depths."""
+    cdef Py_ssize_t k, at, rest, width
+    cdef int i
+    if job.way == PACKED:
+        width = odd_lines(job.pixels, job.leaf.esize)
+        for k in range(k1 - k0):
+            depth[k] = k * width
+        return
+    for k in range(k0, k1):
+        rest = k % job.taps
+        at = (k // job.taps - k0 // job.taps) * job.channel + job.origin
+        for i in range(2, -1, -1):
+            at += rest % job.q.taps[i] * job.tap[i]
+            rest //= job.q.taps[i]
+        depth[k - k0] = at
+
+
+cdef void find_pixels(const weight_job* job, const step* s, Py_ssize_t* pixel) noexcept nogil:
+    """Elements from a step's first pixel to each of its pixels."""
+    cdef Py_ssize_t n, o0, o1, o2, at, p = 0
+    if job.way == PACKED:
+        for p in range(s.pixels):
+            pixel[p] = p
+        return
+    for n in range(s.count[0]):
+        for o0 in range(s.count[1]):
+            for o1 in range(s.count[2]):
+                at = n * job.place[0] + o0 * job.place[1] + o1 * job.place[2]
+                for o2 in range(s.count[3]):
+                    pixel[p] = at + o2 * job.place[3]
+                    p += 1
+
+
+# ---- the product ------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t lanes_of(const leaf_table* leaf, Py_ssize_t rows) noexcept nogil:
+    """Lanes of the first panel of so many rows: half a panel at the end is part of the last."""
+    cdef Py_ssize_t rest = round_up(rows, leaf.nr // 2)
+    return rest if 2 * rest <= 3 * leaf.nr else leaf.nr
+
+
+cdef inline Py_ssize_t held_rows(const leaf_table* leaf, Py_ssize_t rows) noexcept nogil:
+    return round_up(rows, leaf.nr // 2)
+
+
+cdef void load_gradient(
+    const weight_job* job, const step* s, Py_ssize_t row, Py_ssize_t rows, char* panel
+) noexcept nogil:
+    """Rows of a step, from channel `row` on, as [panel][pixel][lane]."""
+    cdef const tensor* t = job.grad
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t es = leaf.esize, m = 0, lanes, width, n, o0, o1
+    cdef Py_ssize_t count[3]
+    cdef const char* src
+    cdef int i
+    # Rows that follow each other are one.
+    for i in range(3):
+        count[i] = s.count[1 + i]
+    for i in range(1, -1, -1):
+        if count[i + 1] == 1 and count[i] > 1:
+            break
+        if count[i] > 1 and t.stride[2 + i] != count[2] * t.stride[4]:
+            break
+        count[2] *= count[i]
+        count[i] = 1
+    while m < rows:
+        lanes = lanes_of(leaf, rows - m)
+        width = min(lanes, rows - m)
+        if width < lanes:
+            memset(panel, 0, s.pixels * lanes * es)
+        for n in range(s.count[0]):
+            for o0 in range(count[0]):
+                for o1 in range(count[1]):
+                    src = (t.data + (s.first[0] + n) * t.stride[0] + (row + m) * t.stride[1]
+                           + (s.first[1] + o0) * t.stride[2] + (s.first[2] + o1) * t.stride[3]
+                           + s.first[3] * t.stride[4])
+                    leaf.load[t.storage](
+                        panel, lanes, src, t.stride[4], t.stride[1], count[2], width)
+                    panel += count[2] * lanes * es
+        m += lanes
+
+
+cdef void weight_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the blocks of results, of each chunk."""
+    cdef const weight_job* job = <const weight_job*>ctx
+    cdef Py_ssize_t task, rest, chunk, g, m, k
+    cdef Py_ssize_t blocks = job.groups * job.m_blocks * job.k_blocks
+    cdef char* sums = scratch
+    for task in range(first, last):
+        chunk, rest = task // blocks, task % blocks
+        m = rest % job.m_blocks * job.mb
+        rest //= job.m_blocks
+        k = rest % job.k_blocks * job.kb
+        g = rest // job.k_blocks
+        if job.chunks > 1:
+            sums = job.partial + task * job.c_bytes
+        sum_block(job, chunk, g, m, k, sums, scratch + job.c_bytes)
+        if job.chunks == 1:
+            store_block(job, g, m, k, sums)
+
+
+cdef void sum_block(
+    const weight_job* job, Py_ssize_t chunk, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, char* sums,
+    char* scratch
+) noexcept nogil:
+    """A chunk's sums for a block of results, as [panel][depth][lane]."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t es = leaf.esize
+    cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
+    cdef Py_ssize_t held = held_rows(leaf, rows), index, p, count, chain, near, j, lanes, row
+    cdef Py_ssize_t chains = 0
+    cdef step s, before
+    cdef char* part = scratch
+    cdef char* panels = part + (job.c_bytes if job.deep else 0)
+    cdef Py_ssize_t* depth = <Py_ssize_t*>(panels + job.g_bytes)
+    cdef Py_ssize_t* pixel = <Py_ssize_t*>(<char*>depth + job.depth_bytes)
+    cdef char* b = <char*>pixel + job.pixel_bytes
+    cdef char* own = b + job.b_bytes
+    cdef char* c = sums
+    cdef const char* x
+    before.pixels = -1
+    find_depths(job, k, k + depths, depth)
+    index = job.steps * chunk // job.chunks
+    if index == job.steps * (chunk + 1) // job.chunks:
+        memset(sums, 0, held * depths * es)
+    while index < job.steps * (chunk + 1) // job.chunks:
+        s = find_step(job, index)
+        if before.pixels != s.pixels or (before.count[3] != s.count[3]
+                                         or before.count[2] != s.count[2]
+                                         or before.count[1] != s.count[1]):
+            find_pixels(job, &s, pixel)
+            before = s
+        x = bring_inputs(job, &s, g, k, k + depths, b, own)
+        load_gradient(job, &s, g * job.rows + m, rows, panels)
+        chain = depth_block(s.pixels, CHAIN)
+        p = 0
+        while p < s.pixels:
+            count = min(chain, s.pixels - p)
+            near = depths_near(job, count)
+            j = 0
+            while j < depths:
+                row = 0
+                while row < rows:
+                    lanes = lanes_of(leaf, rows - row)
+                    leaf.gemm_lanes(
+                        lanes, min(near, depths - j), count,
+                        panels + (row * s.pixels + p * lanes) * es, x, pixel + p, depth + j,
+                        c + (row * depths + j * lanes) * es, NULL, chains > 0)
+                    row += lanes
+                j += near
+            p += count
+            chains += 1
+            if job.deep and chains == CHAINS_SUMMED:
+                if c == part:
+                    leaf.add_strided(held * depths, part, sums, 1)
+                c, chains = part, 0
+        index += 1
+    if c == part and chains > 0:
+        leaf.add_strided(held * depths, part, sums, 1)
+
+
+cdef inline Py_ssize_t depths_near(const weight_job* job, Py_ssize_t pixels) noexcept nogil:
+    """Depths whose inputs for so many pixels stay in L1."""
+    cdef Py_ssize_t channels = max(<Py_ssize_t>1, NEAR_BYTES // (pixels * job.leaf.esize))
+    if job.taps * channels < DEPTHS_AT_ONCE:
+        return DEPTHS_AT_ONCE
+    if job.taps == 1:
+        return channels // DEPTHS_AT_ONCE * DEPTHS_AT_ONCE
+    return channels * job.taps
+
+
+cdef void store_block(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, const char* sums
+) noexcept nogil:
+    """A block of results to its place."""
+    cdef const operand* out = job.out
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
+    cdef Py_ssize_t row = 0, lanes, j, length
+    cdef char* dst
+    while row < rows:
+        lanes = lanes_of(leaf, rows - row)
+        dst = out.t.data + g * out.t.stride[0] + (m + row) * out.t.stride[1]
+        j = 0
+        while j < depths:
+            length = min(out.run - (k + j) % out.run, depths - j)
+            leaf.store[out.t.storage](
+                dst + depth_at(out, k + j), out.run_stride, out.t.stride[1],
+                sums + (row * depths + j * lanes) * leaf.esize, lanes, length,
+                min(lanes, rows - row))
+            j += length
+        row += lanes
+
+
+cdef void add_chunks_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Sum the chunks of a block, in order, and store it."""
+    cdef const weight_job* job = <const weight_job*>ctx
+    cdef Py_ssize_t blocks = job.groups * job.m_blocks * job.k_blocks, task, chunk, rest, g, m, k
+    cdef Py_ssize_t rows, depths
+    cdef char* sums
+    for task in range(first, last):
+        m = task % job.m_blocks * job.mb
+        rest = task // job.m_blocks
+        k = rest % job.k_blocks * job.kb
+        g = rest // job.k_blocks
+        rows, depths = min(job.mb, job.rows - m), min(job.kb, job.depth - k)
+        sums = job.partial + task * job.c_bytes
+        for chunk in range(1, job.chunks):
+            job.leaf.add_strided(
+                held_rows(job.leaf, rows) * depths, sums + chunk * blocks * job.c_bytes, sums, 1)
+        store_block(job, g, m, k, sums)
+
+
+# ---- blocks -----------------------------------------------------------------------------------
+
+cdef void set_rows(weight_job* job, Py_ssize_t mb) noexcept nogil:
+    job.mb = round_up(even(job.rows, mb), job.leaf.nr)
+    job.m_blocks = ceil_div(job.rows, job.mb)
+
+
+cdef void set_depths(weight_job* job, Py_ssize_t kb) noexcept nogil:
+    """Blocks of about so many depths, of whole channels if that is more than one."""
+    job.kb = even(job.depth, kb)
+    if job.taps > 1 and job.kb > job.taps:
+        job.kb = round_up(job.kb, job.taps)
+    elif job.kb > DEPTHS_AT_ONCE:
+        job.kb = round_up(job.kb, DEPTHS_AT_ONCE)
+    job.k_blocks = ceil_div(job.depth, job.kb)
+
+
+cdef size_t block_scratch(weight_job* job) noexcept nogil:
+    """Bytes that a thread takes.  Not fewer where the input is read in place: other strides may
+    need a box."""
+    cdef Py_ssize_t es = job.leaf.esize, sums = job.mb * job.kb * es, channels
+    if job.way == PACKED:
+        job.b_bytes = aligned(job.kb * odd_lines(job.pixels, es) * es)
+    else:
+        channels = ceil_div(job.kb, job.taps)
+        if job.kb % job.taps and job.kb < job.depth:
+            channels += 1
+        job.b_bytes = aligned(min(channels, job.q.channels) * job.channel * es)
+    job.g_bytes = aligned(job.mb * job.pixels * es)
+    job.c_bytes = aligned(sums)
+    job.depth_bytes = aligned(job.kb * sizeof(Py_ssize_t))
+    job.pixel_bytes = aligned(job.pixels * sizeof(Py_ssize_t))
+    return (job.c_bytes * (2 if job.deep else 1) + job.g_bytes + job.depth_bytes + job.pixel_bytes
+            + job.b_bytes + aligned(job.pk.scratch)
+            + aligned(job.pk.scratch_per_pixel * job.pixels))
+
+
+cdef Py_ssize_t partial_bytes(const weight_job* job) noexcept nogil:
+    if job.chunks == 1:
+        return 0
+    return job.chunks * job.groups * job.m_blocks * job.k_blocks * job.c_bytes + 64
+
+
+cdef Py_ssize_t choose_blocks(
+    weight_job* job, int* threads, Py_ssize_t budget
+) noexcept nogil:
+    """Blocks that fit the caches, go round and fit the budget; bytes of workspace."""
+    cdef Py_ssize_t es = job.leaf.esize, least = DEPTHS_AT_ONCE, tasks, taken, input
+    set_rows(job, MOST_ROWS)
+    input = job.channel if job.way == BOX else odd_lines(job.pixels, es) * job.taps
+    # A single tap's inputs are on their way through L2 once for every block of rows.
+    input = INPUT_BYTES * (2 if job.taps == 1 else 1) // max(<Py_ssize_t>1, input * es) * job.taps
+    set_depths(job, max(least, min(SUM_BYTES // (job.mb * es), input)))
+    while True:     # enough blocks to go round
+        tasks = job.groups * job.chunks * job.m_blocks * job.k_blocks
+        if threads[0] == 1 or tasks >= 4 * threads[0] or tasks % threads[0] == 0:
+            break
+        if job.kb > least:
+            set_depths(job, job.kb // 2)
+        elif job.mb > 2 * job.leaf.nr:
+            set_rows(job, job.mb // 2)
+        else:
+            break
+    while True:
+        taken = block_scratch(job) + 128
+        taken = partial_bytes(job) + threads[0] * taken
+        if taken <= budget:
+            return taken
+        if job.kb > job.leaf.mr:
+            job.kb = max(job.leaf.mr, job.kb // 2)
+            job.k_blocks = ceil_div(job.depth, job.kb)
+        elif job.mb > job.leaf.nr:
+            set_rows(job, job.mb // 2)
+        elif threads[0] > 1:
+            threads[0] -= 1
+        else:
+            return taken
+
+
+cdef Py_ssize_t weight_gemm(
+    str operator, const packer* pk, const grid* q, const tensor* grad, object out, int compute,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    cdef weight_job job
+    cdef operand result
+    cdef Workspace partial
+    cdef size_t scratch
+    cdef Py_ssize_t taken = 0, size, blocks
+    cdef int i, used
+    describe_operand(out, compute, &result)
+    job.leaf, job.pk, job.q, job.grad, job.out = select_leaf(compute), pk, q, grad, &result
+    job.groups, job.rows, job.depth = result.groups, result.rows, result.depth
+    size = job.groups * job.rows * job.depth
+    if size == 0:
+        return 0
+    job.size[0] = grad.shape[0]
+    for i in range(3):
+        job.size[1 + i] = grad.shape[2 + i]
+    divide_steps(&job)
+    job.taps = 1
+    if q != NULL:
+        job.taps = q.taps[0] * q.taps[1] * q.taps[2]
+    threads = used = useful_threads(
+        threads, 2.0 * size * job.size[0] * job.size[1] * job.size[2] * job.size[3])
+    job.way = PACKED
+    if q != NULL and use_box(&job):
+        taken = choose_blocks(&job, &used, budget)
+    if job.way == PACKED or taken > budget:
+        job.way, used = PACKED, threads
+        taken = choose_blocks(&job, &used, budget)
+    if taken > budget:
+        raise checks.WorkspaceError(operator, taken, budget)
+    if measure:
+        return taken
+    scratch = block_scratch(&job)
+    if job.way == BOX and readable(q):
+        use_input(&job)
+    blocks = job.groups * job.m_blocks * job.k_blocks
+    if job.chunks > 1:
+        partial = Workspace(job.chunks * blocks * job.c_bytes)
+        job.partial = partial.data
+    run(weight_task, &job, blocks * job.chunks, used, scratch)
+    if job.chunks > 1:
+        run(add_chunks_task, &job, blocks, useful_threads(used, <double>job.chunks * size), 0)
+    return taken
