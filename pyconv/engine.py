@@ -427,6 +427,8 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
     weight = weight.swapaxes(1, 2)
+    if _shifts(axes, weight.shape):
+        return None
     classes = split(axes, weight.shape[1])
     if classes is None:
         return None
@@ -448,7 +450,8 @@ def adjoint(
     `pack_adjoint`.
     """
     weight = weight.swapaxes(1, 2)
-    classes = split(axes, weight.shape[1])
+    shifts = _shifts(axes, weight.shape)
+    classes = None if shifts else split(axes, weight.shape[1])
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,
@@ -456,8 +459,16 @@ def adjoint(
         )  # fmt: skip
         if used >= 0:
             return used
-    # Too many classes, or too little workspace: one at a time.
+    # Few channels in a group, too many classes, or too little workspace: one at a time.
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
+
+
+def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:
+    """Whether the classes of the adjoint are for the kernel of few channels; of the shapes alone.
+
+    The rows and channels of the weights are swapped already.
+    """
+    return bool(_depthwise.suits(weight_shape, (1, 1, 1), [a.dilation for a in axes]))
 
 
 def phases_of(axes: Axes) -> list[Axes]:
@@ -469,16 +480,21 @@ def phases_of(axes: Axes) -> list[Axes]:
     return [three(on) for on in product(*each)]
 
 
+@lru_cache(_MOST_SPLITS)
 def split_by_phases(
-    axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase"
+    axes: Axes, weight_shape: tuple[int, ...], algorithm: str = "phase"
 ) -> tuple[Piece, ...]:
     """The adjoint of `correlate`, zero-padded, in pieces, with weights of this shape.
 
     Each residue class of the result modulo the strides is one dense convolution. The rows and
     channels of the weights are swapped already. The bits are those of `_transposed.correlate`, but
-    for the classes that Winograd's algorithm takes, with that one.
+    for the classes that Winograd's algorithm takes, with that one, and for few channels in a group.
     """
     pieces = []
+    kernel: Callable[..., int] = _conv.correlate
+    pack: Callable[..., Any] | None = _conv.pack_weights
+    if _shifts(axes, weight_shape):
+        kernel, pack = _depthwise.correlate, None
     phases = list(product(*(geometry.adjoint_phases(axis, empty=False) for axis in axes)))
     if sum(prod(p.count for p in phase) for phase in phases) < prod(a.size for a in axes):
         # Not every element has a tap (the stride exceeds the kernel): those keep the bias.
@@ -493,8 +509,8 @@ def split_by_phases(
             continue
         taps = (slice(None),) * 3 + tuple(slice(p.tap_start, None, p.tap_step) for p in phase)
         how = Descriptor(
-            _conv.correlate, _conv.pack_weights, (1, 1, 1), [p.dilation for p in phase],
-            [p.offset for p in phase], "zeros",
+            kernel, pack, (1, 1, 1), [p.dilation for p in phase], [p.offset for p in phase],
+            "zeros",
         )  # fmt: skip
         pieces.append(Piece(place, taps, how))
     return tuple(pieces)
@@ -513,7 +529,7 @@ def weight_gradient(
     """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2)."""
     stride, dilation, offset = numbers(axes)
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
-    if _depthwise.suits(out.shape, stride, dilation):
+    if _depthwise.gradient_suits(out.shape, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
     return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
 

@@ -5,6 +5,8 @@ cdef extern from "leaf.h" nogil:
         LEAF_SWAPPED
         LEAF_STORAGES
         LEAF_LANE_BYTES
+        LEAF_CHAIN
+        LEAF_DOTS_TAPS
         LEAF_COLUMN_TAPS
         LEAF_LANE_ROWS
         LEAF_KERNELS
@@ -48,6 +50,12 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t count, const double* src, Py_ssize_t ss, double* dst,
             Py_ssize_t ds) noexcept nogil
 
+    ctypedef void (*leaf_dots)(
+        Py_ssize_t rows, Py_ssize_t strips, Py_ssize_t lanes, Py_ssize_t last,
+        Py_ssize_t columns, const leaf_column* column, const void* src, Py_ssize_t src_rs,
+        Py_ssize_t src_cs, const void* g, Py_ssize_t g_rs, Py_ssize_t g_cs, void* acc,
+        Py_ssize_t acc_ts, Py_ssize_t ws) noexcept nogil
+
     ctypedef struct leaf_table:
         const char* isa
         Py_ssize_t esize
@@ -86,9 +94,7 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t depths, Py_ssize_t taps, const void* src, Py_ssize_t ld,
             double* dst, Py_ssize_t ds) noexcept nogil
         void (*narrow)(Py_ssize_t n, const double* src, void* dst) noexcept nogil
-        void (*dots)(
-            Py_ssize_t n, Py_ssize_t taps, const void* const* src, const void* g,
-            void* acc) noexcept nogil
+        leaf_dots dots
         void (*clear)(
             void* dst, Py_ssize_t dst_rs, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
         void (*pad)(
@@ -123,6 +129,8 @@ cdef extern from "leaf.h" nogil:
         double (*peak)(Py_ssize_t rounds, void* out) noexcept nogil
         void (*triad)(
             Py_ssize_t n, double scale, const void* a, const void* b, void* dst) noexcept nogil
+        leaf_dots dots_exact
+        void (*fold)(Py_ssize_t count, void* acc) noexcept nogil
 
     ctypedef struct leaf_isa:
         const char* name

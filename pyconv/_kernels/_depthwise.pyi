@@ -40,6 +40,9 @@ def correlate_mixed(
     packed: Any = None,
     measure: bool = False,
 ) -> int: ...
+def gradient_suits(
+    weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> bool: ...
 def weight_gradient(
     operator: str,
     x: Array,

@@ -31,8 +31,14 @@ enum {
 /* Byte offset of a sampling corner that lies outside the array: it reads as zero. */
 #define LEAF_OUTSIDE PTRDIFF_MIN
 
-/* Partial sums that a `dots` accumulator keeps per tap: one 64-byte line, for any vector width. */
+/* Partial sums that `fold` adds: one 64-byte line, for any vector width. */
 #define LEAF_LANE_BYTES 64
+
+/* Terms of a chain of `dots`, about: what it reads of more columns begins another. */
+#define LEAF_CHAIN 128
+
+/* Taps of a column that `dots` takes. */
+#define LEAF_DOTS_TAPS 3
 
 /* Panels of nr columns that `gemm_at` takes of m rows: more of few, for the pipelines to be full. */
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
@@ -84,6 +90,17 @@ typedef struct leaf_winograd {
      * a multiple of LEAF_KERNELS. */
     void (*weights)(ptrdiff_t count, const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds);
 } leaf_winograd;
+
+/* Lane by lane, for tap k of each column: acc[(weight_of_column + k * ws) * acc_ts + lane] +=
+ *     sum of g[s * g_cs + r * g_rs + lane] * src[src_of_column + s * src_cs + (r + k) * src_rs + lane]
+ * over strips s and rows r, for lane < lanes, a multiple of vl; vectors that begin at lane `last` or
+ * later are left out of the last strip.  A chain, from zero, goes over the rows of a strip and on to
+ * the next, for LEAF_CHAIN / rows strips, or one; chains are added in order.  Columns have up to
+ * LEAF_DOTS_TAPS taps. */
+typedef void (*leaf_dots)(ptrdiff_t rows, ptrdiff_t strips, ptrdiff_t lanes, ptrdiff_t last,
+                          ptrdiff_t columns, const leaf_column *column, const void *src,
+                          ptrdiff_t src_rs, ptrdiff_t src_cs, const void *g, ptrdiff_t g_rs,
+                          ptrdiff_t g_cs, void *acc, ptrdiff_t acc_ts, ptrdiff_t ws);
 
 typedef struct leaf_table {
     const char *isa;      /* "base", "avx2", "avx512", "neon" */
@@ -155,8 +172,8 @@ typedef struct leaf_table {
     /* dst[j] = src[j], rounded   for j < n. */
     void (*narrow)(ptrdiff_t n, const double *src, void *dst);
 
-    /* acc[t][j % lanes] += g[j] * src[t][j]   for j < n in order; lanes = 64 bytes / esize. */
-    void (*dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g, void *acc);
+    /* Sums of products. */
+    leaf_dots dots;
 
     /* dst[r * dst_rs + j] = 0   for r < rows, j < cols. */
     void (*clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t cols);
@@ -221,6 +238,13 @@ typedef struct leaf_table {
 
     /* dst[j] = a[j] + scale * b[j]   for j < n: the triad of the STREAM benchmark. */
     void (*triad)(ptrdiff_t n, double scale, const void *a, const void *b, void *dst);
+
+    /* The same bits, nothing being read of lanes from `last` on in the last strip. */
+    leaf_dots dots_exact;
+
+    /* acc[t] = sum of the LEAF_LANE_BYTES of acc from t * LEAF_LANE_BYTES on, for t < count:
+     * neighbours are added until one is left. */
+    void (*fold)(ptrdiff_t count, void *acc);
 } leaf_table;
 
 /* float and double tables of one instruction set. */

@@ -7,7 +7,6 @@
 #define NAME(x) LEAF_CAT(x, LEAF_NAME, LEAF_TYPE)
 #define NR (NV * VL)
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
-#define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -681,35 +680,6 @@ WINOGRAD_AXES(WINOGRAD_AXIS)
      NAME(winograd_weights_##n##_##m)},
 static const leaf_winograd NAME(winograd_axes)[] = {WINOGRAD_AXES(WINOGRAD_AXIS){0}};
 #undef WINOGRAD_AXIS
-
-/* ---- dots: `group` taps share each load of g ------------------------------------------------ */
-INLINE void NAME(dots_group)(const int group, ptrdiff_t n, const void *const *src, const T *g,
-                             T *acc) {
-    VEC sum[4][16];
-    UNROLL for (int t = 0; t < group; ++t) UNROLL for (int v = 0; v < LANE_VECS; ++v)
-        sum[t][v] = VLOAD(acc + t * LANES + v * VL);
-    ptrdiff_t j = 0;
-    for (; j + LANES <= n; j += LANES) {
-        UNROLL for (int v = 0; v < LANE_VECS; ++v) {
-            VEC gv = VLOAD(g + j + v * VL);
-            UNROLL for (int t = 0; t < group; ++t)
-                sum[t][v] = VFMA(gv, VLOAD((const T *)src[t] + j + v * VL), sum[t][v]);
-        }
-    }
-    UNROLL for (int t = 0; t < group; ++t) UNROLL for (int v = 0; v < LANE_VECS; ++v)
-        VSTORE(acc + t * LANES + v * VL, sum[t][v]);
-    for (ptrdiff_t lane = 0; j < n; ++j, ++lane)
-        for (int t = 0; t < group; ++t)
-            acc[t * LANES + lane] = SFMA(g[j], ((const T *)src[t])[j], acc[t * LANES + lane]);
-}
-
-static void NAME(dots)(ptrdiff_t n, ptrdiff_t taps, const void *const *src, const void *g,
-                       void *acc_) {
-    T *acc = acc_;
-    ptrdiff_t t = 0;
-    for (; t + 4 <= taps; t += 4) NAME(dots_group)(4, n, src + t, g, acc + t * LANES);
-    for (; t < taps; ++t) NAME(dots_group)(1, n, src + t, g, acc + t * LANES);
-}
 
 /* ---- rows of the compute type as they are: most of what is packed ------------------------------
  * The last vector of a row ends where the row does, and may overlap the one before it. */
@@ -1421,6 +1391,8 @@ static void NAME(triad)(ptrdiff_t n, double scale, const void *a_, const void *b
     for (; j < n; ++j) dst[j] = SFMA((T)scale, b[j], a[j]);
 }
 
+#include "leaf_dwgrad.inc.c"
+
 #define BOTH(leaf, kind, KIND)                                                                   \
     [LEAF_##KIND] = NAME(leaf##_##kind), [LEAF_##KIND + LEAF_SWAPPED] = NAME(leaf##_##kind##_swapped)
 #define ALL_READS(leaf)                                                                          \
@@ -1461,6 +1433,8 @@ const leaf_table NAME(leaf_table) = {
     .sum = NAME(sum),
     .peak = NAME(peak),
     .triad = NAME(triad),
+    .dots_exact = NAME(dots_exact),
+    .fold = NAME(fold),
 };
 
 #undef WINOGRAD_A
@@ -1491,7 +1465,6 @@ const leaf_table NAME(leaf_table) = {
 #undef LEAF_SIZE_bf16
 #undef UNROLL
 #undef INLINE
-#undef LANE_VECS
 #undef LANES
 #undef NR
 #undef NAME

@@ -1,0 +1,179 @@
+"""Gradients of few channels per group have several ways through memory; all give the same bits."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import pyconv
+
+# Shape of images, shape of weights, groups, parameters.
+CASES = {
+    "plain": ((2, 17, 20, 37), (17, 1, 3, 3), 17, {"padding": 1}),
+    "whole vectors": ((1, 20, 19, 48), (20, 1, 5, 3), 20, {"padding": (2, 1)}),
+    "few pixels": ((3, 37, 9, 7), (37, 1, 5, 3), 37, {"padding": (2, 1)}),
+    "few pixels, stride": ((2, 40, 14, 13), (40, 1, 5, 4), 40, {"padding": 2, "stride": (2, 3)}),
+    "few lines": ((1, 16, 2, 3), (16, 1, 3, 2), 16, {"padding": 1}),
+    "several boxes": ((1, 3, 150, 90), (3, 1, 3, 7), 3, {"padding": 1}),
+    "many samples": ((150, 2, 20, 17), (2, 1, 2, 3), 2, {}),
+    "stride": ((1, 20, 31, 45), (20, 1, 3, 3), 20, {"padding": 1, "stride": 2}),
+    "stride above kernel": ((1, 8, 55, 50), (8, 1, 2, 1), 8, {"stride": (3, 2)}),
+    "dilated": ((1, 16, 33, 35), (16, 1, 3, 3), 16, {"padding": 12, "dilation": 12}),
+    "dilated, shared lines": ((1, 18, 40, 35), (18, 1, 7, 3), 18, {"dilation": 2, "stride": 3}),
+    "multiplier": ((2, 17, 18, 22), (51, 1, 3, 4), 17, {"padding": 1}),
+    "multiplier, few pixels": ((2, 18, 8, 11), (36, 1, 3, 4), 18, {"padding": 1}),
+    "flipped": ((1, 24, 30, 40), (24, 1, 3, 4), 24, {"padding": 2, "flip": True}),
+    "reflect": ((1, 16, 12, 30), (16, 1, 5, 3), 16, {"padding": 2, "padding_mode": "reflect"}),
+    "1-D": ((2, 24, 3000), (24, 1, 31), 24, {"padding": 15}),
+    "1-D dilated": ((1, 20, 300), (20, 1, 9), 20, {"stride": 2, "dilation": 8}),
+    "1-D, few pixels": ((1, 40, 70), (40, 1, 9), 40, {"padding": 3, "stride": 3, "dilation": 3}),
+    "3-D": ((1, 16, 6, 14, 23), (16, 1, 3, 2, 3), 16, {"padding": 1}),
+    "3-D, few pixels": ((1, 32, 5, 6, 7), (32, 1, 3, 2, 3), 32, {"stride": (2, 1, 2)}),
+    "groups of 4": ((1, 68, 12, 25), (68, 4, 3, 2), 17, {"padding": 1}),
+    "groups of 8, few pixels": ((2, 144, 9, 8), (144, 8, 3, 2), 18, {"padding": 1}),
+    "groups of 4 and 2": ((1, 20, 21, 13), (10, 4, 3, 3), 5, {"stride": 2}),
+}  # fmt: skip
+
+
+def arrays(case, dtype, seed=1):
+    """An image, a weight, the gradient of a result, and what goes with them."""
+    shape, kernel, groups, params = CASES[case]
+    rng = np.random.default_rng(seed)
+    op, params = pyconv.get("grouped"), params | {"groups": groups}
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    grad = rng.standard_normal(op.output_shape(shape, kernel, **params)).astype(dtype)
+    return op, x, weight, grad, params
+
+
+def both(op, x, weight, grad, params):
+    return op.backward(grad, x, weight, None, needs=("x", "weight"), **params)
+
+
+def last(array):
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
+
+
+def taps_of(x, weight, grad, params):
+    """Each tap and the part of a zero-padded image that it meets, in float64."""
+    rank = x.ndim - 2
+    stride, dilation, pad = (
+        np.broadcast_to(params.get(key, default), rank)
+        for key, default in (("stride", 1), ("dilation", 1), ("padding", 0))
+    )
+    padded = np.pad(x.astype(float), [(0, 0), (0, 0), *((p, p) for p in pad)])
+    for tap in product(*map(range, weight.shape[2:])):
+        at = tap
+        if params.get("flip"):
+            at = tuple(k - 1 - t for k, t in zip(weight.shape[2:], tap, strict=True))
+        start = [t * d for t, d in zip(at, dilation, strict=True)]
+        place = tuple(
+            slice(a, a + (o - 1) * s + 1, s)
+            for a, o, s in zip(start, grad.shape[2:], stride, strict=True)
+        )
+        yield (..., *tap), padded, (slice(None), slice(None), *place)
+
+
+def loops(x, weight, grad, params):
+    """Both gradients, tap by tap."""
+    n, groups = len(x), params["groups"]
+    dy = grad.astype(float).reshape(n, groups, -1, np.prod(grad.shape[2:], dtype=int))
+    w = weight.astype(float).reshape(groups, -1, *weight.shape[1:])
+    dw, dx = np.zeros(w.shape), None
+    for tap, padded, place in taps_of(x, weight, grad, params):
+        dx = np.zeros(padded.shape) if dx is None else dx
+        met = padded[place]
+        dw[tap] = np.einsum("ngmp,ngcp->gmc", dy, met.reshape(n, groups, -1, dy.shape[-1]))
+        dx[place] += np.einsum("gmc,ngmp->ngcp", w[tap], dy).reshape(met.shape)
+    inner = tuple(
+        slice((long - size) // 2, (long + size) // 2)
+        for long, size in zip(dx.shape[2:], x.shape[2:], strict=True)
+    )
+    return dx[(..., *inner)], dw.reshape(weight.shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", [case for case in CASES if case != "reflect"])
+def test_against_loops(case, dtype):
+    op, x, weight, grad, params = arrays(case, dtype)
+    got = both(op, x, weight, grad, params)
+    expected = loops(x, weight, grad, params)
+    bounds = loops(*(np.abs(a) for a in (x, weight, grad)), params)
+    for key, value, bound in zip(("x", "weight"), expected, bounds, strict=True):
+        assert np.abs(got[key] - value).max() <= 8 * np.finfo(dtype).eps * bound.max(), key
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_same_bits(case):
+    """On any number of threads, in any layout, from any memory."""
+    op, x, weight, grad, params = arrays(case, np.float32)
+    got = both(op, x, weight, grad, params)
+    for threads in (1, 2, 3, 8):
+        again = both(op, x, weight, grad, params | {"threads": threads})
+        assert all(again[key].tobytes() == got[key].tobytes() for key in got), threads
+    there = both(op, last(x), weight, last(grad), params | {"layout": "channels_last"})
+    assert there["weight"].tobytes() == got["weight"].tobytes()
+    np.testing.assert_array_equal(np.moveaxis(there["x"], -1, 1), got["x"])
+    for name, other in (
+        ("reversed", lambda a: np.ascontiguousarray(a[..., ::-1])[..., ::-1]),
+        ("spread", lambda a: np.repeat(a, 2, axis=-1)[..., ::2]),
+        ("swapped", lambda a: a.astype(a.dtype.newbyteorder())),
+    ):
+        again = both(op, other(x), weight, grad, params)
+        assert again["weight"].tobytes() == got["weight"].tobytes(), name
+        if name != "swapped":
+            again = both(op, x, weight, other(grad), params)
+            assert all(again[key].tobytes() == got[key].tobytes() for key in got), name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "reflect"])
+def test_what_is_not_finite_stays_in_its_taps(case):
+    """Elements that a tap does not meet do not show in its gradient, NaN or not."""
+    op, x, weight, grad, params = arrays(case, np.float32, seed=2)
+    x[(0, slice(None)) + (-1,) * (x.ndim - 2)] = np.nan
+    x[(0, 0) + (0,) * (x.ndim - 2)] = np.inf
+    needs = {"needs": ("weight",)} | params
+    got = op.backward(grad, x, weight, None, **needs)["weight"]
+    with np.errstate(invalid="ignore"):
+        _, expected = loops(x, weight, grad, params)
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(expected))
+    there = op.backward(last(grad), last(x), weight, None, layout="channels_last", **needs)
+    np.testing.assert_array_equal(there["weight"], got)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives(case):
+    """Adjoint identities, and differences of the call itself along a direction."""
+    op, x, weight, grad, params = arrays(case, np.float64, seed=3)
+    got = both(op, x, weight, grad, params)
+    value = float((op(x, weight, **params) * grad).sum())
+    scale = float((np.abs(op(np.abs(x), np.abs(weight), **params)) * np.abs(grad)).sum())
+    assert abs(float((got["x"] * x).sum()) - value) <= 1e-12 * scale
+    assert abs(float((got["weight"] * weight).sum()) - value) <= 1e-12 * scale
+    rng = np.random.default_rng(4)
+    for key, eps in (("x", 1e-4), ("weight", 1e-4)):
+        step = eps * rng.standard_normal(got[key].shape)
+        moved = [
+            op(x + sign * step, weight, **params)
+            if key == "x"
+            else op(x, weight + sign * step, **params)
+            for sign in (1, -1)
+        ]
+        numerical = float(((moved[0] - moved[1]) * grad).sum()) / (2 * eps)
+        assert abs(numerical - float((got[key] * step).sum()) / eps) <= 1e-7 * scale, key
+
+
+@pytest.mark.parametrize("case", ["plain", "1-D", "few pixels", "groups of 8, few pixels"])
+def test_little_workspace(case):
+    """It is refused, before anything is written, or changes no bit."""
+    op, x, weight, grad, params = arrays(case, np.float32)
+    got = both(op, x, weight, grad, params)
+    for budget in (2**12, 2**16, 2**18, 2**20):
+        try:
+            again = both(op, x, weight, grad, params | {"max_workspace": budget, "threads": 2})
+        except ValueError as error:
+            assert "max_workspace" in str(error)
+            assert budget < 2**20
+        else:
+            assert all(again[key].tobytes() == got[key].tobytes() for key in got), budget
