@@ -7,8 +7,8 @@ With the columns of a pixel,  column[c, t, p] = sum over m of weight[g, m, c, t]
     mask    the column times the sample there, summed likewise
     weight  [g, m, c, t]: grad[n, g, m, p] times the sample of (c, t, p), summed over all pixels
 
-Everything has channels innermost, as vectors: x as (pixel, channel), and so what is added up for its
-gradient; columns and samples of a band as [tap][pixel][channel].  For each band
+Everything has channels innermost, as vectors: x as [pixel][channel], and so what is added up for
+its gradient; columns and samples of a band as [tap][pixel][channel].  For each band
 
 1. threads take tiles of its pixels: columns by the micro-kernel, spots, dot products of a column
    with each of the elements around its spot, of which the gradients of offset and mask are made,
@@ -42,8 +42,9 @@ from pyconv._kernels._tensor cimport describe, tensor
 cdef enum:
     OUTSIDE = -1
     BAND_BYTES = 2 * 1024 * 1024    # of columns and samples: they stay in the caches
-    MOST_BAND = 192                 # pixels: the weights' gradient is a chain over them, by halves
-    TILE = 48                       # pixels that meet the weights together
+    BAND = 192                      # pixels, about: the weights' gradient adds halves of a band
+    TILE = 48                       # pixels that meet the weights together, about,
+    MOST_TILE = 72                  # ... and at most
     LINE = 64                       # bytes: channels of a line belong to one thread
     TURN_PIXELS = 64                # pixels and ...
     TURN_CHANNELS = 32              # ... channels that change places together: as `turn_samples`
@@ -64,8 +65,9 @@ cdef struct sweep:
     Py_ssize_t all_channels
     Py_ssize_t offset_groups
     Py_ssize_t panels           # channels of a group in whole panels of nr
-    Py_ssize_t ld               # elements from pixel to pixel of columns and samples
-    Py_ssize_t grad_ld          # elements from row to row of grad_band
+    Py_ssize_t tap_ld           # elements from tap to tap of the weights, and of their gradient,
+    Py_ssize_t ld               # ... from pixel to pixel of columns and samples,
+    Py_ssize_t grad_ld          # ... from row to row of grad_band
     Py_ssize_t pixels           # of a sample
     Py_ssize_t plane            # elements of a channel of x
     Py_ssize_t most             # pixels of a band
@@ -312,7 +314,7 @@ cdef void make_columns(
     cdef char* dst = w.columns + (t * w.most + first) * w.ld * es
     cdef const char* panel
     for g in range(w.groups):
-        panel = w.packed + (g * w.s.all_taps + t) * w.rows * w.panels * es
+        panel = w.packed + (g * w.s.all_taps + t) * w.tap_ld * es
         k = 0
         while k < w.rows:
             depth = min(kc, w.rows - k)
@@ -421,7 +423,7 @@ cdef void weight_task(
         rows = min(8 * leaf.mr, w.rows - m)
         t = task // blocks % w.s.all_taps
         g = task // blocks // w.s.all_taps
-        dst = w.dw_sums + (((g * w.s.all_taps + t) * w.rows) + m) * w.panels * es
+        dst = w.dw_sums + ((g * w.s.all_taps + t) * w.tap_ld + m * w.panels) * es
         samples = w.samples + (t * w.most * w.ld + g * w.channels) * es
         for i in range(w.panels // nr):
             c = i * nr
@@ -441,6 +443,22 @@ cdef inline Py_ssize_t tap_of(const sweep* w, Py_ssize_t t) noexcept nogil:
     return w.s.all_taps - 1 - t if w.flipped else t
 
 
+cdef inline bint in_one_run(const tensor* t, Py_ssize_t* step) noexcept nogil:
+    """Whether [channel][tap] of a row of weights are so many bytes apart, one after another."""
+    cdef Py_ssize_t count = 1
+    cdef int axis
+    step[0] = t.stride[5]
+    for axis in range(5, 1, -1):
+        if t.shape[axis] == 1:
+            continue
+        if count == 1:
+            step[0] = t.stride[axis]
+        elif t.stride[axis] != count * step[0]:
+            return False
+        count *= t.shape[axis]
+    return True
+
+
 cdef size_t weight_scratch(const sweep* w) noexcept nogil:
     return aligned(w.channels * w.s.all_taps * w.es)
 
@@ -453,18 +471,22 @@ cdef void pack_weights_task(
     cdef const leaf_table* leaf = w.leaf
     cdef const tensor* t = &w.weight
     cdef Py_ssize_t nr = leaf.nr, es = w.es, kc = depth_block(w.rows), taps = w.s.all_taps
-    cdef Py_ssize_t task, g, m, k, depth, c, i, j, tap = w.rows * w.panels
+    cdef Py_ssize_t task, g, m, k, depth, c, i, j, step, tap = w.tap_ld
+    cdef bint together = in_one_run(t, &step)
     cdef const char* src
     cdef char* dst
     for task in range(first, last):
         g, m = task // w.rows, task % w.rows
         src = t.data + g * t.stride[0] + m * t.stride[1]
-        for i in range(t.shape[3]):
-            for j in range(t.shape[4]):
-                leaf.load[t.storage](
-                    scratch + (i * t.shape[4] + j) * t.shape[5] * es, taps,
-                    src + i * t.stride[3] + j * t.stride[4], t.stride[2], t.stride[5],
-                    w.channels, t.shape[5])
+        if together:
+            leaf.load[t.storage](scratch, 0, src, 0, step, 1, w.channels * taps)
+        else:
+            for i in range(t.shape[3]):
+                for j in range(t.shape[4]):
+                    leaf.load[t.storage](
+                        scratch + (i * t.shape[4] + j) * t.shape[5] * es, taps,
+                        src + i * t.stride[3] + j * t.stride[4], t.stride[2], t.stride[5],
+                        w.channels, t.shape[5])
         k = m // kc * kc
         depth = min(kc, w.rows - k)
         dst = w.packed + (g * taps * tap + k * w.panels + (m - k) * nr) * es
@@ -487,7 +509,8 @@ cdef void store_weights_task(
     cdef const sweep* w = <const sweep*>ctx
     cdef const leaf_table* leaf = w.leaf
     cdef const tensor* t = &w.dw
-    cdef Py_ssize_t es = w.es, taps = w.s.all_taps, tap = w.rows * w.panels, task, g, m, i, j
+    cdef Py_ssize_t es = w.es, taps = w.s.all_taps, tap = w.tap_ld, task, g, m, i, j, step
+    cdef bint together = in_one_run(t, &step)
     cdef const char* src
     cdef char* dst
     for task in range(first, last):
@@ -499,12 +522,15 @@ cdef void store_weights_task(
             leaf.transpose(
                 taps, w.channels, src + (taps - 1) * tap * es, -tap, scratch, taps)
         dst = t.data + g * t.stride[0] + m * t.stride[1]
-        for i in range(t.shape[3]):
-            for j in range(t.shape[4]):
-                leaf.store[t.storage](
-                    dst + i * t.stride[3] + j * t.stride[4], t.stride[2], t.stride[5],
-                    scratch + (i * t.shape[4] + j) * t.shape[5] * es, taps, w.channels,
-                    t.shape[5])
+        if together:
+            leaf.store[t.storage](dst, 0, step, scratch, 0, 1, w.channels * taps)
+        else:
+            for i in range(t.shape[3]):
+                for j in range(t.shape[4]):
+                    leaf.store[t.storage](
+                        dst + i * t.stride[3] + j * t.stride[4], t.stride[2], t.stride[5],
+                        scratch + (i * t.shape[4] + j) * t.shape[5] * es, taps, w.channels,
+                        t.shape[5])
 
 
 cdef void turn_back_task(
@@ -556,7 +582,7 @@ cdef Py_ssize_t lay_out(sweep* w, char* store, bint slopes) noexcept nogil:
     cdef bint samples = w.dw.data != NULL
     cdef Py_ssize_t es = w.es, taken = 0, band = (s.all_taps * w.most * w.ld + w.leaf.nr) * es
     cdef Py_ssize_t spots = w.offset_groups * w.most * s.all_taps * s.corners
-    cdef Py_ssize_t weights = w.groups * w.rows * s.all_taps * w.panels * es
+    cdef Py_ssize_t weights = w.groups * s.all_taps * w.tap_ld * es
     cdef Py_ssize_t image = w.plane * w.all_channels * es
     cdef Py_ssize_t grad = w.groups * w.rows * w.grad_ld * es
     w.at = <Py_ssize_t*>part(store, &taken, spots * sizeof(Py_ssize_t))
@@ -576,8 +602,13 @@ cdef size_t most_scratch(const sweep* w) noexcept nogil:
         max(tile_scratch(w), weight_scratch(w)), <size_t>(TURN_PIXELS * TURN_CHANNELS * w.es))
 
 
+cdef inline Py_ssize_t even_part(Py_ssize_t count, Py_ssize_t about) noexcept nogil:
+    """Of equal parts of so many, none very small: half as large again, or two thirds, at most."""
+    return ceil_div(count, max(<Py_ssize_t>1, (count + about // 2) // about))
+
+
 cdef inline void set_band(sweep* w, Py_ssize_t most) noexcept nogil:
-    w.most, w.tile = most, min(<Py_ssize_t>TILE, most)
+    w.most, w.tile = most, min(<Py_ssize_t>MOST_TILE, most)
     w.grad_ld = odd_lines(most, w.es)
 
 
@@ -587,10 +618,10 @@ def gradients(
 ):
     """Gradients of x, offset, mask and weight into those of the last four that are not None.
 
-    x, dx: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
-    None; grad: (N, G*M, O0, O1, O2); weight, dw: (G, M, C, T0, T1, T2), the taps in reverse order if
-    `flipped`.  `origin` is minus the padding.  Returns the bytes of workspace; measured, those of
-    one thread, which do not depend on how arrays lie in memory.
+    x, dx: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2)
+    or None; grad: (N, G*M, O0, O1, O2); weight, dw: (G, M, C, T0, T1, T2), the taps in reverse
+    order if `flipped`.  `origin` is minus the padding.  Returns the bytes of workspace; measured,
+    those of one thread, which do not depend on how arrays lie in memory.
     """
     cdef sweep w
     cdef sampler* s = &w.s
@@ -620,6 +651,7 @@ def gradients(
     w.all_channels = s.x.shape[1]
     w.offset_groups = w.all_channels // s.shared
     w.panels = round_up(w.channels, w.leaf.nr)
+    w.tap_ld = odd_lines(w.rows * w.panels, w.es)
     w.ld = odd_lines(w.all_channels, w.es)
     w.pixels = w.grad.shape[2] * w.grad.shape[3] * w.grad.shape[4]
     w.plane = s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
@@ -628,8 +660,8 @@ def gradients(
         return 0
     # The band follows from the shape, whatever is asked for; less than that where it does not fit.
     pixel = s.all_taps * (2 * w.ld * w.es + w.offset_groups * s.corners * (8 + w.es))
-    set_band(&w, min(w.pixels, max(<Py_ssize_t>TILE, min(
-        <Py_ssize_t>MOST_BAND, BAND_BYTES // pixel // TILE * TILE))))
+    set_band(&w, even_part(w.pixels, max(<Py_ssize_t>TILE, min(
+        <Py_ssize_t>BAND, BAND_BYTES // pixel))))
     while True:
         need = lay_out(&w, NULL, slopes) + 64
         scratch = most_scratch(&w)
@@ -644,9 +676,8 @@ def gradients(
     work = 4.0 * w.grad.shape[0] * w.pixels * w.groups * w.rows * w.channels * s.all_taps
     nt = useful_threads(threads, work)
     nt = <int>min(<Py_ssize_t>nt, (budget - need) // <Py_ssize_t>scratch)
-    tiles = ceil_div(w.most, TILE)      # as many for each thread
-    w.tile = round_up(ceil_div(w.most, round_up(tiles, nt)), w.leaf.mr)
-    w.tile = min(w.tile, <Py_ssize_t>TILE)
+    tiles = round_up(ceil_div(w.most, even_part(w.most, TILE)), nt)     # as many for each thread
+    w.tile = min(<Py_ssize_t>MOST_TILE, round_up(ceil_div(w.most, tiles), w.leaf.mr))
     store = Workspace(need - 64)
     lay_out(&w, store.data, slopes)
     w.image_pitch = w.sums_pitch = w.all_channels
@@ -658,10 +689,10 @@ def gradients(
         w.sums_pitch = pixel
     if w.columns_wanted:
         if w.channels % w.leaf.nr:
-            memset(w.packed, 0, w.groups * w.rows * s.all_taps * w.panels * w.es)
+            memset(w.packed, 0, w.groups * s.all_taps * w.tap_ld * w.es)
         run(pack_weights_task, &w, w.groups * w.rows, nt, weight_scratch(&w))
     if dw is not None:
-        memset(w.dw_sums, 0, w.groups * w.rows * s.all_taps * w.panels * w.es)
+        memset(w.dw_sums, 0, w.groups * s.all_taps * w.tap_ld * w.es)
     blocks = w.groups * s.all_taps * row_blocks(&w)
     for n in range(w.grad.shape[0]):
         w.n = n

@@ -326,9 +326,9 @@ def _sweep_once(
 
     def sweep(parts: dict[str, Array | None], measure: bool) -> int:
         return _deform_grad.gradients(
-            run.operator, *views, weight, grad,
-            *(parts.get(name) for name in ("x", "offset", "mask", "weight")), flip, rank,
-            *engine.numbers(axes), run.compute, run.threads, run.budget, measure,
+            run.operator, x, offset, mask, weight, grad,
+            parts.get("x"), parts.get("offset"), parts.get("mask"), parts.get("weight"), flip,
+            rank, *engine.numbers(axes), run.compute, run.threads, run.budget, measure,
         )  # fmt: skip
 
     def fits(*names: str) -> bool:
