@@ -123,6 +123,18 @@ cdef extern from "leaf.h" nogil:
         void (*scatter)(
             Py_ssize_t n, Py_ssize_t corners, Py_ssize_t ld, const Py_ssize_t* offset,
             const void* coef, const void* g, char* dst, Py_ssize_t lo, Py_ssize_t hi) noexcept nogil
+        void (*deform_dots)(
+            Py_ssize_t n, Py_ssize_t channels, Py_ssize_t corners, Py_ssize_t step,
+            const Py_ssize_t* at, const void* src, Py_ssize_t pitch, const void* g,
+            Py_ssize_t g_rs, void* dots) noexcept nogil
+        void (*deform_samples)(
+            Py_ssize_t n, Py_ssize_t channels, Py_ssize_t corners, Py_ssize_t step,
+            const Py_ssize_t* at, const void* coef, const void* src, Py_ssize_t pitch, void* dst,
+            Py_ssize_t dst_rs) noexcept nogil
+        void (*deform_scatter)(
+            Py_ssize_t n, Py_ssize_t taps, Py_ssize_t channels, Py_ssize_t corners,
+            const Py_ssize_t* at, const void* coef, const void* g, Py_ssize_t g_ps,
+            Py_ssize_t g_ts, void* dst, Py_ssize_t pitch) noexcept nogil
         void (*add_strided)(
             Py_ssize_t n, const void* src, void* dst, Py_ssize_t step) noexcept nogil
         double (*sum)(Py_ssize_t n, const void* src) noexcept nogil

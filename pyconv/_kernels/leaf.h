@@ -225,6 +225,26 @@ typedef struct leaf_table {
     void (*scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
                     const void *coef, const void *g, char *dst, ptrdiff_t lo, ptrdiff_t hi);
 
+    /* Spots with their channels next to each other: corner q of spot j is pixel at[j * step + q] of
+     * an image, negative if outside; its channels are at pixel * pitch.  corners is 2, 4 or 8.
+     * dots[j * corners + q] = sum over c < channels of g[j * g_rs + c] * src[corner q][c], j < n, in
+     * lanes of 64 bytes that are then added pairwise; 0 for a corner outside. */
+    void (*deform_dots)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t step,
+                        const ptrdiff_t *at, const void *src, ptrdiff_t pitch, const void *g,
+                        ptrdiff_t g_rs, void *dots);
+
+    /* dst[j * dst_rs + c] = sum_q coef[j * step + q] * src[corner q][c]   for j < n, c < channels:
+     * a chain over the corners in order, those outside reading as zero. */
+    void (*deform_samples)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t step,
+                           const ptrdiff_t *at, const void *coef, const void *src,
+                           ptrdiff_t pitch, void *dst, ptrdiff_t dst_rs);
+
+    /* dst[corner q][c] += coef[i * corners + q] * g[j * g_ps + t * g_ts + c]   for j < n in order,
+     * then t < taps, of spot i = j * taps + t; c < channels; corners outside are passed over. */
+    void (*deform_scatter)(ptrdiff_t n, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t corners,
+                           const ptrdiff_t *at, const void *coef, const void *g, ptrdiff_t g_ps,
+                           ptrdiff_t g_ts, void *dst, ptrdiff_t pitch);
+
     /* dst[j * step] += src[j]   for j < n. */
     void (*add_strided)(ptrdiff_t n, const void *src, void *dst, ptrdiff_t step);
 

@@ -1346,6 +1346,8 @@ static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const pt
         }
 }
 
+#include "leaf_deform.inc.c"
+
 static void NAME(add_strided)(ptrdiff_t n, const void *src_, void *dst_, ptrdiff_t step) {
     const T *src = src_;
     T *dst = dst_;
@@ -1429,6 +1431,9 @@ const leaf_table NAME(leaf_table) = {
     .store = {BOTH(store, f32, FLOAT32), BOTH(store, f16, FLOAT16), BOTH(store, bf16, BFLOAT16)},
 #endif
     .scatter = NAME(scatter),
+    .deform_dots = NAME(deform_dots),
+    .deform_samples = NAME(deform_samples),
+    .deform_scatter = NAME(deform_scatter),
     .add_strided = NAME(add_strided),
     .sum = NAME(sum),
     .peak = NAME(peak),

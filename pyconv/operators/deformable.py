@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pyconv import checks, engine, geometry, reference
-from pyconv._kernels import _deform
+from pyconv._kernels import _deform, _deform_grad
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Run
 from pyconv.operator import Array, Case, Cost, Operator, Shape
@@ -250,16 +250,20 @@ class Deformable(Operator):
             for result in (*results.values(), *(out[n] for n in ("weight",) if n in out)):
                 result[...] = 0
             return
+        # as it lies in memory: taps are turned round on their way
+        weight = engine.grouped_weight(arrays["weight"], problem.groups)
         if "weight" in out:
+            results["weight"] = engine.grouped_weight(out["weight"], problem.groups)
+        left = _sweep_once(run, views, weight, dy, results, axes, rank, problem.flip)
+        if "weight" in left:
             dw = _channels_last(problem, out["weight"])
             _deform.weight_gradient(
                 run.operator, *views, dy, dw, rank, *engine.numbers(axes),
                 run.compute, run.threads, run.budget,
             )  # fmt: skip
-        if results:
-            # as it lies in memory: the columns' taps are turned round instead
-            weight = engine.grouped_weight(arrays["weight"], problem.groups)
-            _input_gradients(run, views, weight, dy, results, axes, rank, problem.flip)
+            del left["weight"]
+        if left:
+            _input_gradients(run, views, weight, dy, left, axes, rank, problem.flip)
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         plain = problem.image.plain
@@ -301,6 +305,46 @@ OPERATOR = Deformable()
 def _channels_last(problem: Any, weight: Array) -> Array:
     """View weights as ``(groups, M, T0, T1, T2, C)``: channels are sampled together."""
     return np.moveaxis(engine.grouped_weight(weight, problem.groups, problem.flip), 2, 5)
+
+
+def _sweep_once(
+    run: Run,
+    views: Views,
+    weight: Array,
+    grad: Array,
+    results: dict[str, Array],
+    axes: Axes,
+    rank: int,
+    flip: bool,
+) -> dict[str, Array]:
+    """Make the gradients for which images with channels last fit the workspace.
+
+    Returns the others. Which they are does not depend on what else is asked for.
+    """
+    x, offset, mask = views
+    largest = {"x": x, "offset": offset, "mask": mask, "weight": weight}
+
+    def sweep(parts: dict[str, Array | None], measure: bool) -> int:
+        return _deform_grad.gradients(
+            run.operator, x, offset, mask, weight, grad,
+            parts.get("x"), parts.get("offset"), parts.get("mask"), parts.get("weight"), flip,
+            rank, *engine.numbers(axes), run.compute, run.threads, run.budget, measure,
+        )  # fmt: skip
+
+    def fits(*names: str) -> bool:
+        return sweep({name: largest[name] for name in names}, measure=True) <= run.budget
+
+    together: list[set[str]] = [
+        set(names) & results.keys()
+        for names in (("x",), ("offset", "mask"), ("weight",))
+        if results.keys() & names and fits(*names)
+    ]
+    wanted = set[str]().union(*together)
+    if fits(*wanted):
+        together = [wanted]
+    for names in filter(None, together):
+        sweep({name: results[name] for name in names}, measure=False)
+    return {name: result for name, result in results.items() if name not in wanted}
 
 
 def _input_gradients(
