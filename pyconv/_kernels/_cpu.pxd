@@ -9,6 +9,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_DOTS_TAPS
         LEAF_COLUMN_TAPS
         LEAF_LANE_ROWS
+        LEAF_ROWS_LEAST
         LEAF_KERNELS
     Py_ssize_t LEAF_OUTSIDE
 
@@ -19,6 +20,8 @@ cdef extern from "leaf.h" nogil:
         char* dst, Py_ssize_t dst_rs, Py_ssize_t dst_cs, const void* src, Py_ssize_t src_rs,
         Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
 
+    Py_ssize_t LEAF_ROWS(Py_ssize_t step, Py_ssize_t more, Py_ssize_t fewer) noexcept nogil
+    bint leaf_has_rows(Py_ssize_t kind) noexcept nogil
     Py_ssize_t LEAF_WIDE(Py_ssize_t m, Py_ssize_t mr) noexcept nogil
 
     ctypedef struct leaf_column:
@@ -81,6 +84,11 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
             void* dst, Py_ssize_t dst_rs) noexcept nogil
+        void (*taps_rows)(
+            Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t kind, Py_ssize_t columns,
+            const leaf_column* column, const void* const* line, Py_ssize_t line_rs, const void* w,
+            Py_ssize_t ws, const void* bias, void* dst, Py_ssize_t dst_rs) noexcept nogil
+        void (*fetch)(const void* p, Py_ssize_t bytes, int written) noexcept nogil
         void (*taps_lanes)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes, Py_ssize_t columns,
             const leaf_column* column, Py_ssize_t step, Py_ssize_t width, const void* src,

@@ -49,8 +49,21 @@ enum {
 #define LEAF_COLUMN_TAPS 5
 typedef struct leaf_column {
     ptrdiff_t src, weight, taps, chain;
-    ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met */
+    ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met;
+                             * `taps_rows`: the first line */
 } leaf_column;
+
+/* What `taps_rows` takes: elements of a line from one output to the next, and the taps of longer and
+ * of shorter columns (0: there are none); and how many rows at least. */
+#define LEAF_ROWS(step, more, fewer) (((step) * 8 + (more)) * 8 + (fewer))
+#define LEAF_ROWS_KINDS(kind) kind(1, 3, 0) kind(1, 5, 0) kind(1, 4, 3) kind(2, 2, 1)
+#define LEAF_ROWS_LEAST 4
+
+static inline int leaf_has_rows(ptrdiff_t kind) {
+#define LEAF_ROWS_CASE(step, more, fewer) kind == LEAF_ROWS(step, more, fewer) ||
+    return LEAF_ROWS_KINDS(LEAF_ROWS_CASE) 0;
+#undef LEAF_ROWS_CASE
+}
 
 /* Rows that `taps_lanes` takes. */
 #define LEAF_LANE_ROWS 8
@@ -143,6 +156,18 @@ typedef struct leaf_table {
     void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs);
+
+    /* The same sums where each line is found by a pointer: line[lines_of_column + (r + k) * line_rs]
+     * is what tap k of a column reads for row r, and dst[r * dst_rs + j] meets element
+     * src_of_column + j * step of it.  `kind` is a LEAF_ROWS that there is, with the lengths of the
+     * columns, all of one chain; rows >= LEAF_ROWS_LEAST, cols >= vl.  With step 2 the element
+     * before the first one is read too. */
+    void (*taps_rows)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t kind, ptrdiff_t columns,
+                      const leaf_column *column, const void *const *line, ptrdiff_t line_rs,
+                      const void *w, ptrdiff_t ws, const void *bias, void *dst, ptrdiff_t dst_rs);
+
+    /* Asks for `bytes` from p on: they are read, or written, soon. */
+    void (*fetch)(const void *p, ptrdiff_t bytes, int written);
 
     /* The same sums where the channels of a pixel lie next to each other, each with weights of its
      * own: dst[r * dst_rs + j * dst_cs + c] = bias[c] + sum over columns and their taps k of

@@ -1401,6 +1401,8 @@ static void NAME(triad)(ptrdiff_t n, double scale, const void *a_, const void *b
     { BOTH(leaf, f32, FLOAT32), BOTH(leaf, f64, FLOAT64), BOTH(leaf, f16, FLOAT16),              \
       BOTH(leaf, bf16, BFLOAT16) }
 
+#include "leaf_rows.inc.c"
+
 const leaf_table NAME(leaf_table) = {
     .isa = LEAF_STR(LEAF_NAME),
     .esize = sizeof(T),
@@ -1415,6 +1417,8 @@ const leaf_table NAME(leaf_table) = {
     .halves = NAME(halves),
     .taps = NAME(taps),
     .taps_lanes = NAME(taps_lanes),
+    .taps_rows = NAME(taps_rows),
+    .fetch = NAME(fetch),
     .dots = NAME(dots),
     .clear = NAME(clear),
     .pad = NAME(pad),

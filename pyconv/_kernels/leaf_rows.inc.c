@@ -1,0 +1,174 @@
+/* Taps that read the lines of the input where they are, each line found by a pointer.
+ *
+ *   As in `taps`, a column of taps has its weights once, and then each line that the tile reads.
+ *   There is code for each pair of lengths of columns, and none for tiles of fewer rows: where rows
+ *   are left, a tile overlaps the one before.
+ *   Where outputs are two elements of a line apart, a vector is every second element of two: the
+ *   second ones of what starts one element before, so that nothing past the last is read.  They
+ *   are in the order of lanes until they are stored. */
+INLINE VEC NAME(rows_vector)(const int step, const T *src) {
+    if (step == 1) return VLOAD(src);
+    return VLANEODD(VLOAD(src - 1), VLOAD(src + VL - 1));
+}
+
+INLINE void NAME(rows_column)(const int step, const int taps, const int rows, const int vecs,
+                              const T *const *line, ptrdiff_t ls, ptrdiff_t at, ptrdiff_t gap,
+                              const T *w, ptrdiff_t ws, VEC acc[4][8]) {
+    VEC wv[LEAF_COLUMN_TAPS];
+    UNROLL for (int k = 0; k < taps; ++k) wv[k] = VSET1(w[k * ws]);
+    UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
+        const T *src = *line + at;
+        UNROLL for (int v = 0; v < vecs; ++v) {
+            VEC x = NAME(rows_vector)(step, src + v * gap);
+            VKEEP(x);
+            UNROLL for (int r = 0; r < rows; ++r)
+                if (r <= i && i - r < taps) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
+        }
+        line += ls;
+    }
+}
+
+INLINE void NAME(rows_tile)(const int step, const int more, const int fewer, const int rows,
+                            const int vecs, const leaf_column *column, const leaf_column *middle,
+                            const leaf_column *end, const T *const *line, ptrdiff_t ls,
+                            ptrdiff_t at, ptrdiff_t gap, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                            ptrdiff_t dst_rs) {
+    VEC acc[4][8];
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
+    for (; column < middle; ++column)
+        NAME(rows_column)(step, more, rows, vecs, line + column->lines, ls, column->src + step * at,
+                          step * gap, w + column->weight, ws, acc);
+    if (fewer > 0)
+        for (; column < end; ++column)
+            NAME(rows_column)(step, fewer, rows, vecs, line + column->lines, ls,
+                              column->src + step * at, step * gap, w + column->weight, ws, acc);
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) {
+        VEC y = VADD(bias, acc[r][v]);
+        if (step == 2) y = VINORDER(y);
+        VSTORE(dst + r * dst_rs + at + v * gap, y);
+    }
+}
+
+/* Nine taps, the most usual: their weights stay in registers along four whole rows. */
+INLINE void NAME(rows_3x3)(ptrdiff_t cols, const leaf_column *column, const T *const *line,
+                           ptrdiff_t ls, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                           ptrdiff_t dst_rs) {
+    const T *src[6];
+    VEC wv[3][3];
+    line += column->lines;
+    UNROLL for (int i = 0; i < 6; ++i) src[i] = line[i * ls];
+    UNROLL for (int c = 0; c < 3; ++c) UNROLL for (int k = 0; k < 3; ++k)
+        wv[c][k] = VSET1(w[column[c].weight + k * ws]);
+    for (ptrdiff_t j = 0; j < cols; j += VL) {
+        VEC acc[4] = {VZERO(), VZERO(), VZERO(), VZERO()};
+        if (j + VL > cols) j = cols - VL;
+        UNROLL for (int c = 0; c < 3; ++c) {
+            ptrdiff_t at = column[c].src + j;
+            UNROLL for (int i = 0; i < 6; ++i) {
+                VEC x = VLOAD(src[i] + at);
+                VKEEP(x);
+                UNROLL for (int r = 0; r < 4; ++r)
+                    if (r <= i && i - r < 3) acc[r] = VFMA(wv[c][i - r], x, acc[r]);
+            }
+        }
+        UNROLL for (int r = 0; r < 4; ++r) VSTORE(dst + r * dst_rs + j, VADD(bias, acc[r]));
+    }
+}
+
+/* The same where lines and elements of the input are taken two by two: lines 0 and 2 of an output
+ * before line 1; a line that two rows meet is read once. */
+INLINE void NAME(rows_thirds)(const T *src, VEC *x) {
+    VEC a = VLOAD(src), b = VLOAD(src + VL);
+    x[0] = VLANEEVEN(a, b);
+    x[1] = VLANEODD(a, b);
+    x[2] = VLANEODD(VLOAD(src + 1), VLOAD(src + VL + 1));
+}
+
+INLINE void NAME(rows_3x3_halved)(ptrdiff_t cols, const leaf_column *column,
+                                  const T *const *line, const T *w, ptrdiff_t ws, VEC bias,
+                                  T *dst, ptrdiff_t dst_rs) {
+    const T *src[9];
+    VEC wv[3][3];
+    line += column->lines;
+    UNROLL for (int i = 0; i < 9; ++i) src[i] = line[i] + column->src;
+    UNROLL for (int c = 0; c < 3; ++c) {
+        wv[0][c] = VSET1(w[column[c].weight]);
+        wv[1][c] = VSET1(w[column[3 + c].weight]);
+        wv[2][c] = VSET1(w[column[c].weight + ws]);
+    }
+    for (ptrdiff_t j = 0; j < cols; j += VL) {
+        VEC x[3], y[3];
+        if (j + VL > cols) j = cols - VL;
+        NAME(rows_thirds)(src[0] + 2 * j, x);
+        UNROLL for (int r = 0; r < 4; ++r) {
+            VEC acc = VZERO();
+            NAME(rows_thirds)(src[2 * r + 2] + 2 * j, y);
+            UNROLL for (int c = 0; c < 3; ++c) {
+                acc = VFMA(wv[0][c], x[c], acc);
+                acc = VFMA(wv[2][c], y[c], acc);
+                x[c] = y[c];
+            }
+            NAME(rows_thirds)(src[2 * r + 1] + 2 * j, y);
+            UNROLL for (int c = 0; c < 3; ++c) acc = VFMA(wv[1][c], y[c], acc);
+            VSTORE(dst + r * dst_rs + j, VINORDER(VADD(bias, acc)));
+        }
+    }
+}
+
+/* Rows from left to right, four at a time: strips of two vectors, then one where it is left.  The
+ * last vector ends where the rows do, and may overlap the one before. */
+INLINE void NAME(rows_of)(const int step, const int more, const int fewer, ptrdiff_t rows,
+                          ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
+                          const T *const *line, ptrdiff_t ls, const T *w, ptrdiff_t ws, VEC bias,
+                          T *dst, ptrdiff_t dst_rs) {
+    const leaf_column *end = column + n, *middle = column;
+    const int nine = step == 1 ? more == 3 && n == 3 && column[0].lines == column[2].lines
+                               : more == 2 && n == 6 && ls == 2
+                                     && column[3].lines == column[0].lines + 1
+                                     && column[5].lines == column[0].lines + 1
+                                     && column[2].src == column[0].src + 2;
+    while (middle < end && middle->taps == more) ++middle;
+    for (ptrdiff_t next = 0; next < rows; next += 4) {
+        ptrdiff_t r = next + 4 <= rows ? next : rows - 4, j = 0;
+        if (nine && step == 1) {
+            NAME(rows_3x3)(cols, column, line + r * ls, ls, w, ws, bias, dst + r * dst_rs, dst_rs);
+            continue;
+        }
+        if (nine && step == 2) {
+            NAME(rows_3x3_halved)(cols, column, line + r * ls, w, ws, bias, dst + r * dst_rs,
+                                  dst_rs);
+            continue;
+        }
+        for (; j + VL < cols; j += 2 * VL)
+            NAME(rows_tile)(step, more, fewer, 4, 2, column, middle, end, line + r * ls, ls, j,
+                            j + 2 * VL <= cols ? VL : cols - VL - j, w, ws, bias, dst + r * dst_rs,
+                            dst_rs);
+        if (j < cols)
+            NAME(rows_tile)(step, more, fewer, 4, 1, column, middle, end, line + r * ls, ls,
+                            cols - VL, 0, w, ws, bias, dst + r * dst_rs, dst_rs);
+    }
+}
+
+#define ROWS_CASE(step, more, fewer)                                                             \
+    case LEAF_ROWS(step, more, fewer):                                                           \
+        NAME(rows_of)(step, more, fewer, rows, cols, n, column, line, ls, w, ws, bias, dst,      \
+                      dst_rs);                                                                   \
+        return;
+
+static void NAME(taps_rows)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t kind, ptrdiff_t n,
+                            const leaf_column *column, const void *const *line_, ptrdiff_t ls,
+                            const void *w, ptrdiff_t ws, const void *bias_, void *dst,
+                            ptrdiff_t dst_rs) {
+    const T *const *line = (const T *const *)line_;
+    const VEC bias = VSET1(*(const T *)bias_);
+    switch (kind) { LEAF_ROWS_KINDS(ROWS_CASE) }
+}
+#undef ROWS_CASE
+
+static void NAME(fetch)(const void *p, ptrdiff_t bytes, int written) {
+    for (ptrdiff_t at = 0; at < bytes; at += 64)
+        if (written)
+            __builtin_prefetch((const char *)p + at, 1);
+        else
+            __builtin_prefetch((const char *)p + at, 0);
+}
