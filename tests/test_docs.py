@@ -15,7 +15,9 @@ import pyconv
 
 ROOT = Path(__file__).parent.parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PAGES = ["docs/quickstart.rst", "docs/operators.rst", "docs/algorithms.rst", "docs/plugins.rst"]
+PAGES = [
+    f"docs/{page}.rst" for page in ("quickstart", "training", "operators", "algorithms", "plugins")
+]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "pyconv/_kernels/README.md", *PAGES]
 
 
