@@ -282,11 +282,12 @@ class Chain:
     # ---- gradients ---------------------------------------------------------------------------
 
     def weight_gradient(
-        self, run: Run, x: Array, weights: Sequence[Array], level: int, grad: Array, out: Array
-    ) -> None:
-        """Gradient of the weight of a stage into `out` (G, M, C, T0, T1, T2)."""
+        self, run: Run, x: Array, weights: Sequence[Array], level: int, grad: Array, out: Array,
+        packs: Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Gradient of the weight of a stage into `out` (G, M, C, T0, T1, T2); `packs` of `pack`."""
         half = run.share(2)
-        one = Pass(self, half, x, weights, [None] * len(weights))
+        one = Pass(self, half, x, weights, packs or [None] * len(weights))
         groups, rows = out.shape[:2]
         row = prod(out.shape[2:]) * run.dtype.itemsize  # bytes, in the compute type
         most = max(1, half.budget // 8 // max(1, row))

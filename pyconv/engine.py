@@ -397,6 +397,61 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     return pack_for(run, weight, describe(axes, weight.shape))
 
 
+class Adjoint(NamedTuple):
+    """The adjoint of a convolution without its arrays, for `apply_adjoint`."""
+
+    axes: Axes
+    how: Descriptor | None  # stride 1, transformed: the convolution with flipped weights
+    pieces: tuple[Piece, ...]  # strides, transformed: one for each residue class of the result
+
+
+def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
+    """Describe the adjoint of `correlate` (zeros mode) with weights ``(G, M, C, T0, T1, T2)``.
+
+    `algorithm` is ``"winograd"``, where a residue class has axes that it takes, or ``"fft"``, at
+    stride 1, or else the taps are read as they are.
+    """
+    groups, rows, channels = weight_shape[:3]
+    shape = (groups, channels, rows, *weight_shape[3:])
+    if algorithm in ("winograd", "fft") and all(a.stride == 1 for a in axes):
+        return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
+    if algorithm == "winograd":
+        return Adjoint(axes, None, split_by_phases(axes, shape, algorithm))
+    return Adjoint(axes, None, ())
+
+
+def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
+    """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
+    if what.how is not None:
+        return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
+    if what.pieces:
+        return pack_pieces(run, weight.swapaxes(1, 2), what.pieces)
+    return pack_adjoint(run, weight, what.axes)
+
+
+def apply_adjoint(
+    run: Run,
+    grad: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    what: Adjoint,
+    packed: Any = None,
+) -> int:
+    """`adjoint` as described; returns the bytes of workspace. `packed` is of `pack_for_adjoint`."""
+    if out.size == 0:
+        return 0
+    if what.how is not None:
+        weight, taken = flipped(weight).swapaxes(1, 2), 0
+        if packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE:
+            # To transform them in order takes less time, by more than the copy does.
+            weight, taken = np.ascontiguousarray(weight), weight.nbytes
+        return convolve(run.less(taken), grad, weight, bias, out, what.how, packed) + taken
+    if what.pieces:
+        return convolve_pieces(run, grad, weight.swapaxes(1, 2), bias, out, what.pieces, packed)
+    return adjoint(run, grad, weight, bias, out, what.axes, packed)
+
+
 def mirrored(axes: Axes) -> Axes:
     """Axes of the convolution that the adjoint at stride 1 is, with flipped weights."""
     return three([
@@ -664,12 +719,27 @@ def _runs_into(axis: Axis, lo: int, hi: int, mode: str, longest: int) -> Iterato
                 yield v + int(inside[0]), v + int(inside[-1]) + 1
 
 
+def is_folded(axes: Axes, mode: str) -> bool:
+    """Whether the gradient of the input has to be folded: copies of elements stand around it."""
+    return mode != "zeros" and any(a.before > 0 or a.after > 0 for a in axes)
+
+
 def input_gradient(
-    run: Run, grad: Array, weight: Array, out: Array, axes: Axes, mode: str = "zeros"
+    run: Run,
+    grad: Array,
+    weight: Array,
+    out: Array,
+    what: Adjoint,
+    mode: str = "zeros",
+    packed: Any = None,
 ) -> None:
-    """Gradient of `correlate`'s input into `out`."""
-    if mode == "zeros" or all(a.before <= 0 and a.after <= 0 for a in axes):
-        adjoint(run, grad, weight, None, out, axes)
+    """Gradient of `correlate`'s input into `out`; what is folded is read as it is.
+
+    `packed` is of `pack_for_adjoint`, for what is not folded.
+    """
+    axes = what.axes
+    if not is_folded(axes, mode):
+        apply_adjoint(run, grad, weight, None, out, what, packed)
         return
     half = run.share(2)  # for the kernels; the other half for sums and what is added to them
     most = half.budget // (3 * run.dtype.itemsize)  # elements

@@ -1,4 +1,4 @@
-"""Operators and plans: what every operator of the registry does, ours and other packages'.
+"""Operators: what every one of the registry does, ours and other packages'.
 
 `Operator` turns a call into a `Problem` (shapes and parameters, checked; remembered, so that it
 is worked out once), takes the arrays in, and hands both to the few methods that an operator
@@ -8,6 +8,7 @@ implements:
 ``problem``      check shapes and parameters; say what the result looks like
 ``compute``      fill the result
 ``gradients``    the gradients that were asked for
+``directional``  the derivative of the result along given directions, where it is not linear
 ``define``       the same result by definition: slow, obvious, any dtype
 ``cases``        example calls
 ===============  ===================================================================
@@ -21,9 +22,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice
-from types import MappingProxyType
+from functools import lru_cache, partial
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -35,11 +34,11 @@ from pyconv.checks import Verbatim, shown
 from pyconv.engine import Run
 from pyconv.errors import PluginError
 from pyconv.geometry import Axis
+from pyconv.plan import Plan
+from pyconv.shapes import Array, Shape, checked_items, checked_shape, each, hashable, new, shapes_of
+from pyconv.tangents import Sum, any_given, varied_by
 
-__all__ = ["Case", "Cost", "Operator", "Plan", "Problem"]
-
-Array = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
+__all__ = ["Array", "Case", "Cost", "Operator", "Plan", "Problem", "Shape"]
 
 #: Workspace of a call, in bytes, unless ``max_workspace=`` says otherwise.
 DEFAULT_WORKSPACE = 32 * 2**20
@@ -50,7 +49,6 @@ _REMEMBERED = 256  # problems per operator
 _remembered_run = lru_cache(256)(Run)
 # What definitions are evaluated in, and have to keep.
 _EXACT = {np.dtype(t) for t in (np.float32, np.float64, np.longdouble)}
-_MOST_ITEMS = 64  # in a shape, or among the names of gradients
 
 
 @dataclass(frozen=True)
@@ -123,6 +121,9 @@ class Operator:
     per_call : tuple of str
         Arrays that a plan takes at each call. It fixes the others, and has their dtype: there must
         be one.
+    linear : tuple of str
+        Arrays in each of which the result is linear, given the others, and that without ``bias``,
+        which is added: `directional` needs to be told nothing else about them.
     array_names : tuple of str
         Names of the arrays in call order, as `function` has them.
     signature : inspect.Signature
@@ -139,6 +140,7 @@ class Operator:
     optional: tuple[str, ...] = ("bias",)
     constants: tuple[str, ...] = ()
     per_call: tuple[str, ...] = ("x",)
+    linear: tuple[str, ...] = ()
 
     # ---- to implement ----------------------------------------------------------------------------
 
@@ -157,10 +159,32 @@ class Operator:
         raise NotImplementedError
 
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
+        self,
+        problem: Any,
+        grad: Array,
+        arrays: dict[str, Any],
+        out: dict[str, Any],
+        run: Run,
+        prepared: Any = None,
     ) -> None:
-        """Write the gradient of each argument named in `out` into the array there."""
+        """Write the gradient of each argument named in `out` into the array there.
+
+        `prepared` has, by argument, what a plan kept of `prepare_gradient`. An operator without
+        that may leave the parameter out.
+        """
         raise NotImplementedError(f"{self.name}: has no gradients")
+
+    def directional(
+        self, problem: Any, arrays: dict[str, Any], tangents: dict[str, Any], total: Sum, run: Run
+    ) -> None:
+        """Add to `total` the derivatives along the tangents of arrays that are not `linear`.
+
+        `tangents` has those arrays alone, see `jvp`.
+        """
+        checks.fail(
+            self.name, "tangents", "be for arrays in which the result is linear "
+            f"({', '.join(self.linear) or 'none is known'}) or the bias", next(iter(tangents)),
+        )  # fmt: skip
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         """Return the result by definition, see `pyconv.reference`."""
@@ -172,6 +196,13 @@ class Operator:
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         """Return what a plan should keep of its fixed arrays (packed weights, say)."""
+        return None
+
+    def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        """Return what a plan should keep of its fixed arrays for the gradient of an argument.
+
+        It is asked for once, when that gradient first is.
+        """
         return None
 
     def cases(self) -> Iterable[Case]:
@@ -205,6 +236,7 @@ class Operator:
         self.array_names: tuple[str, ...] = (*names, *self._keyword_arrays)
         self._no_arrays: dict[str, Any] = dict.fromkeys(self.array_names)
         self._problems: dict[Any, Problem] = {}
+        self._keeps = "prepared" in inspect.signature(self.gradients).parameters
 
     def __repr__(self) -> str:
         return f"<pyconv operator {self.name!r}>"
@@ -222,10 +254,10 @@ class Operator:
         """Apply the operator; the arguments are those of `function`."""
         given, params, runtime = self._bind(args, kwargs)
         arrays, dtype = self._take(given)
-        problem = self._problem(_shapes(arrays), params)
+        problem = self._problem(shapes_of(arrays), params)
         out = runtime.get("out")
         if out is None:
-            out = _new(self.name, problem.output_shape, dtype)
+            out = new(self.name, problem.output_shape, dtype)
         else:
             out = self._checked_out(out, problem, dtype, arrays)
         run = self._run(dtype, runtime)
@@ -265,26 +297,119 @@ class Operator:
             checks.fail_type(self.name, "out", "be left out of backward", Verbatim("an array"))
         arrays, dtype = self._take({**given, "grad": grad})
         grad_array = arrays.pop("grad")
-        problem = self._problem(_shapes(arrays), params)
-        if grad_array.shape != problem.output_shape:
+        problem = self._problem(shapes_of(arrays), params)
+        run = self._run(dtype, runtime)
+        return self._backward(problem, grad_array, arrays, needs, dtype, run)
+
+    def _backward(
+        self,
+        problem: Problem,
+        grad: Array,
+        arrays: dict[str, Any],
+        needs: Any,
+        dtype: np.dtype[Any],
+        run: Run,
+        keep: Callable[[str], Any] | None = None,
+    ) -> dict[str, Any]:
+        """`backward` of a call that is taken apart; `keep` makes what `gradients` gets prepared."""
+        if grad.shape != problem.output_shape:
             checks.fail(
                 self.name, "grad", f"have the result's shape {problem.output_shape}",
-                Verbatim(str(grad_array.shape)),
+                Verbatim(str(grad.shape)),
             )  # fmt: skip
-        out = {
-            name: _each(arrays[name], lambda a: _new(self.name, a.shape, dtype))
-            for name in self._needed(needs, arrays)
-        }
-        run = self._run(dtype, runtime)
+        names = self._needed(needs, arrays)
+        out = {name: each(arrays[name], lambda a: new(self.name, a.shape, dtype)) for name in names}
         filled = out.copy()
+        more: dict[str, Any] = {}
+        if keep is not None and self._keeps:
+            kept = {name: keep(name) for name in names}
+            more["prepared"] = {name: value for name, value in kept.items() if value is not None}
         try:
-            self.gradients(problem, grad_array, arrays, filled, run)
+            self.gradients(problem, grad, arrays, filled, run, **more)
         except checks.WorkspaceError as error:
             self._more_workspace(error, run)
         for name, array in out.items():
             if filled.get(name) is not array:
                 self._broken(f"gradients must fill the arrays in out; it replaced that of {name}")
         return out
+
+    def jvp(self, tangents: Any, *args: Any, **kwargs: Any) -> Array:
+        """Directional derivative of ``operator(*args, **kwargs)``: forward-mode differentiation.
+
+        Parameters
+        ----------
+        tangents : dict
+            The direction, by argument name: arrays of the shape and dtype of the arguments.
+            Arguments that are not in it, or None there, stay as they are. (A variadic argument such
+            as ``axis_weights`` has a tuple, with None for those that stay.)
+        *args, **kwargs
+            What the forward call takes, ``out`` aside.
+
+        Returns
+        -------
+        ndarray
+            The derivative at ``t = 0`` of the result for ``argument + t * tangent``; it has the
+            result's shape and dtype. Right-hand where the two sides differ, as in ``backward``: for
+            every ``grad``, ``sum(grad * jvp)`` is the sum of all ``tangent * gradient``.
+
+        Notes
+        -----
+        Its cost is that of a forward call for each tangent, and twice as many as there are spatial
+        axes for the offsets of a deformable convolution. Where there are several, they are summed
+        in an array of the result's size, in float32 or float64: that is not part of the workspace.
+
+        Examples
+        --------
+        >>> import numpy as np, pyconv
+        >>> x = np.array([[1.0, 2.0, 4.0]])
+        >>> weight = np.array([[[1.0, -1.0]]])
+        >>> pyconv.get("standard").jvp({"weight": np.ones((1, 1, 2))}, x, weight)
+        array([[3., 6.]])
+        """
+        given, params, runtime = self._bind(args, kwargs)
+        if runtime.pop("out", None) is not None:
+            checks.fail_type(self.name, "out", "be left out of jvp", Verbatim("an array"))
+        arrays = self._arrays(given)
+        directions = self._directions(tangents, arrays)
+        flat = {f"tangents[{name!r}]": a for name, a in self._flat(directions).items()}
+        dtype = dtypes.common_dtype(self.name, {**self._flat(arrays), **flat})
+        problem = self._problem(shapes_of(arrays), params)
+        run = self._run(dtype, runtime)
+        out = new(self.name, problem.output_shape, dtype)
+        if out.size:
+            try:
+                self._jvp(problem, arrays, directions, out, run)
+            except checks.WorkspaceError as error:
+                self._more_workspace(error, run)
+        return out
+
+    def _jvp(
+        self,
+        problem: Problem,
+        arrays: dict[str, Any],
+        tangents: dict[str, Any],
+        out: Array,
+        run: Run,
+    ) -> None:
+        unbiased = {"bias": None} if "bias" in arrays else {}
+        linear = [
+            {**arrays, **unbiased, name: varied}
+            for name in self.linear
+            for varied in varied_by(arrays[name], tangents[name])
+        ]
+        known = self.linear
+        if known and tangents.get("bias") is not None:
+            if not linear:  # added to the result of zeros
+                linear.append({name: each(a, _zeros) for name, a in arrays.items()})
+            linear[0]["bias"] = tangents["bias"]
+            known = (*known, "bias")
+        others = {n: t for n, t in tangents.items() if n not in known and any_given(t)}
+        total = Sum(self.name, out, run, len(linear) + 2 * len(others))
+        for term in linear:
+            total.add(partial(self.compute, problem, term, run=run))
+        if others:
+            self.directional(problem, arrays, others, total, run)
+        total.finish()
 
     def plan(self, x_shape: Sequence[int], *args: Any, **kwargs: Any) -> Plan:
         """Fix everything but the arrays of ``per_call``; see `Plan`.
@@ -311,7 +436,7 @@ class Operator:
         given, params, runtime = self._bind(args, kwargs)
         arrays = self._arrays(given)
         out = runtime.get("out")
-        problem = self._problem(_shapes(arrays), params)
+        problem = self._problem(shapes_of(arrays), params)
         try:
             result = self.define(problem, arrays)
         except MemoryError as error:  # the definition holds all of the padded input
@@ -411,7 +536,7 @@ class Operator:
     def _problem(self, shapes: dict[str, Any], given: dict[str, Any]) -> Problem:
         """`problem` for the parameters given and the defaults of the others."""
         try:
-            key = (tuple(shapes.values()), tuple([(n, _key(v)) for n, v in given.items()]))
+            key = (tuple(shapes.values()), tuple([(n, hashable(v)) for n, v in given.items()]))
             found = self._problems.get(key)
         except Exception:  # unhashable: a list, or something that does not belong here
             return self._new_problem(shapes, given)
@@ -447,9 +572,9 @@ class Operator:
     def _problem_of_shapes(self, shapes: tuple[Any, ...], kwargs: dict[str, Any]) -> Problem:
         given, params, _ = self._bind(shapes, kwargs)
         checked = {
-            name: tuple(_shape(self.name, f"{name}[{i}]", s) for i, s in enumerate(value))
+            name: tuple(checked_shape(self.name, f"{name}[{i}]", s) for i, s in enumerate(value))
             if name == self._variadic
-            else None if value is None else _shape(self.name, name, value)
+            else None if value is None else checked_shape(self.name, name, value)
             for name, value in given.items()
         }  # fmt: skip
         return self._problem(checked, params)
@@ -468,15 +593,55 @@ class Operator:
         threads = _threads.resolve(runtime.get("threads"), self.name)
         return _remembered_run(self.name, dtypes.compute_code(dtype), threads, budget)
 
-    def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
-        given = [
+    def _directions(self, tangents: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+        """The tangents of all arrays, None for those that stay as they are."""
+        if not isinstance(tangents, Mapping):
+            checks.fail_type(
+                self.name, "tangents", "be a dict of arrays by argument name", tangents
+            )
+        directions = self._no_arrays.copy()
+        if self._variadic is not None:
+            directions[self._variadic] = ()
+        given = self._given(arrays)
+        for name, value in tangents.items():
+            if not isinstance(name, str):
+                checks.fail_type(self.name, "tangents", "have argument names as keys", name)
+            if value is None and name in directions:
+                continue
+            if name not in given:
+                rule = f"name arrays that were given ({', '.join(given)})"
+                checks.fail(self.name, "tangents", rule, name)
+            directions[name] = self._direction(f"tangents[{name!r}]", value, arrays[name])
+        return directions
+
+    def _direction(self, label: str, value: Any, array: Any) -> Any:
+        if isinstance(array, tuple):
+            if not isinstance(value, (tuple, list)) or len(value) != len(array):
+                rule = f"be a tuple of {len(array)} arrays or None"
+                checks.fail_type(self.name, label, rule, value)
+            return tuple(
+                None if v is None else self._direction(f"{label}[{i}]", v, a)
+                for i, (v, a) in enumerate(zip(value, array, strict=True))
+            )
+        tangent = as_array(self.name, label, value)
+        if tangent.shape != array.shape:
+            rule = f"have the shape {array.shape} of its argument"
+            checks.fail(self.name, label, rule, Verbatim(str(tangent.shape)))
+        return tangent
+
+    def _given(self, arrays: dict[str, Any]) -> list[str]:
+        """Names of the arrays that are there and have a gradient."""
+        return [
             name
             for name in self.array_names
             if arrays[name] is not None and name not in self.constants
         ]
+
+    def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
+        given = self._given(arrays)
         if needs is None:
             return given
-        wanted = _items(self.name, "needs", "be argument names", needs)
+        wanted = checked_items(self.name, "needs", "be argument names", needs)
         for name in wanted:
             if not isinstance(name, str):
                 checks.fail_type(self.name, "needs", "be argument names", needs)
@@ -486,280 +651,6 @@ class Operator:
         return list(dict.fromkeys(wanted))
 
 
-class Plan:
-    """A call with its shapes, parameters and weights fixed, to be run on many images.
-
-    Frozen, and safe to call from several threads at once. Made by `Operator.plan`; called with the
-    arrays that the plan does not fix, and optionally ``out=``.
-
-    Examples
-    --------
-    >>> import numpy as np, pyconv
-    >>> weight = np.ones((8, 3, 3, 3), np.float32)
-    >>> plan = pyconv.get("standard").plan((1, 3, 32, 32), weight, padding="same")
-    >>> plan(np.ones((1, 3, 32, 32), np.float32)).shape
-    (1, 8, 32, 32)
-    """
-
-    __slots__ = (
-        "_dtype", "_fixed", "_operator", "_params", "_prepared", "_problem", "_run", "_threads",
-        "_x_shape", "workspace_bytes",
-    )  # fmt: skip
-
-    #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
-    workspace_bytes: int
-    _dtype: np.dtype[Any]
-    _fixed: MappingProxyType[str, Any]
-    _operator: Operator
-    _params: dict[str, Any]
-    _prepared: Any
-    _problem: Problem
-    _run: Run
-    _threads: int | None  # what the plan was made with; None: as many as a call finds allowed
-    _x_shape: Shape
-
-    def __init__(
-        self, operator: Operator, x_shape: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        def put(name: str, value: Any) -> None:
-            object.__setattr__(self, name, value)
-
-        shape = _shape(operator.name, "x_shape", x_shape)
-        if kwargs.get("out") is not None:
-            operator._usage("a plan takes out at each call, not when it is made")
-        given, params, runtime = operator._bind(args, kwargs, later=operator.per_call)
-        arrays = operator._arrays(given)
-        if all(array is None for array in operator._flat(arrays).values()):
-            rule = "have an array to fix, whose dtype it takes"
-            checks.fail_type(operator.name, "a plan", rule, Verbatim("none"))
-        dtype = dtypes.common_dtype(operator.name, operator._flat(arrays))
-        # Copies: what happens to the caller's arrays afterwards is no business of the plan.
-        arrays = {n: _each(a, lambda v: np.array(v, dtype)) for n, a in arrays.items()}
-        problem = operator._problem({**_shapes(arrays), "x": shape}, params)
-        run = operator._run(dtype, runtime)
-        put("_operator", operator)
-        put("_params", params)
-        put("_run", run)
-        put("_threads", runtime.get("threads"))
-        put("_fixed", MappingProxyType(arrays))
-        put("_dtype", dtype)
-        put("_x_shape", shape)
-        put("_problem", problem)
-        put("_prepared", operator.prepare(problem, arrays, run))
-        put("workspace_bytes", self._measure(run))
-
-    def _measure(self, run: Run) -> int:
-        operator, problem = self._operator, self._problem
-        out = _pretend(operator.name, problem.output_shape, self._dtype)
-        if out.size == 0:
-            return 0
-        later = operator.expected(problem, self._x_shape)
-        arrays = {**self._fixed, **{n: _each(s, lambda v: _pretend(operator.name, v, self._dtype))
-                                    for n, s in later.items()}}  # fmt: skip
-        try:
-            used: Any = operator.compute(problem, arrays, out, run.measuring(), self._prepared)
-        except checks.WorkspaceError as error:
-            operator._more_workspace(error, run)
-        if type(used) is not int or used < 0:
-            operator._broken(f"compute must return the bytes of workspace; got {shown(used)}")
-        return used
-
-    def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
-        """Run the plan on the arrays it does not fix, in the operator's order."""
-        operator, problem, dtype = self._operator, self._problem, self._dtype
-        names = operator.per_call
-        if later or len(args) != len(names):
-            args = self._in_order(args, later)
-        arrays = self._fixed.copy()
-        for i, name in enumerate(names):
-            array = args[i]
-            if type(array) is not np.ndarray:
-                array = self._as_array(name, array)
-            if array is not None and array.dtype != dtype:
-                self._check_dtype(name, array)
-            arrays[name] = array
-        if arrays["x"].shape != self._x_shape:
-            checks.fail(
-                operator.name, "x", f"have the plan's shape {self._x_shape}",
-                Verbatim(str(arrays["x"].shape)),
-            )  # fmt: skip
-        if len(names) > 1:
-            problem = operator._problem(_shapes(arrays), self._params)
-        if out is None:
-            result = _new(operator.name, problem.output_shape, dtype)
-        else:
-            result = operator._checked_out(out, problem, dtype, arrays)
-        if result.size:
-            run = self._run.on(_threads.resolve(self._threads, operator.name))
-            try:
-                operator.compute(problem, arrays, result, run, self._prepared)
-            except checks.WorkspaceError as error:
-                operator._more_workspace(error, run)
-        return result
-
-    def _in_order(self, args: tuple[Any, ...], later: dict[str, Any]) -> tuple[Any, ...]:
-        """The arrays of a call, None for those left out."""
-        operator = self._operator
-        names = operator.per_call
-        if len(args) > len(names):
-            operator._usage(f"this plan takes {', '.join(names)}; got {len(args)} arrays")
-        given: dict[str, Any] = {**dict.fromkeys(names), **dict(zip(names, args, strict=False))}
-        for name, value in later.items():
-            if name not in names or given[name] is not None:
-                operator._usage(f"this plan takes {', '.join(names)} and out; got {name!r}")
-            given[name] = value
-        return tuple(given.values())
-
-    def _as_array(self, name: str, value: Any) -> Array | None:
-        if value is not None:
-            return as_array(self._operator.name, name, value)
-        if name not in self._operator.optional:
-            checks.fail_type(self._operator.name, name, "be given", None)
-        return None
-
-    def _check_dtype(self, name: str, array: Array) -> None:
-        if array.dtype.newbyteorder("=") != self._dtype:
-            checks.fail_type(
-                self._operator.name, name, f"have the plan's dtype {self._dtype.name}",
-                Verbatim(array.dtype.name),
-            )  # fmt: skip
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"a plan is frozen: {name} cannot be set")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a plan is frozen: {name} cannot be deleted")
-
-    def __repr__(self) -> str:
-        shape = self._problem.output_shape
-        return f"<pyconv plan: {self._operator.name} {self._x_shape} -> {shape}>"
-
-    @property
-    def operator(self) -> Operator:
-        """The operator that made the plan."""
-        return self._operator
-
-    @property
-    def output_shape(self) -> Shape:
-        """Shape of the result."""
-        return self._problem.output_shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """dtype of the images and the result: that of the weights."""
-        return self._dtype
-
-    @property
-    def algorithm(self) -> str:
-        """The algorithm in use."""
-        return self._problem.algorithm
-
-    @property
-    def macs(self) -> int:
-        """Multiply-adds of the definition, those on padding included."""
-        return self._problem.cost.macs
-
-    def explain(self) -> str:
-        """Return in words what a call does: shapes, padding, algorithm, threads, cost."""
-        problem, cost = self._problem, self._problem.cost
-        lines = [
-            f"{self._operator.name}: {self._x_shape} -> {problem.output_shape}, {self._dtype.name}"
-        ]
-        for i, axis in enumerate(problem.axes):
-            formula = axis.adjoint_formula if problem.transposed else axis.formula
-            lines.append(
-                f"  axis {i}: kernel {axis.kernel}, stride {axis.stride}, dilation "
-                f"{axis.dilation}, padding {axis.before} before and {axis.after} after; "
-                f"output {formula}"
-            )
-        run = self._run.on(_threads.resolve(self._threads, self._operator.name))
-        lines += [
-            f"  algorithm: {problem.algorithm} ({problem.reason})",
-            f"  threads: up to {run.threads}",
-            f"  workspace: {self.workspace_bytes} bytes of at most {run.budget}",
-            f"  cost: {cost.macs} multiply-adds, {cost.macs_valid} of them inside the input; "
-            f"{cost.parameters} parameters; {cost.bytes_moved} bytes moved as float32",
-        ]
-        return "\n".join(lines)
-
-
-# ---- small helpers -------------------------------------------------------------------------------
-
-
-def _each(value: Any, apply: Callable[[Any], Any]) -> Any:
-    """Apply to one array or shape, or to every one of a variadic argument."""
-    if value is None:
-        return None
-    nested = isinstance(value, tuple) and (not value or not isinstance(value[0], int))
-    return tuple(apply(v) for v in value) if nested else apply(value)
-
-
-def _shapes(arrays: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if a is None
-        else tuple([b.shape for b in a]) if type(a) is tuple
-        else a.shape
-        for name, a in arrays.items()
-    }  # fmt: skip
-
-
-def _shape(operator: str, argument: str, value: Any) -> Shape:
-    if isinstance(value, str):
-        checks.fail_type(operator, argument, "be a shape", value)
-    return tuple(
-        checks.integer(operator, argument, extent, minimum=0, maximum=2**62)
-        for extent in _items(operator, argument, "be a shape", value)
-    )
-
-
-def _items(operator: str, argument: str, rule: str, value: Any) -> list[Any]:
-    """Items of a sequence, or a lone string; whatever cannot be iterated is refused."""
-    if isinstance(value, str):
-        return [value]
-    try:
-        items = list(islice(value, _MOST_ITEMS + 1))
-    except Exception as error:  # a foreign object may raise anything
-        checks.fail_type(operator, argument, rule, value, error)
-    if len(items) > _MOST_ITEMS:  # maybe without end
-        checks.fail(operator, argument, rule, value)
-    return items
-
-
-def _key(value: Any) -> Any:
-    """Hashable, and different for 1, 1.0 and True, which are equal but not equally right."""
-    kind = type(value)
-    if kind is int or kind is str or value is None:
-        return value
-    if kind is tuple:
-        return tuple([_key(v) for v in value])
-    return kind, value
-
-
-# The last two are NumPy's, where the size does not even fit an integer.
-_NO_MEMORY = (MemoryError, ValueError, OverflowError)
-
-
-def _pretend(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """An array with the strides of a real one but no memory: for measuring, never read."""
-    strides, step = [], dtype.itemsize
-    for extent in reversed(shape):
-        strides.append(step)
-        step *= max(extent, 1)
-    try:
-        one = np.zeros(1, dtype)
-        return np.lib.stride_tricks.as_strided(one, shape, tuple(reversed(strides)))
-    except _NO_MEMORY:
-        _no_memory(operator, shape, dtype)
-
-
-def _new(operator: str, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    try:
-        return np.empty(shape, dtype)
-    except _NO_MEMORY:
-        _no_memory(operator, shape, dtype)
-
-
-def _no_memory(operator: str, shape: Shape, dtype: np.dtype[Any]) -> NoReturn:
-    raise MemoryError(
-        f"{operator}: no memory for an array of shape {shape} and dtype {dtype}"
-    ) from None
+def _zeros(array: Array) -> Array:
+    """Zeros of the shape and dtype of `array`, in the memory of one."""
+    return np.broadcast_to(np.zeros((), array.dtype), array.shape)

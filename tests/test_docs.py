@@ -17,7 +17,9 @@ from pyconv.cli import main
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs/example_plugin"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PAGES = ["docs/quickstart.rst", "docs/operators.rst", "docs/algorithms.rst", "docs/plugins.rst"]
+PAGES = [
+    f"docs/{page}.rst" for page in ("quickstart", "training", "operators", "algorithms", "plugins")
+]
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",

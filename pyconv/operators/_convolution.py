@@ -21,6 +21,9 @@ from pyconv.operator import Case, Cost, Operator, Problem, Shape
 
 LAYOUTS = ("channels_first", "channels_last")
 
+# Residue classes whose gain by Winograd's algorithm is estimated, and that it may take.
+MOST_CLASSES = 64
+
 
 @dataclass(frozen=True)
 class ImageShape:
@@ -123,6 +126,36 @@ def choose_winograd(
     return "winograd", f"F({tile}, {kernel}), expected to take 1/{gain:.1f} of {time}"
 
 
+def choose_adjoint(
+    operator: Operator, axes: engine.Axes, rows: int, channels: int, groups: int, wanted: str
+) -> str:
+    """The algorithm for the gradient of the input, given what ``algorithm=`` says.
+
+    `rows` and `channels` are those of a group of the convolution.
+    """
+    single = all(a.stride == 1 for a in axes)
+    classes = [engine.mirrored(axes)] if single else phases(axes)
+    if wanted == "auto":
+        known = operator.algorithms
+        gain = algorithms.phases_gain(classes, channels, rows, groups)
+        if "winograd" in known and gain >= algorithms.WORTH_IT:
+            return "winograd"
+        if "fft" in known and single:
+            gain = algorithms.fft_gain(classes[0], channels, rows, groups)
+            return "fft" if gain >= algorithms.WORTH_IT else "phase"
+        return "phase"
+    if wanted == "winograd":
+        return wanted if any(map(algorithms.winograd_takes, classes)) else "phase"
+    return "fft" if wanted == "fft" and single else "phase"
+
+
+def phases(axes: engine.Axes) -> list[engine.Axes]:
+    """The residue classes of an adjoint as convolutions; none where they are many."""
+    if prod(min(a.stride, a.kernel) for a in axes) > MOST_CLASSES:
+        return []
+    return engine.phases_of(axes)
+
+
 def check_winograd(
     operator: str,
     algorithm: str,
@@ -166,10 +199,13 @@ class ConvProblem(Problem):
     weight_shape: Shape = ()  # (G, M, C, T0, T1, T2)
     how: engine.Descriptor | None = None  # where the engine does it in one piece
     pieces: tuple[engine.Piece, ...] = ()  # where it does it in several
+    adjoint: engine.Adjoint | None = None  # of the convolution
 
 
 class Convolution(Operator):
     """An operator with arrays ``x``, ``weight`` and ``bias``, and the usual parameters."""
+
+    linear = ("x", "weight")
 
     #: How many groups there are, where the shapes decide it; None where ``groups=`` does.
     depthwise: ClassVar[bool] = False
@@ -205,6 +241,9 @@ class Convolution(Operator):
         pieces: tuple[engine.Piece, ...] = ()
         if algorithm == "direct" and mode == "zeros":
             pieces = engine.split_by_taps(on, grouped)
+        toward_x = "phase"
+        if not engine.is_folded(on, mode):
+            toward_x = choose_adjoint(self, on, rows, weight[1], groups, params["algorithm"])
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         if mode != "zeros":
@@ -216,7 +255,7 @@ class Convolution(Operator):
         problem = ConvProblem(
             output, algorithm, reason, cost, axes,
             image=image, groups=groups, padding_mode=mode, flip=flip, weight_shape=grouped,
-            how=how, pieces=pieces,
+            how=how, pieces=pieces, adjoint=engine.describe_adjoint(on, grouped, toward_x),
         )  # fmt: skip
         self.check_algorithm(problem)
         return problem
@@ -278,14 +317,22 @@ class Convolution(Operator):
             return weight, engine.pack_pieces(run, weight, problem.pieces)
         return weight, engine.pack_for(run, weight, problem.how)
 
+    def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        if name != "x" or engine.is_folded(problem.adjoint.axes, problem.padding_mode):
+            return None
+        weight = self.weight_view(problem, arrays["weight"])
+        return engine.pack_for_adjoint(run, weight, problem.adjoint)
+
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         dy, axes = problem.image.view(grad), engine.three(problem.axes)
         if "x" in out:
             weight = self.weight_view(problem, arrays["weight"])
-            dx = problem.image.view(out["x"])
-            engine.input_gradient(run, dy, weight, dx, axes, problem.padding_mode)
+            dx, packed = problem.image.view(out["x"]), (prepared or {}).get("x")
+            mode = problem.padding_mode
+            engine.input_gradient(run, dy, weight, dx, problem.adjoint, mode, packed)
         if "weight" in out:
             dw = self.weight_view(problem, out["weight"])
             x = problem.image.view(arrays["x"])

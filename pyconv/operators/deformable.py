@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
 from math import prod
@@ -13,7 +13,8 @@ import numpy as np
 from pyconv import checks, engine, geometry, reference
 from pyconv._kernels import _deform, _deform_grad
 from pyconv.checks import Verbatim
-from pyconv.engine import Axes, Run
+from pyconv.engine import Axes, Box, Run
+from pyconv.geometry import Axis
 from pyconv.operator import Array, Case, Cost, Operator, Shape
 from pyconv.operators._convolution import (
     ConvProblem,
@@ -26,6 +27,7 @@ from pyconv.operators._convolution import (
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
+from pyconv.tangents import Sum
 
 # Elements of a 16-bit gradient that are rounded at a time.
 MOST_INDICES = 2**16
@@ -142,6 +144,7 @@ class Deformable(Operator):
     function = staticmethod(deformable_conv)
     optional = ("bias", "mask")
     per_call = ("x", "offset", "mask")
+    linear = ("x", "weight", "mask")
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> DeformProblem:
         name, weight = self.name, shapes["weight"]
@@ -239,8 +242,9 @@ class Deformable(Operator):
         return engine.pack_rows(run, weight, engine.three(problem.axes))
 
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         view, axes, rank = problem.image.view, engine.three(problem.axes), len(problem.axes)
         views, dy = self._views(problem, arrays), view(grad)
         results: dict[str, Array] = {n: view(out[n]) for n in ("x", "offset", "mask") if n in out}
@@ -264,6 +268,17 @@ class Deformable(Operator):
             del left["weight"]
         if left:
             _input_gradients(run, views, weight, dy, left, axes, rank, problem.flip)
+
+    def directional(
+        self, problem: Any, arrays: dict[str, Any], tangents: dict[str, Any], total: Sum, run: Run
+    ) -> None:
+        if arrays["x"].size == 0:
+            return
+        views, rank = self._views(problem, arrays), len(problem.axes)
+        weight = _channels_last(problem, arrays["weight"])
+        direction = problem.image.view(tangents["offset"])
+        result = problem.image.view(total.start())
+        _add_slopes(run, views, direction, weight, result, engine.three(problem.axes), rank)
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         plain = problem.image.plain
@@ -345,6 +360,57 @@ def _sweep_once(
     for names in filter(None, together):
         sweep({name: results[name] for name in names}, measure=False)
     return {name: result for name, result in results.items() if name not in wanted}
+
+
+def _add_slopes(
+    run: Run, views: Views, direction: Array, weight: Array, result: Array, axes: Axes, rank: int
+) -> None:
+    """Add the derivative with respect to the offsets, along `direction`, to `result`.
+
+    Along each axis the samples are linear between integers: the slope to the right is the sample at
+    the next integer minus that at the one before it. Both are convolutions with these positions and
+    with the direction as a factor; that is done box by box, as room is needed for those.
+    """
+    x, offset, mask = views
+    groups, taps = offset.shape[1] // (rank * prod(weight.shape[2:5])), weight.shape[2:5]
+    each = groups * (rank + 3) * prod(taps) * 8 + result.shape[1] * run.dtype.itemsize
+    half = run.share(2)
+
+    def fits(box: Box) -> bool:
+        return each * prod(hi - lo for lo, hi in box) <= half.budget
+
+    for n, box in product(range(result.shape[0]), engine.boxes(result.shape[2:], fits)):
+        one, place = slice(n, n + 1), engine.region(box, slice(n, n + 1))
+        on = engine.three([engine.shifted(a, *side) for a, side in zip(axes, box, strict=True)])
+        shape = (groups, prod(taps), rank, *(hi - lo for lo, hi in box))
+        moved = offset[place].astype(np.float64).reshape(shape)
+        along = direction[place].reshape(shape)
+        factor = 1.0 if mask is None else mask[place].reshape(shape[:2] + shape[3:])
+        part = np.empty((1, result.shape[1], *shape[3:]), run.dtype)
+        for i, start in enumerate(_starts(on[3 - rank :], taps[3 - rank :])):
+            kept = moved[:, :, i].copy()
+            with np.errstate(all="ignore"):  # a coordinate may be anything
+                scale = np.multiply(along[:, :, i], factor, dtype=np.float64)
+                low = np.floor(kept + start) - start
+            for step, sign in ((1, 1), (0, -1)):
+                moved[:, :, i] = low + step
+                _deform.correlate(
+                    run.operator, x[one], moved.reshape(1, -1, *shape[3:]),
+                    (sign * scale).reshape(1, -1, *shape[3:]), weight, None, part, rank,
+                    *engine.numbers(on), run.compute, run.threads, half.budget,
+                )  # fmt: skip
+                result[place] += part
+            moved[:, :, i] = kept
+
+
+def _starts(axes: Sequence[Axis], taps: Sequence[int]) -> Iterator[Array]:
+    """Where offsets count from along each of the axes, for every tap and output."""
+    rank = len(axes)
+    for i, axis in enumerate(axes):
+        steps = np.arange(axis.kernel).reshape([-1 if j == i else 1 for j in range(rank)])
+        tap = np.broadcast_to(steps, taps).reshape(-1, 1, 1, 1)
+        out = np.arange(axis.out).reshape([-1 if j == 3 - rank + i else 1 for j in range(3)])
+        yield (out * axis.stride + tap * axis.dilation - axis.before).astype(np.float64)
 
 
 def _input_gradients(

@@ -115,6 +115,7 @@ class DepthwiseSeparable(Operator):
     summary = "Kernels per channel, then a mix of the channels"
     url = "https://arxiv.org/abs/1610.02357"
     function = staticmethod(depthwise_separable_conv)
+    linear = ("x", "depthwise", "pointwise")
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> ConvProblem:
         name, kernel, mix = self.name, shapes["depthwise"], shapes["pointwise"]
@@ -198,8 +199,9 @@ class DepthwiseSeparable(Operator):
         return kernel, mix, packs
 
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         view, chain = problem.image.view, problem.chain
         x, dy = view(arrays["x"]), view(grad)
         weights = self._weights(problem, arrays)

@@ -113,6 +113,7 @@ class SpatiallySeparable(Operator):
     summary = "One convolution along each axis, one after another"
     url = "https://arxiv.org/abs/1512.00567"
     function = staticmethod(spatially_separable_conv)
+    linear = ("x", "axis_weights")
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> SeparableProblem:
         name, weights = self.name, shapes["axis_weights"]
@@ -205,15 +206,22 @@ class SpatiallySeparable(Operator):
         weights = self._weights(problem, arrays["axis_weights"])
         return weights, problem.chain.pack(run, weights)
 
+    def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        if name != "axis_weights":
+            return None
+        return problem.chain.pack(run, self._weights(problem, arrays["axis_weights"]))
+
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         view, chain = problem.image.view, problem.chain
         x, dy = view(arrays["x"]), view(grad)
         weights = self._weights(problem, arrays["axis_weights"])
         if "axis_weights" in out:
+            packs = (prepared or {}).get("axis_weights")
             for level, result in enumerate(self._weights(problem, out["axis_weights"])):
-                chain.weight_gradient(run, x, weights, level, dy, result)
+                chain.weight_gradient(run, x, weights, level, dy, result, packs)
         if "x" in out:
             chain.input_gradient(run, x, weights, dy, view(out["x"]))
         if "bias" in out:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Box, Run
+from pyconv.geometry import Axis
 from pyconv.operator import Array, Case, Cost, Operator
 from pyconv.operators._convolution import (
     ConvProblem,
@@ -23,12 +24,10 @@ from pyconv.operators._convolution import (
     image_shape,
     kernel_rank,
     moved_bytes,
+    phases,
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
-
-# Residues of the result that are looked at one by one for Winograd's algorithm.
-MOST_CLASSES = 64
 
 # A row of the result that one thread gathers at a time.
 ROW_BYTES = 2**16
@@ -131,6 +130,7 @@ class Transposed(Operator):
     summary = "The adjoint of a strided convolution: upsampling with a learnable kernel"
     url = "https://doi.org/10.23915/distill.00003"
     algorithms = ("auto", "direct", "phase", "col2im", "winograd")
+    linear = ("x", "weight")
     function = staticmethod(transposed_conv)
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> ConvProblem:
@@ -158,15 +158,10 @@ class Transposed(Operator):
         on = engine.three(axes)
         chosen = _choose(on, weight[1], weight[0] // groups)
         algorithm, reason = pick_algorithm(self, params["algorithm"], *chosen)
-        takes = any(map(algorithms.winograd_takes, _classes(on)))
+        takes = any(map(algorithms.winograd_takes, phases(on)))
         check_winograd(name, algorithm, axes, takes, "2 to 5 taps in a residue of the result")
-        how = None
-        pieces: tuple[engine.Piece, ...] = ()
-        shape = (groups, weight[1], weight[0] // groups, *(a.kernel for a in on))
-        if algorithm == "winograd" and all(a.stride == 1 for a in on):
-            how = engine.describe(engine.mirrored(on), shape, algorithm=algorithm)
-        elif algorithm == "winograd":
-            pieces = engine.split_by_phases(on, shape, algorithm)
+        shape = engine.grouped_shape(weight, groups)
+        toward_x = _choose_gradient(axes, shape[1], shape[2], groups, params["algorithm"])
         output = image.like(outputs, [a.size for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
@@ -175,7 +170,8 @@ class Transposed(Operator):
         )  # fmt: skip
         return ConvProblem(
             output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
-            how=how, pieces=pieces,
+            how=engine.describe(on, shape, algorithm=toward_x),
+            adjoint=engine.describe_adjoint(on, shape, algorithm),
         )  # fmt: skip
 
     def compute(
@@ -189,32 +185,30 @@ class Transposed(Operator):
             return _apply_col2im(run, x, weight, bias, y, axes, problem.flip)
         if problem.flip:
             weight = engine.flipped(weight)
-        if problem.how is not None:
-            weight = engine.flipped(weight).swapaxes(1, 2)
-            return engine.convolve(run, x, weight, bias, y, problem.how, prepared)
-        if problem.pieces:
-            weight = weight.swapaxes(1, 2)
-            return engine.convolve_pieces(run, x, weight, bias, y, problem.pieces, prepared)
-        return engine.adjoint(run, x, weight, bias, y, axes, prepared)
+        return engine.apply_adjoint(run, x, weight, bias, y, problem.adjoint, prepared)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        if problem.how is not None:
-            return engine.pack_for(run, engine.flipped(weight).swapaxes(1, 2), problem.how)
-        if problem.pieces:
-            return engine.pack_pieces(run, weight.swapaxes(1, 2), problem.pieces)
-        return engine.pack_adjoint(run, weight, engine.three(problem.axes))
+        return engine.pack_for_adjoint(run, weight, problem.adjoint)
+
+    def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        if name != "x":
+            return None
+        weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
+        return engine.pack_for(run, weight, problem.how)
 
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         # The gradient of an adjoint is the convolution itself.
         dy, axes = problem.image.view(grad), engine.three(problem.axes)
-        if "x" in out:
+        if "x" in out and out["x"].size:
             weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-            engine.correlate(run, dy, weight, None, problem.image.view(out["x"]), axes)
+            dx, packed = problem.image.view(out["x"]), (prepared or {}).get("x")
+            engine.convolve(run, dy, weight, None, dx, problem.how, packed)
         if "weight" in out:
             dw = engine.grouped_weight(out["weight"], problem.groups, problem.flip)
             engine.weight_gradient(run, dy, problem.image.view(arrays["x"]), dw, axes)
@@ -258,21 +252,25 @@ class Transposed(Operator):
 OPERATOR = Transposed()
 
 
-def _classes(axes: Axes) -> list[Axes]:
-    """The residues of the result as convolutions; none where they are many."""
-    if prod(min(a.stride, a.kernel) for a in axes) > MOST_CLASSES:
-        return []
-    return engine.phases_of(axes)
-
-
 def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
-    gain = algorithms.phases_gain(_classes(axes), rows, channels, 1)
+    gain = algorithms.phases_gain(phases(axes), rows, channels, 1)
     if gain >= algorithms.WORTH_IT:
         return "winograd", f"expected to take 1/{gain:.1f} of the time of phases"
     gain = algorithms.col2im_gain(axes, rows, channels)
     if gain >= algorithms.WORTH_IT:
         return "col2im", f"little is cropped: expected to take 1/{gain:.1f} of the time of phases"
     return "phase", "a dense convolution for each residue of the result"
+
+
+def _choose_gradient(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, wanted: str
+) -> str:
+    """The algorithm for the gradient of the input, the convolution that this is the adjoint of."""
+    if wanted == "auto":
+        gain = algorithms.winograd_gain(axes, rows, channels, groups)
+        return "winograd" if gain >= algorithms.WORTH_IT else "direct"
+    takes = wanted == "winograd" and algorithms.winograd_takes(axes)
+    return "winograd" if takes else "direct"
 
 
 def _apply_col2im(
