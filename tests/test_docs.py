@@ -15,7 +15,13 @@ import pyconv
 
 ROOT = Path(__file__).parent.parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PAGES = ["docs/quickstart.rst", "docs/operators.rst", "docs/algorithms.rst", "docs/plugins.rst"]
+PAGES = [
+    "docs/quickstart.rst",
+    "docs/operators.rst",
+    "docs/algorithms.rst",
+    "docs/plugins.rst",
+    "docs/kernels.rst",
+]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "pyconv/_kernels/README.md", *PAGES]
 
 
