@@ -9,7 +9,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 IN_WHEEL = {".py", ".pyi", ".pxd", ".h", ".so", ".typed", ".in"}
-NEEDED = {"pyconv/__init__.py", "pyconv/py.typed", "pyconv/operators/__init__.py"}
+NEEDED = {
+    "pyconv/__init__.py", "pyconv/py.typed", "pyconv/operators/__init__.py", "pyconv/kernels.pxd",
+}  # fmt: skip
 
 
 def main(folder: Path) -> list[str]:
@@ -36,9 +38,10 @@ def main(folder: Path) -> list[str]:
 
     tracked = subprocess.check_output(["git", "ls-files"], text=True).splitlines()
     for name in tracked:
-        if name.startswith(("pyconv/", "tests/", "docs/", "asv_bench/")) and name not in in_sdist:
+        wanted = ("pyconv/", "tests/", "docs/", "asv_bench/", "examples/")
+        if name.startswith(wanted) and name not in in_sdist:
             problems.append(f"the sdist lacks {name}")
-        if name.endswith(".pyx"):
+        if name.startswith("pyconv/") and name.endswith(".pyx"):
             stem = name.removesuffix(".pyx")
             if not any(n.startswith(f"{stem}.") and n.endswith(".so") for n in names):
                 problems.append(f"the wheel lacks the compiled {stem}")

@@ -20,7 +20,7 @@ np.testing.assert_array_equal(pyconv.conv(x, laplace), expected)
 np.testing.assert_array_equal(pyconv.get("dilated")(x, laplace, dilation=2), np.zeros((1, 1, 1)))
 
 infos = pyconv.available()
-assert len(infos) == 9, infos
+assert len(infos) == 10, infos
 for name in infos:
     checks = ["output_shape", "values", "adjoint"]
     results = check_operator(name, checks=checks)

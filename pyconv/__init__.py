@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pyconv import config as config
     from pyconv import errors as errors
+    from pyconv import kernels as kernels
     from pyconv import operator as operator
     from pyconv import operators as operators
     from pyconv import reference as reference
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pyconv.operators.dilated import dilated_conv
     from pyconv.operators.grouped import grouped_conv
     from pyconv.operators.pointwise import pointwise_conv
+    from pyconv.operators.sampled import sampled_conv
     from pyconv.operators.spatially_separable import spatially_separable_conv
     from pyconv.operators.standard import conv
     from pyconv.operators.transposed import transposed_conv
@@ -55,6 +57,7 @@ __all__ = [
     "pointwise_conv",
     "refresh",
     "register",
+    "sampled_conv",
     "set_num_threads",
     "show_config",
     "spatially_separable_conv",
@@ -76,13 +79,16 @@ _HOMES = {
     "operators.dilated": ("dilated_conv",),
     "operators.grouped": ("grouped_conv",),
     "operators.pointwise": ("pointwise_conv",),
+    "operators.sampled": ("sampled_conv",),
     "operators.spatially_separable": ("spatially_separable_conv",),
     "operators.standard": ("conv",),
     "operators.transposed": ("transposed_conv",),
     "registry": ("OperatorInfo", "available", "get", "refresh", "register", "unregister"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("config", "errors", "operator", "operators", "reference", "registry", "testing")
+_MODULES = (
+    "config", "errors", "kernels", "operator", "operators", "reference", "registry", "testing",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -158,6 +158,21 @@ def choice(operator: str, argument: str, value: object, allowed: tuple[str, ...]
     fail(operator, argument, rule, Verbatim(shown(value) + _did_you_mean(value, allowed)))
 
 
+def choices(
+    operator: str, argument: str, value: object, rank: int, allowed: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return `value`, a member of `allowed` or one per spatial axis, as `rank` of them."""
+    if isinstance(value, str):
+        return (choice(operator, argument, value, allowed),) * rank
+    items = _as_items(value)
+    rule = f"be {' or '.join(map(repr, allowed))}, or one of them per spatial axis ({rank})"
+    if items is None or not all(isinstance(item, str) for item in items):
+        fail_type(operator, argument, rule, value)
+    if len(items) != rank:
+        fail(operator, argument, rule, value)
+    return tuple(choice(operator, argument, item, allowed) for item in items)
+
+
 def flag(operator: str, argument: str, value: object) -> bool:
     """Return `value`, a Python or NumPy bool, as a `bool`."""
     if not isinstance(value, (bool, np.bool_)):

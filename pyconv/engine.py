@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -161,6 +161,18 @@ def three(axes: Sequence[Axis]) -> Axes:
     """Axes with the missing leading ones filled in."""
     padded = (UNIT,) * (3 - len(axes)) + tuple(axes)
     return padded[0], padded[1], padded[2]
+
+
+def pixels(image: Array, p: int, count: int) -> Array:
+    """Pixels ``p .. p+count-1`` of ``(C, S0, S1, S2)`` as ``(1, C, 1, 1, count)``."""
+    channels, *extent = image.shape
+    steps = [(e, s) for e, s in zip(extent, image.strides[1:], strict=True) if e > 1]
+    if all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(steps)):
+        flat = image.reshape(channels, -1)[:, p : p + count]  # evenly spaced: a view
+    else:
+        at: Any = (slice(None), *np.unravel_index(np.arange(p, p + count), extent))
+        flat = image[at]
+    return flat[np.newaxis, :, np.newaxis, np.newaxis]
 
 
 # ---- convolution and its adjoint -----------------------------------------------------------------

@@ -211,24 +211,66 @@ def deform(
     >>> deform(x, offset, weight, None, None, [axis])
     array([[[1.5, 0.5, 3. ]]])
     """
-    channels, rank = x.shape[1], len(axes)
-    n_taps = math.prod(axis.kernel for axis in axes)
-    offset_groups = offset.shape[1] // (rank * n_taps)
-    groups = channels // weight.shape[1] if channels else 1
-    out = [axis.out for axis in axes]
+    rank, n_taps = len(axes), math.prod(axis.kernel for axis in axes)
     origin = np.meshgrid(*(np.arange(a.out) * a.stride - a.before for a in axes), indexing="ij")
+    places = [origin[a] + t[a] * axes[a].dilation for t in _taps(axes) for a in range(rank)]
+    groups = offset.shape[1] // (rank * n_taps)
+    return sampled(x, np.array(places * groups) + offset, weight, bias, mask, (False,) * rank)
 
-    y = np.zeros((len(x), len(weight), *out), _common(x, offset, weight, bias, mask))
-    for tap, t in enumerate(_taps(axes)):
-        sampled = np.zeros((len(x), channels, *out), y.dtype)
+
+def sampled(
+    x: AnyArray,
+    points: AnyArray,
+    weight: AnyArray,
+    bias: AnyArray | None,
+    mask: AnyArray | None,
+    wrap: Sequence[bool],
+) -> AnyArray:
+    """Correlate with samples of `x` taken at given points.
+
+    This is `deform`, with ``v[a] = points[n, d*r*K + r*tap + a, i]``.
+
+    Parameters
+    ----------
+    x : ndarray, shape (N, C, *S)
+        Input.
+    points : ndarray, shape (N, G * r * K, *out)
+        Coordinates, in elements.
+    weight, bias, mask
+        See `deform`.
+    wrap : sequence of bool
+        For each axis, whether its ends meet: then every finite coordinate is inside, and the
+        element after the last is the first.
+
+    Returns
+    -------
+    ndarray, shape (N, O, *out)
+        In the common dtype of the arguments.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x, weight = np.array([[[1.0, 2.0, 4.0]]]), np.ones((1, 1, 1))
+    >>> points = np.array([[[0.5, 2.5, -4.0]]])
+    >>> sampled(x, points, weight, None, None, [False])
+    array([[[1.5, 2. , 0. ]]])
+    >>> sampled(x, points, weight, None, None, [True])
+    array([[[1.5, 2.5, 4. ]]])
+    """
+    channels, rank, out = x.shape[1], len(wrap), points.shape[2:]
+    n_taps = math.prod(weight.shape[2:])
+    offset_groups = points.shape[1] // (rank * n_taps)
+    groups = channels // weight.shape[1] if channels else 1
+    y = np.zeros((len(x), len(weight), *out), _common(x, points, weight, bias, mask))
+    for tap, t in enumerate(np.ndindex(*weight.shape[2:])):
+        samples = np.zeros((len(x), channels, *out), y.dtype)
         for n, d in itertools.product(range(len(x)), range(offset_groups)):
-            shift = offset[n, (d * n_taps + tap) * rank : (d * n_taps + tap + 1) * rank]
-            v = [origin[a] + t[a] * axes[a].dilation + shift[a] for a in range(rank)]
+            v = points[n, (d * n_taps + tap) * rank : (d * n_taps + tap + 1) * rank]
             members = slice(channels * d // offset_groups, channels * (d + 1) // offset_groups)
-            sampled[n, members] = _sample(x[n, members], v)
+            samples[n, members] = _sample(x[n, members], list(v), wrap)
             if mask is not None:
-                sampled[n, members] *= mask[n, d * n_taps + tap]
-        y += _mix(sampled, _at(weight, t), groups)
+                samples[n, members] *= mask[n, d * n_taps + tap]
+        y += _mix(samples, _at(weight, t), groups)
     return _plus_bias(y, bias)
 
 
@@ -247,22 +289,26 @@ def _mix(samples: AnyArray, factors: AnyArray, groups: int) -> AnyArray:
     return mixed
 
 
-def _sample(image: AnyArray, points: Sequence[AnyArray]) -> AnyArray:
+def _sample(image: AnyArray, points: Sequence[AnyArray], wrap: Sequence[bool]) -> AnyArray:
     """Interpolate ``image`` (C, *S) at ``points``, one array of coordinates per spatial axis.
 
     Each of the 2**r corners around a point weighs ``1 - |v[a] - corner[a]|``, multiplied over axes.
     """
     size = image.shape[1:]
+    along = list(zip(points, size, wrap, strict=True))
     with np.errstate(invalid="ignore"):  # NaN fails both comparisons, as it should
         inside = np.logical_and.reduce(
-            [(v > -1) & (v < extent) for v, extent in zip(points, size, strict=True)]
+            [np.isfinite(v) if round_ else (v > -1) & (v < extent) for v, extent, round_ in along]
         ).astype(bool)
     # Coordinates that are not inside may not fit an integer; their samples stay 0.
-    points = [v[inside] for v in points]
+    points = [np.mod(v[inside], extent) if round_ else v[inside] for v, extent, round_ in along]
     below = [np.floor(v).astype(np.int64) for v in points]
     total = np.zeros((len(image), len(below[0])), np.result_type(image, *points))
     for corner in itertools.product((0, 1), repeat=len(size)):
-        index = [low + step for low, step in zip(below, corner, strict=True)]
+        index = [
+            (low + step) % extent if round_ else low + step
+            for low, step, extent, round_ in zip(below, corner, size, wrap, strict=True)
+        ]
         factor = np.ones(len(below[0]), np.result_type(*points))
         for v, low, step in zip(points, below, corner, strict=True):
             factor = factor * (v - low if step else 1 - (v - low))

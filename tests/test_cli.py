@@ -25,6 +25,7 @@ BUILTINS = {
     "dilated",
     "transposed",
     "deformable",
+    "sampled",
 }
 
 
@@ -377,6 +378,7 @@ def test_run_identity_gives_the_image_back(capsys, tmp_path, photo, name, dtype)
         "depthwise_separable": ["--mix", "identity", "--kernel", "identity"],
         "transposed": ["--kernel", "identity", "--stride", 1],
         "deformable": ["--offset", "zero"],
+        "sampled": ["--offset", "zero"],
     }.get(name, ["--kernel", "identity"])
     status, _, err = run(capsys, "run", name, photo, "-o", out, *options, "--dtype", dtype)
     assert (status, err) == (0, "")

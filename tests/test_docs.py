@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "docs/example_plugin"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = [
-    f"docs/{page}.rst" for page in ("quickstart", "training", "operators", "algorithms", "plugins")
+    f"docs/{page}.rst"
+    for page in ("quickstart", "training", "operators", "algorithms", "plugins", "kernels")
 ]
 DOCUMENTS = [
     "README.md",

@@ -129,6 +129,7 @@ def test_the_built_ins(monkeypatch):
         "dilated": ("atrous",),
         "transposed": ("fractionally_strided",),
         "deformable": ("dcn",),
+        "sampled": ("grid_sampled",),
     }
     monkeypatch.setattr(registry, "_registry", registry._Registry())
     install(monkeypatch)

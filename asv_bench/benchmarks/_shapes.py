@@ -130,6 +130,16 @@ LAYERS: dict[str, dict[str, Layer]] = {
             {"padding": 1},
         ),
     },
+    "sampled": {
+        "sphere_3x3_64x128": (
+            {
+                "x": (1, 64, 64, 128),
+                "coordinates": (3, 3, 2, 64, 128),
+                "weight": (64, 64, 3, 3),
+            },
+            {"padding_mode": "circular"},
+        ),
+    },
 }
 
 # The arrays that differ from call to call; a plan is made from the others.

@@ -65,3 +65,8 @@ class TransposedBackward(_Backward):
 class DeformableBackward(_Backward):
     operator = "deformable"
     params = ["dcn_v2_28", "dcn_v1_56"]
+
+
+class SampledBackward(_Backward):
+    operator = "sampled"
+    params = ["sphere_3x3_64x128"]

@@ -66,3 +66,8 @@ class TransposedForward(_Forward):
 class DeformableForward(_Forward):
     operator = "deformable"
     params = ["dcn_v2_28", "dcn_v1_56"]
+
+
+class SampledForward(_Forward):
+    operator = "sampled"
+    params = ["sphere_3x3_64x128"]

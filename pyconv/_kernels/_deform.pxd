@@ -18,6 +18,7 @@ cdef struct sampler:
     Py_ssize_t stride[3]
     Py_ssize_t dilation[3]
     Py_ssize_t origin[3]        # minus the padding
+    bint wrap[3]                # axes whose ends meet
     Py_ssize_t out[3]
     tensor last                 # x with channels next to each other in the compute type ...
     Py_ssize_t first            # ... from this sample; data is NULL where there is no such image
@@ -68,4 +69,5 @@ cdef int turn_samples(
     void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads) except -1
 cdef int fill_sampler(
     object x, object offset, object mask, Py_ssize_t groups, int rank, object taps, object out,
-    object stride, object dilation, object origin, int compute, sampler* s) except -1
+    object stride, object dilation, object origin, object wrap, int compute,
+    sampler* s) except -1

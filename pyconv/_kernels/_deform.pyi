@@ -24,6 +24,7 @@ def correlate(
     budget: int,
     packed: PackedWeights | None = None,
     measure: bool = False,
+    wrap: Sequence[bool] = ...,
 ) -> int: ...
 def weight_gradient(
     operator: str,
@@ -40,6 +41,7 @@ def weight_gradient(
     threads: int,
     budget: int,
     measure: bool = False,
+    wrap: Sequence[bool] = ...,
 ) -> int: ...
 def input_gradients(
     columns: Array,
@@ -64,5 +66,6 @@ def input_gradients(
     first: int,
     lo: int,
     flipped: bool,
+    wrap: Sequence[bool] = ...,
 ) -> None: ...
 def gradient_bytes(rank: int, compute: int, count: int) -> int: ...

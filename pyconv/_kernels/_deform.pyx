@@ -8,7 +8,10 @@
 
 `S` is n-linear between the 2**rank elements around v; elements outside the array count as zero,
 and so does the whole sample unless -1 < v < size on every axis.  A NaN is on no side of anything,
-so NaN and infinite coordinates sample zero by the same comparison.
+so NaN and infinite coordinates sample zero by the same comparison.  On an axis that wraps, finite
+coordinates are first brought into 0 <= v < size, and the element after the last is the first.
+
+With strides, dilations and padding of 0, v is what `offset` says: exact coordinates of any size.
 
 Positions are computed in double precision, once per (tap, pixel), and shared by all channels of
 the offset group: an offset in bytes and a coefficient for each of the surrounding elements.
@@ -20,13 +23,13 @@ if it does not, one channel is sampled at a time.  Both ways give the same bits.
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
+from libc.math cimport fmod, isfinite
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
-    evenly_spaced,
     implicit_gemm,
     operand,
     packer,
@@ -34,6 +37,7 @@ from pyconv._kernels._gemm cimport (
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
+from pyconv._kernels._turn cimport turn
 from pyconv._kernels._weights cimport weight_gemm
 
 cdef enum:
@@ -86,6 +90,26 @@ cdef void load_pixels(
         dst += length * table.esize
         p += length
         count -= length
+
+
+cdef inline bint surround_round(
+    double v, Py_ssize_t size, Py_ssize_t stride, pair* at
+) noexcept nogil:
+    """`surround` on an axis whose ends meet."""
+    cdef Py_ssize_t low
+    if not isfinite(v):
+        return False
+    v = fmod(v, <double>size)
+    if v < 0:
+        v += size
+    if v >= size:               # what is less than a rounding below 0
+        v = 0
+    low = <Py_ssize_t>v
+    at.place[0] = low * stride
+    at.place[1] = (low + 1) * stride if low + 1 < size else 0
+    at.weight[0], at.weight[1] = 1 - (v - low), v - low
+    at.inside[0] = at.inside[1] = True
+    return True
 
 
 cdef inline void combine(
@@ -173,7 +197,7 @@ cdef void locate(
     cdef Py_ssize_t o[3]
     cdef Py_ssize_t base[3]
     cdef pair around[3]
-    cdef double m = 1
+    cdef double m = 1, v
     cdef int first = 3 - s.rank
     cdef bint found
     base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
@@ -207,9 +231,13 @@ cdef void locate(
         ):
             found = True
             for axis in range(first, 3):
-                found = found and surround(
-                    (o[axis] * s.stride[axis] + base[axis]) + at.v[axis * ld + j],
-                    target.shape[2 + axis], target.stride[2 + axis], kind, around + axis)
+                v = (o[axis] * s.stride[axis] + base[axis]) + at.v[axis * ld + j]
+                found = found and (
+                    surround_round(
+                        v, target.shape[2 + axis], target.stride[2 + axis], around + axis)
+                    if s.wrap[axis] else
+                    surround(
+                        v, target.shape[2 + axis], target.stride[2 + axis], kind, around + axis))
             if found:
                 combine(s, around, at, j, m, kind)
             else:
@@ -298,73 +326,17 @@ cdef void sample_panel(
         c += TILE_CHANNELS
 
 
-# ---- images with channels last -----------------------------------------------------------------
-
-cdef struct turn_job:
-    const sampler* s
-    Py_ssize_t n                # of the first sample
-    Py_ssize_t length           # elements of a row, evenly spaced by ...
-    Py_ssize_t step             # ... this many bytes
-    Py_ssize_t rows, pieces     # rows of a sample, pieces of TILE_CHANNELS elements of a row
-
-
-cdef void turn_task(
-    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    """Tasks are pieces of rows of samples; all channels of each."""
-    cdef const turn_job* job = <const turn_job*>ctx
-    cdef const sampler* s = job.s
-    cdef const tensor* x = &s.x
-    cdef Py_ssize_t es = s.leaf.esize, task, n, row, j, c, count, channels
-    cdef const char* src
-    cdef char* dst
-    for task in range(first, last):
-        j = task % job.pieces * TILE_CHANNELS
-        row = task // job.pieces % job.rows
-        n = task // job.pieces // job.rows
-        count = min(<Py_ssize_t>TILE_CHANNELS, job.length - j)
-        src = x.data + (job.n + n) * x.stride[0] + j * job.step
-        if job.rows > 1:
-            src += row // x.shape[3] * x.stride[2] + row % x.shape[3] * x.stride[3]
-        dst = s.last.data + n * s.last.stride[0] + (row * job.length + j) * s.last.stride[4]
-        c = 0
-        while c < x.shape[1]:
-            channels = min(<Py_ssize_t>TILE_PIXELS, x.shape[1] - c)
-            s.leaf.load[x.storage](
-                scratch, TILE_CHANNELS, src + c * x.stride[1], x.stride[1], job.step, channels,
-                count)
-            s.leaf.transpose(
-                channels, count, scratch, TILE_CHANNELS, dst + c * es, x.shape[1])
-            c += TILE_PIXELS
-
-
 cdef int turn_samples(
     void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads
 ) except -1:
-    """Samples n .. n+count-1 of x as (count, S0, S1, S2, C) in the compute type."""
+    """Samples n .. n+count-1 of x with channels last, in the compute type."""
     cdef sampler* s = <sampler*>ctx
-    cdef turn_job job
-    cdef int axis
     s.first = n
-    s.last = s.x
-    s.last.data = store
-    s.last.stride[1] = s.leaf.esize
-    s.last.stride[4] = s.x.shape[1] * s.leaf.esize
-    for axis in (3, 2):
-        s.last.stride[axis] = s.last.shape[axis + 1] * s.last.stride[axis + 1]
-    s.last.stride[0] = s.last.shape[2] * s.last.stride[2]
-    job.s, job.n = s, n
-    job.rows, job.length = 1, s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
-    if not evenly_spaced(&s.x, &job.step):
-        job.rows, job.length = s.x.shape[2] * s.x.shape[3], s.x.shape[4]
-        job.step = s.x.stride[4]
-    job.pieces = ceil_div(job.length, TILE_CHANNELS)
-    return run(turn_task, &job, count * job.rows * job.pieces, threads,
-               MOST_TILE * s.leaf.esize)
+    return turn(&s.x, s.leaf, n, count, store, threads, &s.last)
 
 
 cdef int fill_sampler(
-    x, offset, mask, Py_ssize_t groups, int rank, taps, out, stride, dilation, origin,
+    x, offset, mask, Py_ssize_t groups, int rank, taps, out, stride, dilation, origin, wrap,
     int compute, sampler* s
 ) except -1:
     cdef int axis
@@ -383,6 +355,7 @@ cdef int fill_sampler(
         s.stride[axis] = stride[axis]
         s.dilation[axis] = dilation[axis]
         s.origin[axis] = origin[axis]
+        s.wrap[axis] = wrap[axis]
     s.channels = s.x.shape[1] // groups
     s.shared = s.x.shape[1] // max(<Py_ssize_t>1, s.offset.shape[1] // (rank * s.all_taps))
     s.leaf = leaf(compute)
@@ -417,12 +390,14 @@ cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
 
 def correlate(
     str operator, x, offset, mask, weight, bias, out, int rank, stride, dilation, origin,
-    int compute, int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False
+    int compute, int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False,
+    wrap=(False, False, False)
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
-    None; weight: (G, M, T0, T1, T2, C); bias: (G*M,) or None.  `origin` is minus the padding.
+    None; weight: (G, M, T0, T1, T2, C); bias: (G*M,) or None.  `origin` is minus the padding;
+    the ends of axes that `wrap` meet.
     """
     cdef sampler s
     cdef packer pk
@@ -432,7 +407,7 @@ def correlate(
     describe(out, 5, compute, &result)
     fill_sampler(
         x, offset, mask, a.groups, rank, weight.shape[2:5], out.shape[2:], stride, dilation,
-        origin, compute, &s)
+        origin, wrap, compute, &s)
     if packed is not None:
         packed.take_place_of(&a)
         s.leaf = packed.leaf
@@ -442,7 +417,7 @@ def correlate(
 
 def weight_gradient(
     str operator, x, offset, mask, grad, out, int rank, stride, dilation, origin, int compute,
-    int threads, Py_ssize_t budget, bint measure=False
+    int threads, Py_ssize_t budget, bint measure=False, wrap=(False, False, False)
 ):
     """Gradient of the weights into `out` (G, M, T0, T1, T2, C).  Returns bytes of workspace."""
     cdef sampler s
@@ -452,7 +427,7 @@ def weight_gradient(
     describe(grad, 5, compute, &dy)
     fill_sampler(
         x, offset, mask, result.shape[0], rank, out.shape[2:5], grad.shape[2:], stride, dilation,
-        origin, compute, &s)
+        origin, wrap, compute, &s)
     use_sampler(&pk, &s)
     return weight_gemm(operator, &pk, NULL, &dy, out, compute, threads, budget, measure)
 
@@ -566,7 +541,7 @@ cdef void slope_task(
 def input_gradients(
     columns, x, offset, mask, dx, window, doffset, dmask, Py_ssize_t groups, int rank, taps, out,
     stride, dilation, origin, int compute, int threads, Py_ssize_t n, Py_ssize_t p,
-    Py_ssize_t first, Py_ssize_t lo, bint flipped
+    Py_ssize_t first, Py_ssize_t lo, bint flipped, wrap=(False, False, False)
 ):
     """Add what the pixels of `columns` contribute to the gradients of sample n.
 
@@ -582,7 +557,7 @@ def input_gradients(
     cdef int sets = 1 + rank, nt
     cdef Py_ssize_t size, es
     fill_sampler(
-        x, offset, mask, groups, rank, taps, out, stride, dilation, origin, compute, &s)
+        x, offset, mask, groups, rank, taps, out, stride, dilation, origin, wrap, compute, &s)
     es = s.leaf.esize
     describe(columns, 4, compute, &t_columns)
     job.s = &s

@@ -636,7 +636,7 @@ def gradients(
     describe(grad, 5, compute, &w.grad)
     fill_sampler(
         x, offset, mask, w.weight.shape[0], rank, (<object>weight).shape[3:],
-        (<object>grad).shape[2:], stride, dilation, origin, compute, s)
+        (<object>grad).shape[2:], stride, dilation, origin, (False, False, False), compute, s)
     w.leaf, w.es, w.flipped = s.leaf, s.leaf.esize, flipped
     if dx is not None:
         describe(dx, 5, compute, &w.dx)

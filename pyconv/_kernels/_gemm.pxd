@@ -40,6 +40,12 @@ cdef struct planes:
     Py_ssize_t pixel_stride[3]
     Py_ssize_t taps             # of a channel
 
+# Change results of sample n before they are stored, the bias is in them already: channels m ..
+# m+rows-1, pixels p .. p+count-1, at elements i*row_step + j*pixel_step of a tile.
+ctypedef void (*finish_fn)(
+    const void* ctx, Py_ssize_t n, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
+    Py_ssize_t count, char* tile, Py_ssize_t row_step, Py_ssize_t pixel_step) noexcept nogil
+
 cdef struct packer:
     void* ctx
     begin_fn begin                  # or NULL
@@ -90,4 +96,5 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
 
 cdef Py_ssize_t implicit_gemm(
     str operator, const packer* pk, const operand* a, const tensor* out, object bias,
-    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure) except -1
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure,
+    finish_fn finish=*) except -1

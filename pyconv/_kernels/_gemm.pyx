@@ -302,6 +302,7 @@ cdef struct gemm_job:
     Py_ssize_t pixel_stride     # this many bytes
     bint to_output              # the micro-kernel may write results where they belong
     bint rows_to_output         # panels that lie in one output row, at least
+    finish_fn finish            # or NULL
     bint deep                   # more than CHAIN_BLOCKS blocks
     Py_ssize_t tile_width       # elements from one row of a C tile to the next
     bint in_place               # A is read where it is
@@ -627,6 +628,10 @@ cdef void gemm_tile(
                 c, block = part, 0
             if k >= job.depth:
                 break
+        if job.finish != NULL:
+            job.finish(
+                job.pk.ctx, n, g * job.rows + m, min(tile_rows, m_hi - m), line * job.pixels + p,
+                count, tile, job.tile_width, 1)
         if not job.to_output:
             store_rest(job, plane, tile, min(tile_rows, m_hi - m), line, p, count)
         m += tile_rows
@@ -755,6 +760,10 @@ cdef void lanes_tile(
         c = tile
         while m_lo < tile_hi:
             lanes = lanes_from(a, leaf, m_lo)
+            if job.finish != NULL:
+                job.finish(
+                    job.pk.ctx, n, g * job.rows + m_lo, min(lanes, job.rows - m_lo), p, count, c,
+                    1, lanes)
             store_lanes(
                 job, n, g, m_lo, min(lanes, job.rows - m_lo), p, count, c, lanes, turned)
             c += lanes * count * es
@@ -835,7 +844,8 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     job.flat = job.pitch == out.shape[4] and evenly_spaced(out, &job.pixel_stride)
     # The output is where sums are made, unless there are to be several or its rows would be kept
     # out of the cache by each other.
-    if job.lanes or job.deep or (job.depth > job.kc and out.stride[1] % CACHE_SETS_BYTES == 0):
+    if (job.lanes or job.deep or job.finish != NULL
+            or (job.depth > job.kc and out.stride[1] % CACHE_SETS_BYTES == 0)):
         job.to_output = job.rows_to_output = False
         return
     job.to_output = (out.in_place and job.flat
@@ -854,9 +864,13 @@ cdef void count_panels(gemm_job* job, Py_ssize_t samples) noexcept nogil:
 
 cdef Py_ssize_t implicit_gemm(
     str operator, const packer* pk, const operand* a, const tensor* out, object bias,
-    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure
+    const leaf_table* leaf, int threads, Py_ssize_t budget, bint measure,
+    finish_fn finish=NULL
 ) except -1:
-    """Run it (or only `measure`); returns the bytes of workspace."""
+    """Run it (or only `measure`); returns the bytes of workspace.
+
+    `finish` is for packers without planes.
+    """
     cdef gemm_job job
     cdef operand repacked
     cdef PackedWeights held_weights
@@ -870,6 +884,7 @@ cdef Py_ssize_t implicit_gemm(
     job.first, job.prepared, job.sample_bytes = 0, NULL, pk.sample_bytes
     job.kc = depth_block(a.depth)
     job.deep = a.depth > CHAIN_BLOCKS * job.kc
+    job.finish = finish
     job.lanes = a.packed != NULL and a.lanes
     divide_pixels(&job, NULL)
     if samples * a.groups * job.plane == 0 or a.rows == 0:

@@ -7,6 +7,7 @@
 #define NAME(x) LEAF_CAT(x, LEAF_NAME, LEAF_TYPE)
 #define NR (NV * VL)
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
+#define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -1474,6 +1475,7 @@ const leaf_table NAME(leaf_table) = {
 #undef LEAF_SIZE_bf16
 #undef UNROLL
 #undef INLINE
+#undef LANE_VECS
 #undef LANES
 #undef NR
 #undef NAME

@@ -59,10 +59,15 @@ DEFAULTS = {
     "dilated": Wish(kernel="laplacian", params={"dilation": 2}),
     "transposed": Wish(kernel="bilinear", params={"stride": 2}),
     "deformable": Wish(kernel="identity"),
+    "sampled": Wish(kernel="identity"),
 }
 """Defaults by operator, where they are not those of `FALLBACK`."""
 
 FALLBACK = Wish(kernel="sobel-x", mix="sepia", offset="swirl")
+
+
+_FIELDS = ("offset", "coordinates")
+"""Arrays that say where an operator looks."""
 
 
 @dataclass(frozen=True)
@@ -154,19 +159,18 @@ class _Maker:
         required = [
             name
             for name in self.op.array_names
-            if name in self.wish.files or name not in ("x", "offset", *self.op.optional)
+            if name in self.wish.files or name not in ("x", *_FIELDS, *self.op.optional)
         ]
         for chosen in itertools.product(*map(self._candidates, required)):
             arrays: dict[str, Argument] = {"x": self._laid_out(self.x)}
             arrays |= {name: item.value for name, item in zip(required, chosen, strict=True)}
             uses = frozenset[str]().union(*(item.uses for item in chosen))
-            if "offset" in self.op.array_names and "offset" not in arrays:
-                field_ = self._offset(arrays)
-                if field_ is None:
-                    continue
-                arrays["offset"] = self._laid_out(field_)
-                uses |= {"offset"}
-            yield arrays, uses
+            fields = [n for n in _FIELDS if n in self.op.array_names and n not in arrays]
+            made = {name: self._field(name, arrays) for name in fields}
+            if any(field_ is None for field_ in made.values()):
+                continue
+            arrays |= made
+            yield arrays, uses | {"offset" for _ in fields}
 
     def _candidates(self, name: str) -> Iterator[_Candidate]:
         if name in self.wish.files:
@@ -225,6 +229,34 @@ class _Maker:
         matrix = matrix.astype(self.x.dtype)
         yield _Candidate(matrix, frozenset({"mix"}))
         yield _Candidate(matrix[:, :, None, None], frozenset({"mix"}))
+
+    def _field(self, name: str, arrays: Mapping[str, Argument]) -> AnyArray | None:
+        if name == "coordinates":
+            return self._coordinates(arrays)
+        offset = self._offset(arrays)
+        return None if offset is None else self._laid_out(offset)
+
+    def _coordinates(self, arrays: Mapping[str, Argument]) -> AnyArray | None:
+        """Return where the taps of a kernel are around each pixel, moved together."""
+        weight = arrays.get("weight")
+        if not isinstance(weight, np.ndarray) or weight.ndim != self.x.ndim:
+            return None
+        taps, out = weight.shape[2:], self.x.shape[2:]
+        name = self.names["offset"]
+        moved = (
+            kernels.displacement(name, out, out)
+            if name in kernels.FIELDS
+            else _load(Path(name)).astype(self.x.dtype)
+        )
+        places = np.indices((*taps, *out))
+        rank = len(taps)
+        around = [places[a] + places[rank + a] - (taps[a] - 1) // 2 for a in range(rank)]
+        points = np.stack(around, axis=rank)
+        try:
+            points = points + moved
+        except ValueError:
+            return moved  # the operator itself will say what is wrong
+        return points.astype(self.x.dtype)
 
     def _offset(self, arrays: Mapping[str, Argument]) -> AnyArray | None:
         """Return the offsets that move all taps of an output pixel together.

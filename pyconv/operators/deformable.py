@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -422,6 +422,7 @@ def _input_gradients(
     axes: Axes,
     rank: int,
     flip: bool,
+    wrap: Sequence[bool] = (False, False, False),
 ) -> None:
     """Gradients of x, offset and mask, those that are in `results`.
 
@@ -433,7 +434,7 @@ def _input_gradients(
     if direct is not None or len(results) > (dx is not None):
         if direct is not None:
             direct[...] = 0
-        _sweep(run, views, weight, grad, axes, rank, flip, direct, results)
+        _sweep(run, views, weight, grad, axes, rank, flip, direct, results, wrap)
     if dx is None or direct is not None:
         return
     # A 16-bit gradient is summed in the compute type and rounded once: some channels at a time,
@@ -449,7 +450,7 @@ def _input_gradients(
         for first, lo in product(range(0, channels, block), range(0, plane, elements)):
             width, hi = min(block, channels - first), min(lo + elements, plane)
             window = np.zeros((groups, width, hi - lo), run.dtype)
-            _sweep(half, one, weight, grad[n : n + 1], axes, rank, flip, None, {},
+            _sweep(half, one, weight, grad[n : n + 1], axes, rank, flip, None, {}, wrap,
                    first=first, window=window, lo=lo)  # fmt: skip
             for start in range(lo, hi, MOST_INDICES):
                 stop = min(start + MOST_INDICES, hi)
@@ -469,6 +470,7 @@ def _sweep(
     flip: bool,
     dx: Array | None,
     results: dict[str, Array],
+    wrap: Sequence[bool],
     *,
     first: int = 0,
     window: Array | None = None,
@@ -482,7 +484,7 @@ def _sweep(
     # The tile orders the sums, so it may depend on the workspace but not on the threads: where
     # their scratch does not fit, there are fewer of them.
     most = run.budget // 4 // max(column, _deform.gradient_bytes(rank, run.compute, 1))
-    pixel = max(column, groups * rows * run.dtype.itemsize)  # `_pixels` may have to copy
+    pixel = max(column, groups * rows * run.dtype.itemsize)  # `pixels` may have to copy
     tile = max(1, min(pixels, most, max(64, COLUMN_BYTES // pixel)))
     scratch = _deform.gradient_bytes(rank, run.compute, tile)
     threads = max(1, min(run.threads, run.budget // 4 // scratch))
@@ -495,7 +497,7 @@ def _sweep(
     for n, p in product(range(grad.shape[0]), range(0, pixels, tile)):
         count = min(tile, pixels - p)
         columns = store[: groups * width * depth * count].reshape(groups, width, depth, count)
-        source = _pixels(grad[n], p, count)
+        source = engine.pixels(grad[n], p, count)
         for g, c in engine.blocks(groups, width, widest):
             kernel = part[g, :, c].reshape(g.stop - g.start, rows, -1).swapaxes(1, 2)
             made = columns[g, c].reshape(1, -1, 1, 1, count)
@@ -504,16 +506,5 @@ def _sweep(
         _deform.input_gradients(
             columns, *views, dx, window, results.get("offset"), results.get("mask"), groups, rank,
             taps, extent, *engine.numbers(axes), run.compute, threads, n, p, first, lo, flip,
+            wrap,
         )  # fmt: skip
-
-
-def _pixels(image: Array, p: int, count: int) -> Array:
-    """Pixels ``p .. p+count-1`` of ``(C, S0, S1, S2)`` as ``(1, C, 1, 1, count)``."""
-    channels, *extent = image.shape
-    steps = [(e, s) for e, s in zip(extent, image.strides[1:], strict=True) if e > 1]
-    if all(outer[1] == inner[0] * inner[1] for outer, inner in pairwise(steps)):
-        flat = image.reshape(channels, -1)[:, p : p + count]  # evenly spaced: a view
-    else:
-        at: Any = (slice(None), *np.unravel_index(np.arange(p, p + count), extent))
-        flat = image[at]
-    return flat[np.newaxis, :, np.newaxis, np.newaxis]
