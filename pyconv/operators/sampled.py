@@ -210,8 +210,9 @@ class Sampled(Operator):
         return engine.pack_rows(run, _channels_last(problem, arrays["weight"]), problem.grid)
 
     def gradients(
-        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run
-    ) -> None:
+        self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
+        prepared: Any = None,
+    ) -> None:  # fmt: skip
         view = problem.image.view
         x, dy = view(arrays["x"]), view(grad)
         points = problem.points(arrays["coordinates"])
