@@ -215,7 +215,9 @@ def deform(
     origin = np.meshgrid(*(np.arange(a.out) * a.stride - a.before for a in axes), indexing="ij")
     places = [origin[a] + t[a] * axes[a].dilation for t in _taps(axes) for a in range(rank)]
     groups = offset.shape[1] // (rank * n_taps)
-    return sampled(x, np.array(places * groups) + offset, weight, bias, mask, (False,) * rank)
+    points = np.array(places * groups) + offset  # of a finer type than the result may be
+    dtype = _common(x, offset, weight, bias, mask)
+    return _correlate_at(x, points, weight, bias, mask, (False,) * rank, dtype)
 
 
 def sampled(
@@ -257,11 +259,25 @@ def sampled(
     >>> sampled(x, points, weight, None, None, [True])
     array([[[1.5, 2.5, 4. ]]])
     """
+    dtype = _common(x, points, weight, bias, mask)
+    return _correlate_at(x, points, weight, bias, mask, wrap, dtype)
+
+
+def _correlate_at(
+    x: AnyArray,
+    points: AnyArray,
+    weight: AnyArray,
+    bias: AnyArray | None,
+    mask: AnyArray | None,
+    wrap: Sequence[bool],
+    dtype: np.dtype[Any],
+) -> AnyArray:
+    """`sampled`, in a dtype that need not be that of the points."""
     channels, rank, out = x.shape[1], len(wrap), points.shape[2:]
     n_taps = math.prod(weight.shape[2:])
     offset_groups = points.shape[1] // (rank * n_taps)
     groups = channels // weight.shape[1] if channels else 1
-    y = np.zeros((len(x), len(weight), *out), _common(x, points, weight, bias, mask))
+    y = np.zeros((len(x), len(weight), *out), dtype)
     for tap, t in enumerate(np.ndindex(*weight.shape[2:])):
         samples = np.zeros((len(x), channels, *out), y.dtype)
         for n, d in itertools.product(range(len(x)), range(offset_groups)):

@@ -83,7 +83,8 @@ cdef enum:
     FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
-    MOST_PAIRS = 64             # gradient: of rows and channels of a group
+    MOST_PAIRS = 16             # gradient: of rows and channels of a group; the product is faster
+    #                             with more, and with one group
     FETCH_BYTES = 1024 * 1024   # of arrays that are asked for before they are read: not in L2
 
 
@@ -1681,7 +1682,7 @@ def gradient_suits(weight_shape, stride, dilation):
     cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
     if suits(weight_shape, stride, dilation):
         return True
-    if not 0 < rows * channels <= MOST_PAIRS:
+    if weight_shape[0] == 1 or not 0 < rows * channels <= MOST_PAIRS:
         return False
     return small_box(weight_shape, stride, dilation)
 
