@@ -19,7 +19,15 @@ EXAMPLE = ROOT / "docs/example_plugin"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PAGES = [
     f"docs/{page}.rst"
-    for page in ("quickstart", "training", "operators", "algorithms", "plugins", "kernels")
+    for page in (
+        "quickstart",
+        "training",
+        "operators",
+        "algorithms",
+        "plugins",
+        "contract",
+        "kernels",
+    )
 ]
 DOCUMENTS = [
     "README.md",

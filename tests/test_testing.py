@@ -5,6 +5,7 @@ suite, and has to fail the checks that it names and no others.
 """
 
 import ast
+import ctypes
 import inspect
 import json
 import os
@@ -392,6 +393,16 @@ class SharedResult(Sound):
         self.last = super().__call__(*args, **kwargs)
         time.sleep(1e-4)
         return self.last
+
+
+@broken("gil")
+class HoldsTheInterpreter(Sound):
+    """A C function that is called without letting other threads go on."""
+
+    def compute(self, problem, arrays, out, run, prepared=None):
+        if out.size > 2**16 and not run.measure:
+            ctypes.PyDLL(None).usleep(50_000)
+        return super().compute(problem, arrays, out, run, prepared)
 
 
 @broken("fork")

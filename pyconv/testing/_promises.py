@@ -6,6 +6,8 @@ import os
 import pickle
 import select
 import signal
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +48,13 @@ _WORKSPACE = 2**20
 # Elements that two threads share, and seconds that a forked process may take for them.
 _PARALLEL = 2**16
 _PATIENCE = 60
+
+# Seconds of a call that are long enough to see who else runs meanwhile; elements that may take so
+# long; how often other threads look at the clock, and how many attempts a busy machine gets.
+_LONG = 0.03
+_SIZES = (2**18, 2**20, 2**22, 2**24)
+_TICK = 0.0005
+_ATTEMPTS = 5
 
 # Elements that fit 64 bits in bytes, but no machine.
 _TOO_MUCH = 2**58
@@ -209,6 +218,29 @@ class Promises(Suite):
         self.each(self.calls(op, "float32"), examine)
 
     @check()
+    def test_gil(self, op: Operator) -> None:
+        """Other Python threads go on while a call computes."""
+
+        def examine(call: Call) -> None:
+            threads: dict[str, Any] = {"threads": 1} if self.has(op, "threads") else {}
+            for size in _SIZES:
+                run = partial(call.enlarged(size).forward, **threads)
+                if _seconds(run) >= _LONG:
+                    break
+            else:
+                return  # a call that is always over at once stops nobody
+            shares = []
+            while len(shares) < _ATTEMPTS and min(shares, default=1.0) > 0.5:
+                shares.append(_longest_wait(run))
+            require(
+                min(shares) <= 0.5,
+                f"another thread does not run for {min(shares):.0%} of the time of a call "
+                f"(for {call.enlarged(size)})",
+            )
+
+        self.each(self.calls(op, "float32")[:1], examine)
+
+    @check()
     def test_fork(self, op: Operator) -> None:
         """A process forked from one that has run the operator can run it as well."""
         if not hasattr(os, "fork"):
@@ -265,6 +297,36 @@ class Promises(Suite):
         finally:
             if not known:
                 pyconv.unregister(op.name)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _longest_wait(run: Callable[[], object]) -> float:
+    """The longest that another thread has to wait for its turn, as a share of the time of `run`."""
+    longest, started, over = 0.0, threading.Event(), threading.Event()
+
+    def watch() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while not over.is_set():
+            started.set()
+            time.sleep(_TICK)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    started.wait()
+    try:
+        seconds = _seconds(run)
+    finally:
+        over.set()
+        watching.join()
+    return longest / seconds
 
 
 def _failure_in_fork(examine: Callable[[], None]) -> str:
