@@ -1,17 +1,22 @@
 """The engine for plugins: kernels from C, ctypes and SciPy, next to operators and plain sums."""
 
 import ctypes
+import importlib.util
 import shutil
 import subprocess
+import sys
 import sysconfig
+from pathlib import Path
 
 import numpy as np
 import pytest
+from setuptools import Extension
 
 import pyconv
 from pyconv import kernels
 from pyconv.testing._memory import allocated
 
+EXAMPLES = Path(__file__).parent.parent / "docs/example_kernels"
 CC = shutil.which((sysconfig.get_config_var("CC") or "cc").split()[0]) or shutil.which("cc")
 
 # Valid convolution with a k0 x k1 kernel at stride 1, depths (tap, channel); and what goes with it.
@@ -292,23 +297,43 @@ def test_ctypes_function_of_python(library):
     assert calls
 
 
+# The examples of docs/kernels.rst
+
+
+def example(path):
+    spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def looks_backwards(convolve):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 7, 5, 9), dtype=np.float32)
+    weight = rng.standard_normal((4, 7), dtype=np.float32)
+    expected = np.einsum("oc,nchw->nohw", weight, x[..., ::-1])
+    np.testing.assert_allclose(convolve(x, weight), expected, atol=1e-5)
+
+
 def test_numba():
-    numba = pytest.importorskip("numba")
-    t = numba.types
-    n, values = t.intp, t.CPointer(t.float32)
+    pytest.importorskip("numba", reason="Numba is not installed")
+    looks_backwards(example(EXAMPLES / "with_numba.py").convolve)
 
-    @numba.cfunc(t.void(t.voidptr, values, t.CPointer(n), n, n, n, n, n, n, values, n))
-    def pack(context, image, stride, sample, group, pixel, count, depth, depths, panel, step):
-        for k in range(depths):
-            for j in range(count):
-                panel[k * step + j] = image[(pixel + j) * stride[3]]
 
-    x = np.arange(5, dtype=np.float32).reshape(1, 1, 5)
-    out = np.empty((1, 1, 5), np.float32)
-    kernels.convolve(
-        kernels.kernel(pack={"float32": pack}), x, np.ones((1, 1, 3), np.float32), out=out
+@pytest.mark.skipif(CC is None, reason="there is no C compiler")
+def test_cython(tmp_path):
+    cythonize = pytest.importorskip("Cython.Build").cythonize
+    shutil.copy(EXAMPLES / "backwards.pyx", tmp_path)
+    (extension,) = cythonize(
+        [Extension("backwards", [str(tmp_path / "backwards.pyx")])], quiet=True
     )
-    np.testing.assert_array_equal(out, 3 * x)
+    built = tmp_path / f"backwards{sysconfig.get_config_var('EXT_SUFFIX')}"
+    include = sysconfig.get_path("include")
+    command = [CC, "-O1", "-shared", "-fPIC", f"-I{include}", *extension.sources, "-o", built]
+    if sys.platform == "darwin":
+        command[1:1] = ["-undefined", "dynamic_lookup"]
+    subprocess.run(command, check=True)
+    looks_backwards(example(built).convolve)
 
 
 def test_an_address_is_enough(library):
