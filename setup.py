@@ -18,11 +18,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from setuptools import Extension, __version__, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 ROOT = Path(__file__).parent
 # Relative, with "/": setuptools refuses absolute sources and records these in the sdist.
@@ -132,6 +135,14 @@ def extensions() -> list[Extension]:
     return found
 
 
+def take_leaves(extension: Extension) -> list[str]:
+    """Make the leaf kernels among the sources dependencies, and return them."""
+    leaves = [source for source in extension.sources if Path(source).name.startswith("leaf_")]
+    extension.sources = [source for source in extension.sources if source not in leaves]
+    extension.depends = [*extension.depends, *leaves]
+    return leaves
+
+
 class BuildKernels(build_ext):
     """Check the tools first, then turn .pyx into C outside the source tree, then compile."""
 
@@ -156,7 +167,16 @@ class BuildKernels(build_ext):
         if not stamp.exists() or stamp.read_text() != settings:
             # File times alone would keep, say, unsanitized objects for a sanitized build.
             self.force = True
-        self.generate_c()
+        # The C leaf kernels take half of the time of a build: side by side, and next to Cython. As
+        # sources of an extension they would be compiled one after another, and after it.
+        with ThreadPoolExecutor(self.parallel) as pool:
+            compiled = [
+                pool.map(partial(self.compile_leaf, extension), take_leaves(extension))
+                for extension in self.extensions
+            ]
+            self.generate_c()
+        for extension, objects in zip(self.extensions, compiled, strict=True):
+            extension.extra_objects += objects
         super().build_extensions()
         stamp.write_text(settings)
 
@@ -246,6 +266,19 @@ class BuildKernels(build_ext):
         )
         for extension, result in zip(self.extensions, generated, strict=True):
             extension.sources = result.sources
+
+    def compile_leaf(self, extension: Extension, source: str) -> str:
+        """Return the object file of a source, compiled unless it is up to date."""
+        (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+        if self.force or newer_group([source, *extension.depends], target):
+            self.compiler.compile(
+                [source],
+                output_dir=self.build_temp,
+                macros=extension.define_macros,
+                include_dirs=extension.include_dirs,
+                extra_postargs=extension.extra_compile_args,
+            )
+        return target
 
 
 if int(__version__.split(".")[0]) < 77:
