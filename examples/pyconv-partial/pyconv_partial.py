@@ -94,6 +94,7 @@ class Partial(Operator):
     url = "https://arxiv.org/abs/1804.07723"
     function = staticmethod(partial_conv)
     per_call = ("x", "mask")
+    constants = ("mask",)  # a choice of pixels, which has no slope
     algorithms = STANDARD.algorithms
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> PartialProblem:
@@ -182,8 +183,6 @@ class Partial(Operator):
                 [known.take(c, problem.channel_axis).sum(dtype=np.float64)
                  for c in range(len(out["bias"]))] if axes else known
             )  # fmt: skip
-        if "mask" in out:  # a choice of pixels, which has no slope
-            made["mask"] = 0
         with np.errstate(over="ignore"):
             for name, array in out.items():
                 array[...] = made[name]
