@@ -212,8 +212,8 @@ class Spherical(Operator):
         if min(size) < 1 or size[1] % stride[1]:
             rule = f"have rows, and columns that stride {stride[1]} divides"
             checks.fail(name, "x", rule, Verbatim(f"shape {x}"))
-        groups = channels // weight[1] if weight[1] else 1
-        if channels != groups * weight[1] or weight[0] % max(groups, 1):
+        groups = max(1, channels // weight[1]) if weight[1] else 1
+        if channels != groups * weight[1] or weight[0] % groups:
             rule = f"have groups of {weight[1]} channels, as many as divide {weight[0]} outputs"
             checks.fail(name, "x", rule, Verbatim(f"{channels} channels (shape {x})"))
         bias = shapes["bias"]
@@ -227,7 +227,7 @@ class Spherical(Operator):
         return SphericalProblem(
             output, "direct", "implicit GEMM, its panels filled by the plugin",
             Cost(macs, macs, prod(weight) + prod(bias or (0,)), moved), batched=batched, last=last,
-            groups=max(groups, 1), size=size, taps=weight[2:], extent=extent, stride=stride,
+            groups=groups, size=size, taps=weight[2:], extent=extent, stride=stride,
             dilation=dilation, channels=channels,
         )  # fmt: skip
 
