@@ -229,7 +229,7 @@ class Promises(Suite):
                     break
             else:
                 return  # a call that is always over at once stops nobody
-            shares = []
+            shares: list[float] = []
             while len(shares) < _ATTEMPTS and min(shares, default=1.0) > 0.5:
                 shares.append(_longest_wait(run))
             require(
