@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from pyconv import _threads, checks, dtypes, engine
+from pyconv import checks, dtypes, engine
 from pyconv._kernels import _plugin
 from pyconv.arrays import as_array, check_out
 from pyconv.checks import Verbatim
 from pyconv.engine import Run
 from pyconv.geometry import untouched
-from pyconv.operator import DEFAULT_WORKSPACE
+from pyconv.operator import run_of
 
 __all__ = [
     "ABI_VERSION",
@@ -238,7 +238,7 @@ def convolve(
         x, weight, bias = arrays["x"], arrays["weight"], arrays["bias"]
         check_out(name, out, out.shape, out.dtype, {"x": x, "weight": weight, "bias": bias})
         _check_shapes(name, x, weight, "out", out, bias)
-        run = _run(name, out.dtype, threads, max_workspace)
+        run = run_of(name, out.dtype, threads, max_workspace)
     if out.size == 0:
         return 0
     return int(
@@ -270,7 +270,7 @@ def weight_gradient(
         x, grad = arrays["x"], arrays["grad"]
         check_out(name, out, out.shape, out.dtype, {"x": x, "grad": grad})
         _check_shapes(name, x, out, "grad", grad, None)
-        run = _run(name, out.dtype, threads, max_workspace)
+        run = run_of(name, out.dtype, threads, max_workspace)
     if out.size == 0:
         return
     result, x, grad = _six(out), _five(x), _five(grad)
@@ -319,7 +319,7 @@ def input_gradient(
         weight, grad = arrays["weight"], arrays["grad"]
         check_out(name, out, out.shape, out.dtype, {"weight": weight, "grad": grad})
         _check_shapes(name, out, weight, "grad", grad, None)
-        run = _run(name, out.dtype, threads, max_workspace)
+        run = run_of(name, out.dtype, threads, max_workspace)
     _plugin.needs_unpack(run.operator, kernel, run.compute)
     weight, grad, dx = _six(weight), _five(grad), _five(out)
     if dx.size == 0 or grad.size == 0 or weight.size == 0:
@@ -405,13 +405,6 @@ def _check_shapes(
         )  # fmt: skip
     if bias is not None and bias.shape != (groups * rows,):
         checks.fail(name, "bias", f"have shape ({groups * rows},)", Verbatim(f"shape {bias.shape}"))
-
-
-def _run(name: str, dtype: np.dtype[Any], threads: Any, budget: Any) -> Run:
-    most = DEFAULT_WORKSPACE
-    if budget is not None:
-        most = checks.integer(name, "max_workspace", budget, minimum=1, maximum=2**62)
-    return Run(name, dtypes.compute_code(dtype), _threads.resolve(threads, name), most)
 
 
 def _address(name: str, context: Any) -> int:

@@ -51,6 +51,15 @@ _remembered_run = lru_cache(256)(Run)
 _EXACT = {np.dtype(t) for t in (np.float32, np.float64, np.longdouble)}
 
 
+def run_of(operator: str, dtype: np.dtype[Any], threads: Any, max_workspace: Any) -> Run:
+    """How a call with these runtime parameters, None for the usual, is to run."""
+    budget = DEFAULT_WORKSPACE
+    if max_workspace is not None:
+        budget = checks.integer(operator, "max_workspace", max_workspace, minimum=1, maximum=2**62)
+    threads = _threads.resolve(threads, operator)
+    return _remembered_run(operator, dtypes.compute_code(dtype), threads, budget)
+
+
 @dataclass(frozen=True)
 class Cost:
     """What a call costs, whatever the algorithm.
@@ -585,13 +594,7 @@ class Operator:
         return check_out(self.name, out, problem.output_shape, dtype, self._flat(arrays))
 
     def _run(self, dtype: np.dtype[Any], runtime: dict[str, Any]) -> Run:
-        budget = runtime.get("max_workspace")
-        if budget is None:
-            budget = DEFAULT_WORKSPACE
-        else:
-            budget = checks.integer(self.name, "max_workspace", budget, minimum=1, maximum=2**62)
-        threads = _threads.resolve(runtime.get("threads"), self.name)
-        return _remembered_run(self.name, dtypes.compute_code(dtype), threads, budget)
+        return run_of(self.name, dtype, runtime.get("threads"), runtime.get("max_workspace"))
 
     def _directions(self, tangents: Any, arrays: dict[str, Any]) -> dict[str, Any]:
         """The tangents of all arrays, None for those that stay as they are."""

@@ -59,9 +59,27 @@ cdef inline bint surround(
     return True
 
 
-cdef void load_pixels(
-    const leaf_table* table, const tensor* t, const char* plane, Py_ssize_t p, Py_ssize_t count,
-    char* dst) noexcept nogil
+cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexcept nogil:
+    if single:
+        (<float*>dst)[at] = <float>value
+    else:
+        (<double*>dst)[at] = value
+
+
+cdef inline void next_pixel(const sampler* s, Py_ssize_t* o) noexcept nogil:
+    o[2] += 1
+    if o[2] == s.out[2]:
+        o[2] = 0
+        o[1] += 1
+        if o[1] == s.out[1]:
+            o[1] = 0
+            o[0] += 1
+
+
+cdef void begin_tap(
+    const sampler* s, Py_ssize_t n, Py_ssize_t og, Py_ssize_t t, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t* o, Py_ssize_t* base, pair* around, double* v, Py_ssize_t ld,
+    double* m) noexcept nogil
 cdef void store_pixels(
     const leaf_table* table, const tensor* t, char* plane, Py_ssize_t p, Py_ssize_t count,
     const char* src) noexcept nogil

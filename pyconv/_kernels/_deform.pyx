@@ -188,6 +188,41 @@ cdef inline void drop_corner(
         put(at.coef, (i * s.corners + q) * at.ld + j, nothing, s.leaf.esize == 4)
 
 
+cdef void begin_tap(
+    const sampler* s, Py_ssize_t n, Py_ssize_t og, Py_ssize_t t, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t* o, Py_ssize_t* base, pair* around, double* v, Py_ssize_t ld, double* m
+) noexcept nogil:
+    """Tap t of pixels p .. p+count-1: the first pixel, where offsets count from, and those.
+
+    On the axes that are not there, a sample is `around` one element.  Offsets are v[axis][pixel],
+    `ld` apart; masks m[pixel], if there are any.
+    """
+    cdef Py_ssize_t axis
+    cdef int first = 3 - s.rank
+    o[2] = p % s.out[2]
+    o[1] = p // s.out[2] % s.out[1]
+    o[0] = p // s.out[2] // s.out[1]
+    base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
+    base[1] = s.origin[1] + t // s.taps[2] % s.taps[1] * s.dilation[1]
+    base[0] = s.origin[0] + t // s.taps[2] // s.taps[1] * s.dilation[0]
+    for axis in range(3):
+        around[axis].count = 2 if axis >= first else 1
+        around[axis].place[0] = 0
+        around[axis].weight[0] = 1
+        around[axis].inside[0] = True
+    for axis in range(first, 3):
+        load_pixels(
+            s.wide, &s.offset,
+            s.offset.data + n * s.offset.stride[0]
+            + ((og * s.all_taps + t) * s.rank + axis - first) * s.offset.stride[1],
+            p, count, <char*>(v + axis * ld))
+    if s.has_mask:
+        load_pixels(
+            s.wide, &s.mask,
+            s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
+            p, count, <char*>m)
+
+
 cdef void locate(
     const sampler* s, const tensor* target, positions* at, Py_ssize_t n, Py_ssize_t og,
     Py_ssize_t t, Py_ssize_t p, Py_ssize_t count, int kind
@@ -200,28 +235,7 @@ cdef void locate(
     cdef double m = 1, v
     cdef int first = 3 - s.rank
     cdef bint found
-    base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
-    base[1] = s.origin[1] + t // s.taps[2] % s.taps[1] * s.dilation[1]
-    base[0] = s.origin[0] + t // s.taps[2] // s.taps[1] * s.dilation[0]
-    o[2] = p % s.out[2]
-    o[1] = p // s.out[2] % s.out[1]
-    o[0] = p // s.out[2] // s.out[1]
-    for axis in range(3):
-        around[axis].count = 2 if axis >= first else 1
-        around[axis].place[0] = 0
-        around[axis].weight[0] = 1
-        around[axis].inside[0] = True
-    for axis in range(first, 3):
-        load_pixels(
-            s.wide, &s.offset,
-            s.offset.data + n * s.offset.stride[0]
-            + ((og * s.all_taps + t) * s.rank + axis - first) * s.offset.stride[1],
-            p, count, <char*>(at.v + axis * ld))
-    if s.has_mask:
-        load_pixels(
-            s.wide, &s.mask,
-            s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
-            p, count, <char*>at.m)
+    begin_tap(s, n, og, t, p, count, o, base, around, at.v, ld, at.m)
     for j in range(count):
         if s.has_mask:
             m = at.m[j]
@@ -243,20 +257,7 @@ cdef void locate(
             else:
                 for q in range(s.corners):
                     drop_corner(s, at, j, q, m, kind)
-        o[2] += 1
-        if o[2] == s.out[2]:
-            o[2] = 0
-            o[1] += 1
-            if o[1] == s.out[1]:
-                o[1] = 0
-                o[0] += 1
-
-
-cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexcept nogil:
-    if single:
-        (<float*>dst)[at] = <float>value
-    else:
-        (<double*>dst)[at] = value
+        next_pixel(s, o)
 
 
 # What a tile's scratch begins with: whose positions follow, so that they are found once.

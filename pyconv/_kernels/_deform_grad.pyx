@@ -26,9 +26,11 @@ from pyconv import checks
 from pyconv._kernels._cpu cimport leaf_table
 from pyconv._kernels._deform cimport (
     SLOPES,
+    begin_tap,
     fill_sampler,
-    load_pixels,
+    next_pixel,
     pair,
+    put,
     sampler,
     store_pixels,
     surround,
@@ -105,13 +107,6 @@ cdef enum:
     SLOPE_ALONE = 2             # at exactly -1: the sample is zero, its right-hand slope is not
 
 
-cdef inline void put(char* dst, Py_ssize_t at, double value, bint single) noexcept nogil:
-    if single:
-        (<float*>dst)[at] = <float>value
-    else:
-        (<double*>dst)[at] = value
-
-
 cdef inline double get(const char* src, Py_ssize_t at, bint single) noexcept nogil:
     return (<const float*>src)[at] if single else (<const double*>src)[at]
 
@@ -132,30 +127,9 @@ cdef void find_spots(
     cdef Py_ssize_t start = ((og * w.most + first) * s.all_taps + t) * s.corners
     cdef Py_ssize_t* at = w.at + start
     cdef char* coef = w.coef + start * w.es
-    base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
-    base[1] = s.origin[1] + t // s.taps[2] % s.taps[1] * s.dilation[1]
-    base[0] = s.origin[0] + t // s.taps[2] // s.taps[1] * s.dilation[0]
+    begin_tap(s, w.n, og, t, p, count, o, base, around, own.v, w.tile, own.m)
     pitch[2], pitch[1] = 1, s.x.shape[4]
     pitch[0] = s.x.shape[3] * s.x.shape[4]
-    o[2] = p % s.out[2]
-    o[1] = p // s.out[2] % s.out[1]
-    o[0] = p // s.out[2] // s.out[1]
-    for axis in range(3):
-        around[axis].count = 2 if axis >= real else 1
-        around[axis].place[0] = 0
-        around[axis].weight[0] = 1
-        around[axis].inside[0] = True
-    for axis in range(real, 3):
-        load_pixels(
-            s.wide, &s.offset,
-            s.offset.data + w.n * s.offset.stride[0]
-            + ((og * s.all_taps + t) * s.rank + axis - real) * s.offset.stride[1],
-            p, count, <char*>(own.v + axis * w.tile))
-    if s.has_mask:
-        load_pixels(
-            s.wide, &s.mask,
-            s.mask.data + w.n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
-            p, count, <char*>own.m)
     for j in range(count):
         if s.has_mask:
             m = own.m[j]
@@ -195,13 +169,7 @@ cdef void find_spots(
                         q += 1
         at += step
         coef += step * w.es
-        o[2] += 1
-        if o[2] == s.out[2]:
-            o[2] = 0
-            o[1] += 1
-            if o[1] == s.out[1]:
-                o[1] = 0
-                o[0] += 1
+        next_pixel(s, o)
 
 
 cdef inline double contract(
@@ -438,10 +406,6 @@ cdef void weight_task(
 
 
 # ---- weights and images in the order of the sweep ----------------------------------------------
-
-cdef inline Py_ssize_t tap_of(const sweep* w, Py_ssize_t t) noexcept nogil:
-    return w.s.all_taps - 1 - t if w.flipped else t
-
 
 cdef inline bint in_one_run(const tensor* t, Py_ssize_t* step) noexcept nogil:
     """Whether [channel][tap] of a row of weights are so many bytes apart, one after another."""

@@ -6,8 +6,9 @@ the weights they take and in nothing else. The helpers read shapes for the other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from math import prod
 from typing import Any, ClassVar
 
@@ -126,6 +127,17 @@ def choose_winograd(
     return "winograd", f"F({tile}, {kernel}), expected to take 1/{gain:.1f} of {time}"
 
 
+def describe_adjoint(
+    operator: Operator, axes: engine.Axes, weight_shape: Shape, mode: str, wanted: str
+) -> engine.Adjoint:
+    """The gradient of the input of a convolution, given what ``algorithm=`` says."""
+    algorithm = "phase"
+    if not engine.is_folded(axes, mode):
+        groups, rows, channels = weight_shape[:3]
+        algorithm = choose_adjoint(operator, axes, rows, channels, groups, wanted)
+    return engine.describe_adjoint(axes, weight_shape, algorithm)
+
+
 def choose_adjoint(
     operator: Operator, axes: engine.Axes, rows: int, channels: int, groups: int, wanted: str
 ) -> str:
@@ -199,7 +211,14 @@ class ConvProblem(Problem):
     weight_shape: Shape = ()  # (G, M, C, T0, T1, T2)
     how: engine.Descriptor | None = None  # where the engine does it in one piece
     pieces: tuple[engine.Piece, ...] = ()  # where it does it in several
-    adjoint: engine.Adjoint | None = None  # of the convolution
+    adjoint: engine.Adjoint | None = None  # what a transposed one is
+    describe_toward_x: Callable[[], Any] | None = field(default=None, compare=False)
+
+    @cached_property
+    def toward_x(self) -> Any:
+        """The gradient of the input, as the engine takes it; worked out for who asks for it."""
+        assert self.describe_toward_x is not None
+        return self.describe_toward_x()
 
 
 class Convolution(Operator):
@@ -241,9 +260,7 @@ class Convolution(Operator):
         pieces: tuple[engine.Piece, ...] = ()
         if algorithm == "direct" and mode == "zeros":
             pieces = engine.split_by_taps(on, grouped)
-        toward_x = "phase"
-        if not engine.is_folded(on, mode):
-            toward_x = choose_adjoint(self, on, rows, weight[1], groups, params["algorithm"])
+        toward_x = partial(describe_adjoint, self, on, grouped, mode, params["algorithm"])
         output = image.like(weight[0], [a.out for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         if mode != "zeros":
@@ -255,7 +272,7 @@ class Convolution(Operator):
         problem = ConvProblem(
             output, algorithm, reason, cost, axes,
             image=image, groups=groups, padding_mode=mode, flip=flip, weight_shape=grouped,
-            how=how, pieces=pieces, adjoint=engine.describe_adjoint(on, grouped, toward_x),
+            how=how, pieces=pieces, describe_toward_x=toward_x,
         )  # fmt: skip
         self.check_algorithm(problem)
         return problem
@@ -318,10 +335,10 @@ class Convolution(Operator):
         return weight, engine.pack_for(run, weight, problem.how)
 
     def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        if name != "x" or engine.is_folded(problem.adjoint.axes, problem.padding_mode):
+        if name != "x" or engine.is_folded(engine.three(problem.axes), problem.padding_mode):
             return None
         weight = self.weight_view(problem, arrays["weight"])
-        return engine.pack_for_adjoint(run, weight, problem.adjoint)
+        return engine.pack_for_adjoint(run, weight, problem.toward_x)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
@@ -332,7 +349,7 @@ class Convolution(Operator):
             weight = self.weight_view(problem, arrays["weight"])
             dx, packed = problem.image.view(out["x"]), (prepared or {}).get("x")
             mode = problem.padding_mode
-            engine.input_gradient(run, dy, weight, dx, problem.adjoint, mode, packed)
+            engine.input_gradient(run, dy, weight, dx, problem.toward_x, mode, packed)
         if "weight" in out:
             dw = self.weight_view(problem, out["weight"])
             x = problem.image.view(arrays["x"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
@@ -13,8 +14,7 @@ from pyconv import algorithms, checks, engine, geometry, reference
 from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
 from pyconv.engine import Axes, Box, Run
-from pyconv.geometry import Axis
-from pyconv.operator import Array, Case, Cost, Operator
+from pyconv.operator import Array, Case, Cost, Operator, Shape
 from pyconv.operators._convolution import (
     ConvProblem,
     check_bias,
@@ -161,7 +161,6 @@ class Transposed(Operator):
         takes = any(map(algorithms.winograd_takes, phases(on)))
         check_winograd(name, algorithm, axes, takes, "2 to 5 taps in a residue of the result")
         shape = engine.grouped_shape(weight, groups)
-        toward_x = _choose_gradient(axes, shape[1], shape[2], groups, params["algorithm"])
         output = image.like(outputs, [a.size for a in axes])
         macs, valid = count_macs(axes, image.n, weight[0], weight[1])
         cost = Cost(
@@ -170,8 +169,8 @@ class Transposed(Operator):
         )  # fmt: skip
         return ConvProblem(
             output, algorithm, reason, cost, axes, True, image=image, groups=groups, flip=flip,
-            how=engine.describe(on, shape, algorithm=toward_x),
             adjoint=engine.describe_adjoint(on, shape, algorithm),
+            describe_toward_x=partial(_describe_gradient, on, shape, params["algorithm"]),
         )  # fmt: skip
 
     def compute(
@@ -197,7 +196,7 @@ class Transposed(Operator):
         if name != "x":
             return None
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.pack_for(run, weight, problem.how)
+        return engine.pack_for(run, weight, problem.toward_x)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
@@ -208,7 +207,7 @@ class Transposed(Operator):
         if "x" in out and out["x"].size:
             weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
             dx, packed = problem.image.view(out["x"]), (prepared or {}).get("x")
-            engine.convolve(run, dy, weight, None, dx, problem.how, packed)
+            engine.convolve(run, dy, weight, None, dx, problem.toward_x, packed)
         if "weight" in out:
             dw = engine.grouped_weight(out["weight"], problem.groups, problem.flip)
             engine.weight_gradient(run, dy, problem.image.view(arrays["x"]), dw, axes)
@@ -262,15 +261,15 @@ def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
     return "phase", "a dense convolution for each residue of the result"
 
 
-def _choose_gradient(
-    axes: Sequence[Axis], rows: int, channels: int, groups: int, wanted: str
-) -> str:
-    """The algorithm for the gradient of the input, the convolution that this is the adjoint of."""
+def _describe_gradient(axes: Axes, weight_shape: Shape, wanted: str) -> Any:
+    """The gradient of the input: the convolution that this is the adjoint of."""
+    groups, rows, channels = weight_shape[:3]
     if wanted == "auto":
         gain = algorithms.winograd_gain(axes, rows, channels, groups)
-        return "winograd" if gain >= algorithms.WORTH_IT else "direct"
-    takes = wanted == "winograd" and algorithms.winograd_takes(axes)
-    return "winograd" if takes else "direct"
+        takes = gain >= algorithms.WORTH_IT
+    else:
+        takes = wanted == "winograd" and algorithms.winograd_takes(axes)
+    return engine.describe(axes, weight_shape, algorithm="winograd" if takes else "direct")
 
 
 def _apply_col2im(
