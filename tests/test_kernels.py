@@ -14,6 +14,7 @@ from setuptools import Extension
 
 import pyconv
 from pyconv import kernels
+from pyconv.operator import run_of
 from pyconv.testing._memory import allocated
 
 EXAMPLES = Path(__file__).parent.parent / "docs/example_kernels"
@@ -144,7 +145,7 @@ def test_bits_depend_on_nothing_but_the_values(library, any_strides):
                     kernel, given, weight, bias, out=out, threads=threads, max_workspace=workspace
                 )
                 np.testing.assert_array_equal(out, expected)
-        run = kernels._run("test", out.dtype, 1, None)
+        run = run_of("test", out.dtype, 1, None)
         packed = kernels.pack_weights(run, weight, out.shape[2:])
         kernels.convolve(kernel, x, weight, bias, out=out, run=run, packed=packed)
         np.testing.assert_array_equal(out, expected)
@@ -163,7 +164,7 @@ def test_few_pixels_with_rows_in_lanes(library):
     n, m, i = np.ogrid[:3, :14, :4]
     added = (1000 * n + 100 * m + i).reshape(out.shape)
     np.testing.assert_allclose(out, 2 * expected + added, rtol=1e-5)
-    run = kernels._run("test", out.dtype, 1, None)
+    run = run_of("test", out.dtype, 1, None)
     packed = kernels.pack_weights(run, weight, out.shape[2:])
     again = np.empty_like(out)
     kernels.convolve(kernel, x, weight, bias, out=again, run=run, packed=packed)

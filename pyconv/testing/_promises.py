@@ -54,7 +54,7 @@ _PATIENCE = 60
 _LONG = 0.03
 _SIZES = (2**18, 2**20, 2**22, 2**24)
 _TICK = 0.0005
-_ATTEMPTS = 5
+_ATTEMPTS = 20
 
 # Elements that fit 64 bits in bytes, but no machine.
 _TOO_MUCH = 2**58
