@@ -392,6 +392,16 @@ def test_strides(key, way):
     check_strides(LARGE[key], [way])
 
 
+@pytest.mark.parametrize(("key", "algorithm"), RUNS)
+def test_results_in_another_order_than_images(key, algorithm):
+    call = LARGE[key].with_params(algorithm=algorithm)
+    y = call.run()
+    for way in (transposed_memory, channels_inside):
+        out = way(np.full_like(y, 7))
+        call.run(out=out)
+        assert_same(out, y)
+
+
 @pytest.mark.parametrize("name", calls.OPERATORS)
 def test_strides_of_any_call(name):
     @calls.examples(30)

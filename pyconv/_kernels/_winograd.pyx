@@ -23,6 +23,7 @@ neighbouring classes, and so are neighbouring inputs; of few classes, each one's
 together for the lanes of a vector to be full.
 """
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.string cimport memset
 
 from pyconv import checks
@@ -58,6 +59,9 @@ cdef struct weight_job:
     Py_ssize_t row, rows        # which of the M
 
 
+# Where a line that is padding lies.
+cdef Py_ssize_t NOWHERE = PY_SSIZE_T_MAX
+
 # Tiles in one line of the result: `classes` next to each other, and that in `steps` steps.
 cdef struct piece:
     Py_ssize_t n
@@ -69,6 +73,10 @@ cdef struct piece:
     Py_ssize_t inputs           # ... how many,
     Py_ssize_t together         # ... and of these next to each other in the array
     Py_ssize_t rows             # of outputs: of tiles at the end, not all are in the result
+    bint lies                   # its lines may be read where they are: from the first,
+    Py_ssize_t lo, hi           # columns lo .. hi-1 of inputs, the rest is padding,
+    bint spoiled                # ... that the piece before writes to, being less than a vector
+    Py_ssize_t line[MOST_INPUTS]    # where a plane has column lo of each, in bytes; or NOWHERE
 
 
 cdef struct winograd_job:
@@ -116,6 +124,22 @@ cdef struct winograd_job:
 
 # ---- inputs -----------------------------------------------------------------------------------
 
+cdef void find_lines(const winograd_job* job, piece* p) noexcept nogil:
+    """Where the inputs of a piece are in a plane, if they may be read there."""
+    cdef const grid* q = job.q
+    cdef Py_ssize_t start = p.o[2] * q.stride[2] + q.offset[2], i1, i
+    inside(start, 1, p.inputs, q.x.shape[4], &p.lo, &p.hi)
+    p.lies = (job.in_place and p.hi - p.lo >= job.leaf.vl and p.together == p.inputs
+              and (q.mode == PAD_ZEROS or p.hi - p.lo == p.inputs))
+    for i in range(job.n[0]):
+        i1 = source_index(
+            p.o[1] * q.stride[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
+        p.line[i] = NOWHERE
+        if i1 >= 0:
+            p.line[i] = (
+                p.n * q.x.stride[0] + i1 * q.x.stride[3] + (start + p.lo) * q.leaf.esize)
+
+
 cdef void find_pieces(winograd_job* job) noexcept nogil:
     """Those of tiles first .. last-1."""
     cdef const grid* q = job.q
@@ -143,6 +167,8 @@ cdef void find_pieces(winograd_job* job) noexcept nogil:
         p.rows = ceil_div(q.out[1] - p.o[1], q.dilation[1]) if p.o[1] < q.out[1] else 0
         p.rows = min(p.rows, job.m[0])
         p.first, p.column = tile - job.first, column
+        p.spoiled = job.count > 0 and job.pieces[job.count - 1].inputs < job.leaf.vl
+        find_lines(job, p)
         for step in range(p.steps):
             for residue in range(p.classes):
                 job.at[tile - job.first] = column + residue * p.length + step * job.step[1]
@@ -179,34 +205,31 @@ cdef void load_piece(
 
 cdef void transform_in_place(
     const winograd_job* job, const piece* p, const char* plane, Py_ssize_t t0, const char* zeros,
-    char* lines, char* columns
+    char* lines, char* columns, bint clear
 ) noexcept nogil:
-    """Bt x of one channel's piece: lines are read where they are if they are whole vectors."""
+    """Bt x of one channel's piece: lines are read where they are if they are whole vectors.
+
+    `clear`: the padding beside them is not in `columns` yet.
+    """
     cdef const grid* q = job.q
-    cdef Py_ssize_t es = q.leaf.esize, start = p.o[2] * q.stride[2] + q.offset[2], lo, hi, i0, i1, i
+    cdef Py_ssize_t es = q.leaf.esize, i0, i
     cdef const void* rows[MOST_INPUTS]
     columns += p.column * es
-    inside(start, 1, p.inputs, q.x.shape[4], &lo, &hi)
-    if (hi - lo < job.leaf.vl or p.together < p.inputs
-            or (q.mode != PAD_ZEROS and hi - lo < p.inputs)):
+    if not p.lies:
         load_piece(job, p, plane, t0, 1, lines, 0)
         for i in range(job.n[0]):
             rows[i] = lines + i * job.width * es
         job.axis[0].rows(p.inputs, rows, columns, job.width)
         return
-    plane += p.n * q.x.stride[0] + (start + lo) * es
     i0 = source_index(p.o[0] * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+    plane += i0 * q.x.stride[2]
     for i in range(job.n[0]):
-        i1 = source_index(
-            p.o[1] * q.stride[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
-        rows[i] = zeros
-        if i0 >= 0 and i1 >= 0:
-            rows[i] = plane + i0 * q.x.stride[2] + i1 * q.x.stride[3]
-    job.axis[0].rows(hi - lo, rows, columns + lo * es, job.width)
-    if lo > 0:
-        q.leaf.clear(columns, job.width, job.n[0], lo)
-    if hi < p.inputs:
-        q.leaf.clear(columns + hi * es, job.width, job.n[0], p.inputs - hi)
+        rows[i] = zeros if i0 < 0 or p.line[i] == NOWHERE else plane + p.line[i]
+    job.axis[0].rows(p.hi - p.lo, rows, columns + p.lo * es, job.width)
+    if p.lo > 0 and (clear or p.spoiled):
+        q.leaf.clear(columns, job.width, job.n[0], p.lo)
+    if p.hi < p.inputs and clear:
+        q.leaf.clear(columns + p.hi * es, job.width, job.n[0], p.inputs - p.hi)
 
 
 cdef void sort_columns(const winograd_job* job, const char* src, char* dst) noexcept nogil:
@@ -271,7 +294,9 @@ cdef void input_task(
         for j in range(count):
             if job.in_place:
                 for i in range(job.count):
-                    transform_in_place(job, &job.pieces[i], plane, t0, zeros, lines, columns)
+                    transform_in_place(
+                        job, &job.pieces[i], plane + j * q.x.stride[1], t0, zeros, lines, columns,
+                        task == first and j == 0)
             else:
                 for i in range(job.n[0]):
                     rows[i] = lines + (j * job.n[0] + i) * job.width * es

@@ -296,6 +296,11 @@ def _places(result: Array) -> dict[str, tuple[Array, Callable[[], bytes]]]:
     memory = np.full(result.nbytes + 2, 7, np.uint8)
     odd = memory[1:-1].view(result.dtype).reshape(result.shape)
     places["an unaligned"] = (odd, lambda: memory[[0, -1]].tobytes())
+    turned = guards.copy()
+    places["a transposed"] = (
+        turned[inside].reshape(result.shape[::-1]).T,
+        lambda: turned[outside].tobytes(),
+    )
     for out, _ in places.values():
         out[...] = np.nan
     return places
