@@ -144,3 +144,143 @@ LAYERS: dict[str, dict[str, Layer]] = {
 
 # The arrays that differ from call to call; a plan is made from the others.
 PER_CALL = ("x", "offset", "mask")
+
+# The layer that each algorithm is timed on; every one that a user can ask for has one.
+ALGORITHMS: dict[str, dict[str, Layer]] = {
+    "standard": {
+        "direct": LAYERS["standard"]["r50_3x3_28"],
+        "winograd": LAYERS["standard"]["r50_3x3_28"],
+        "fft": (
+            {"x": (1, 8, 96, 96), "weight": (8, 8, 31, 31), "bias": (8,)},
+            {"padding": 15},
+        ),
+    },
+    "pointwise": {"direct": LAYERS["pointwise"]["r50_1x1_14"]},
+    "grouped": {
+        "direct": LAYERS["grouped"]["alex_g2_27"],
+        "winograd": LAYERS["grouped"]["alex_g2_27"],
+    },
+    "depthwise": {
+        "direct": LAYERS["depthwise"]["convnext_7x7_56"],
+        "fft": ({"x": (1, 16, 96, 96), "weight": (16, 1, 31, 31), "bias": (16,)}, {"padding": 15}),
+    },
+    "depthwise_separable": {"direct": LAYERS["depthwise_separable"]["mobilenet_14"]},
+    "spatially_separable": {"direct": LAYERS["spatially_separable"]["inception_7x7_17"]},
+    "dilated": {
+        "direct": LAYERS["dilated"]["ctx_r2_128"],
+        "winograd": LAYERS["dilated"]["ctx_r2_128"],
+        "zero_insertion": LAYERS["dilated"]["ctx_r2_128"],
+        "subsample": LAYERS["dilated"]["ctx_r2_128"],
+    },
+    "transposed": {
+        "direct": LAYERS["transposed"]["dcgan_4x4s2_8"],
+        "phase": LAYERS["transposed"]["dcgan_4x4s2_8"],
+        "col2im": LAYERS["transposed"]["dcgan_4x4s2_8"],
+        "winograd": LAYERS["transposed"]["dcgan_4x4s2_8"],
+    },
+    "deformable": {"direct": LAYERS["deformable"]["dcn_v2_28"]},
+    "sampled": {"direct": LAYERS["sampled"]["sphere_3x3_64x128"]},
+}
+
+# Large images, whose copies with padding or patches would take a multiple of `max_workspace`.
+MEMORY_BUDGET = 4 * 2**20
+MEMORY: dict[str, Layer] = {
+    "standard": ({"x": (1, 32, 320, 256), "weight": (32, 32, 3, 3)}, {"padding": 1}),
+    "pointwise": ({"x": (1, 64, 320, 256), "weight": (32, 64)}, {}),
+    "grouped": ({"x": (1, 64, 320, 256), "weight": (64, 8, 3, 3)}, {"padding": 1, "groups": 8}),
+    "depthwise": ({"x": (1, 64, 320, 256), "weight": (64, 1, 5, 5)}, {"padding": 2}),
+    "depthwise_separable": (
+        {"x": (1, 64, 320, 256), "depthwise": (64, 1, 3, 3), "pointwise": (32, 64)},
+        {"padding": 1},
+    ),
+    "spatially_separable": (
+        {"x": (1, 16, 320, 256), "rows": (16, 16, 7, 1), "columns": (16, 16, 1, 7)},
+        {"padding": 3},
+    ),
+    "dilated": (
+        {"x": (1, 32, 320, 256), "weight": (32, 32, 3, 3)},
+        {"padding": 4, "dilation": 4},
+    ),
+    "transposed": (
+        {"x": (1, 32, 160, 128), "weight": (32, 32, 4, 4)},
+        {"stride": 2, "padding": 1},
+    ),
+    "deformable": (
+        {"x": (1, 32, 160, 128), "offset": (1, 18, 160, 128), "weight": (32, 32, 3, 3)},
+        {"padding": 1},
+    ),
+    "sampled": (
+        {"x": (1, 32, 160, 128), "coordinates": (3, 3, 2, 160, 128), "weight": (32, 32, 3, 3)},
+        {},
+    ),
+}
+
+# So small that nothing but the overhead of a call is left.
+SMALL: dict[str, Layer] = {
+    "standard": ({"x": (1, 8, 8, 8), "weight": (8, 8, 3, 3)}, {"padding": 1}),
+    "pointwise": ({"x": (1, 8, 8, 8), "weight": (8, 8)}, {}),
+    "grouped": ({"x": (1, 8, 8, 8), "weight": (8, 4, 3, 3)}, {"padding": 1, "groups": 2}),
+    "depthwise": ({"x": (1, 8, 8, 8), "weight": (8, 1, 3, 3)}, {"padding": 1}),
+    "depthwise_separable": (
+        {"x": (1, 8, 8, 8), "depthwise": (8, 1, 3, 3), "pointwise": (8, 8)},
+        {"padding": 1},
+    ),
+    "spatially_separable": (
+        {"x": (1, 8, 8, 8), "rows": (8, 8, 3, 1), "columns": (8, 8, 1, 3)},
+        {"padding": 1},
+    ),
+    "dilated": ({"x": (1, 8, 8, 8), "weight": (8, 8, 3, 3)}, {"padding": 2, "dilation": 2}),
+    "transposed": ({"x": (1, 8, 8, 8), "weight": (8, 8, 2, 2)}, {"stride": 2}),
+    "deformable": (
+        {"x": (1, 8, 8, 8), "offset": (1, 18, 8, 8), "weight": (8, 8, 3, 3)},
+        {"padding": 1},
+    ),
+    "sampled": (
+        {"x": (1, 8, 8, 8), "coordinates": (3, 3, 2, 8, 8), "weight": (8, 8, 3, 3)},
+        {},
+    ),
+}
+
+# Small layers whose instructions are counted, which takes fifty times as long as the call.
+COUNTED: dict[str, Layer] = {
+    "standard": ({"x": (1, 32, 28, 28), "weight": (48, 32, 3, 3), "bias": (48,)}, {"padding": 1}),
+    "pointwise": ({"x": (1, 128, 20, 20), "weight": (96, 128), "bias": (96,)}, {}),
+    "grouped": (
+        {"x": (1, 64, 28, 28), "weight": (64, 8, 3, 3), "bias": (64,)},
+        {"padding": 1, "groups": 8},
+    ),
+    "depthwise": (
+        {"x": (1, 32, 56, 56), "weight": (32, 1, 3, 3), "bias": (32,)},
+        {"padding": 1, "stride": 2},
+    ),
+    "depthwise_separable": (
+        {"x": (1, 64, 28, 28), "depthwise": (64, 1, 3, 3), "pointwise": (64, 64), "bias": (64,)},
+        {"padding": 1},
+    ),
+    "spatially_separable": (
+        {"x": (1, 32, 17, 17), "rows": (32, 32, 7, 1), "columns": (32, 32, 1, 7)},
+        {"padding": 3},
+    ),
+    "dilated": (
+        {"x": (1, 48, 33, 33), "weight": (48, 48, 3, 3), "bias": (48,)},
+        {"padding": 6, "dilation": 6},
+    ),
+    "transposed": (
+        {"x": (1, 64, 10, 10), "weight": (64, 32, 4, 4), "bias": (32,)},
+        {"stride": 2, "padding": 1},
+    ),
+    "deformable": (
+        {
+            "x": (1, 32, 20, 20),
+            "offset": (1, 18, 20, 20),
+            "weight": (32, 32, 3, 3),
+            "bias": (32,),
+            "mask": (1, 9, 20, 20),
+        },
+        {"padding": 1},
+    ),
+    "sampled": (
+        {"x": (1, 32, 16, 32), "coordinates": (3, 3, 2, 16, 32), "weight": (32, 32, 3, 3)},
+        {"padding_mode": "circular"},
+    ),
+}

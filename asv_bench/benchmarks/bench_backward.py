@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
+import pyconv
+
 from ._base import Layers
 
 
+def _skip_without_gradients(layer: str) -> None:
+    if not hasattr(pyconv.plan.Plan, "backward"):
+        raise NotImplementedError("plans of this pyconv have no gradients")
+
+
 class _Backward(Layers):
-    """`time_all` is a training step's work, `time_x` that of an attack or a saliency map."""
+    """`time_all` is a training step's work, `time_x` that of an attack or a saliency map.
+
+    `time_plan_all` has all gradients from a plan, which keeps its packed weights.
+    """
 
     def setup(self, layer: str) -> None:
         super().setup(layer)
         self.grad = np.random.default_rng(1).standard_normal(self.result.shape, dtype=np.float32)
-        self.time_all(layer)
+        self.plan = self.call.plan()
 
     def time_all(self, layer: str) -> None:
         self.op.backward(self.grad, *self.arrays.values(), **self.keywords)
 
     def time_x(self, layer: str) -> None:
         self.op.backward(self.grad, *self.arrays.values(), needs=("x",), **self.keywords)
+
+    def time_plan_all(self, layer: str) -> None:
+        self.plan.backward(self.grad, *self.call.given)
+
+    time_plan_all.setup = _skip_without_gradients
 
 
 class StandardBackward(_Backward):

@@ -1,10 +1,13 @@
-"""What `import pyconv` costs a program that has NumPy already."""
+"""What pyconv costs a program that has NumPy already: seconds at import, bytes on disk."""
 
 from __future__ import annotations
 
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+
+import pyconv
 
 PROGRAM = """
 import time
@@ -23,3 +26,12 @@ def track_import_time() -> float:
 
 
 track_import_time.unit = "seconds"
+
+
+def track_library_size() -> int:
+    """Bytes of the compiled modules and of the Python modules, sources and caches left out."""
+    files = Path(pyconv.__file__).parent.rglob("*")
+    return sum(path.stat().st_size for path in files if path.suffix in (".so", ".pyd", ".py"))
+
+
+track_library_size.unit = "bytes"

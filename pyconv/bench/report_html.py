@@ -14,22 +14,34 @@ from pyconv.bench.layers import TITLES
 from pyconv.bench.report_text import NONE, notes, speed, threads_text, times
 from pyconv.bench.results import OURS, SLOW, LayerResult, Report
 
-STYLE = """
-:root {
-  color-scheme: light dark;
+LIGHT = """
   --page: #fbfbfa; --card: #fff; --ink: #1d2329; --soft: #5d6670; --line: #e1e4e8;
   --good: #14713d; --bad: #b3261e; --limit: #b3261e;
   --pyconv: #1f5fd0; --pyconv_call: #8fb4f2; --torch: #d9822b; --torch_cl: #f0bd85;
   --ort: #2f8f5b; --openvino: #8c5fc7; --ncnn: #ad4a78; --ndimage: #7d8790; --oaconvolve: #b5bcc3;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #14171a; --card: #1c2024; --ink: #e6e9ec; --soft: #9aa4ae; --line: #30363d;
-    --good: #62c98d; --bad: #ff8a80; --limit: #ff8a80;
-    --pyconv: #5a96ff; --pyconv_call: #35568f; --torch: #e89a4a; --torch_cl: #8a5b2a;
-    --ort: #4fb37d; --openvino: #a987e0; --ncnn: #d0709c; --ndimage: #8b959e; --oaconvolve: #5a636b;
-  }
-}
+"""
+DARK = """
+  --page: #14171a; --card: #1c2024; --ink: #e6e9ec; --soft: #9aa4ae; --line: #30363d;
+  --good: #62c98d; --bad: #ff8a80; --limit: #ff8a80;
+  --pyconv: #5a96ff; --pyconv_call: #35568f; --torch: #e89a4a; --torch_cl: #8a5b2a;
+  --ort: #4fb37d; --openvino: #a987e0; --ncnn: #d0709c; --ndimage: #8b959e; --oaconvolve: #5a636b;
+"""
+CHART = """
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin-bottom: .5rem; }
+.legend span { display: inline-flex; align-items: center; gap: .4rem; }
+.legend i { width: .8rem; height: .8rem; border-radius: 2px; display: inline-block; }
+.legend i.mark { width: 0; border-left: 2px solid var(--limit); border-radius: 0; }
+svg { display: block; width: 100%; min-width: 40rem; height: auto; }
+svg text { fill: var(--ink); font-size: 12px; font-family: inherit; }
+svg .tick, svg .value { fill: var(--soft); font-size: 11px; }
+svg .value { paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
+svg .trouble { fill: var(--bad); font-size: 11px; }
+svg .grid { stroke: var(--line); }
+svg .peak { stroke: var(--limit); stroke-dasharray: 4 3; }
+svg .limit { stroke: var(--limit); stroke-width: 2; }
+svg .peak-name { fill: var(--limit); font-size: 11px; }
+"""
+_PAGE = """
 * { box-sizing: border-box; }
 body {
   margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 76rem; background: var(--page);
@@ -55,20 +67,11 @@ tr:last-child.total td { border-top: 1px solid var(--line); font-weight: 600; }
 .best { font-weight: 700; }
 .good { color: var(--good); }
 .bad { color: var(--bad); }
-.legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; margin-bottom: .5rem; }
-.legend span { display: inline-flex; align-items: center; gap: .4rem; }
-.legend i { width: .8rem; height: .8rem; border-radius: 2px; display: inline-block; }
-.legend i.mark { width: 0; border-left: 2px solid var(--limit); border-radius: 0; }
-svg { display: block; width: 100%; min-width: 40rem; height: auto; }
-svg text { fill: var(--ink); font-size: 12px; font-family: inherit; }
-svg .tick, svg .value { fill: var(--soft); font-size: 11px; }
-svg .value { paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
-svg .trouble { fill: var(--bad); font-size: 11px; }
-svg .grid { stroke: var(--line); }
-svg .peak { stroke: var(--limit); stroke-dasharray: 4 3; }
-svg .limit { stroke: var(--limit); stroke-width: 2; }
-svg .peak-name { fill: var(--limit); font-size: 11px; }
 """
+STYLE = f"""
+:root {{ color-scheme: light dark; {LIGHT} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+{_PAGE}{CHART}"""
 
 EXPLAINED = """
 pyconv is a plan with its weights packed, pyconv_call the stateless call; torch_cl is torch with

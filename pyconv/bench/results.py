@@ -323,3 +323,32 @@ def _as_json(result: LayerResult) -> dict[str, Any]:
             for name, timing in result.timings.items()
         },
     }
+
+
+def from_json(data: Mapping[str, Any]) -> Report:
+    """Return the report that `Report.as_json` was made of, but for what follows from it."""
+    kept = ("limits", "implementations", "summary", "results")
+    return Report(
+        facts={name: value for name, value in data.items() if name not in kept},
+        limits=data["limits"],
+        versions=data["implementations"],
+        results=[_result(each) for each in data["results"]],
+    )
+
+
+def _result(data: Mapping[str, Any]) -> LayerResult:
+    layer = Layer(
+        data["layer"], data["class"], data["operator"], data["shapes"], data["params"],
+        data["dtype"], tuple(data["needs"]),
+    )  # fmt: skip
+    timings = {
+        name: Timing(
+            each["status"], each["note"], each["rounds"],
+            math.inf if each["fastest"] is None else each["fastest"], each["error"],
+        )
+        for name, each in data["timings"].items()
+    }  # fmt: skip
+    return LayerResult(
+        layer, data["threads"], data["macs"], data["bytes"], data["least_seconds"], data["binds"],
+        timings,
+    )  # fmt: skip
