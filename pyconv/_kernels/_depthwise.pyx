@@ -321,10 +321,11 @@ cdef void sum_taps(
     const char* bias, char* dst, Py_ssize_t dst_rs, leaf_ahead ahead
 ) noexcept nogil:
     """One channel of results, rows `dst_rs` elements apart."""
-    cdef Py_ssize_t es = job.q.leaf.esize, step = min(job.row_step, at.rows), r
-    ahead.read_bytes = ceil_div(ahead.read_bytes, step)
-    ahead.write_bytes = ceil_div(ahead.write_bytes, step)
-    for r in range(step):
+    cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
+    cdef Py_ssize_t calls = min(step, at.rows)
+    ahead.read_bytes = ceil_div(ahead.read_bytes, calls)
+    ahead.write_bytes = ceil_div(ahead.write_bytes, calls)
+    for r in range(calls):
         job.q.leaf.taps(
             ceil_div(at.rows - r, step), at.columns, job.tap_column_count, job.tap_columns,
             lines + r * job.pitch * es, step * job.pitch, weight, job.weight_step, bias,

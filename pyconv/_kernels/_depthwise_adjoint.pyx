@@ -240,8 +240,8 @@ cdef void adjoint_task(
                 for r2 in range(axis[2].residues):
                     k = job.kinds + (
                         ((r0 - axis[0].at) * axis[1].residues + r1) * axis[2].residues + r2)
-                    some = min(k.row_step, rows)
-                    for r in range(some):
+                    some = k.row_step
+                    for r in range(min(some, rows)):
                         if axis[2].residues == 1:
                             table.taps(
                                 ceil_div(rows - r, some), out.shape[4], k.columns, k.column,
