@@ -26,7 +26,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyconv import algorithms, dtypes, fft, geometry
-from pyconv._kernels import _col2im, _conv, _depthwise, _transposed, _winograd
+from pyconv._kernels import (
+    _col2im,
+    _conv,
+    _depthwise,
+    _depthwise_adjoint,
+    _transposed,
+    _winograd,
+)
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import UNIT, Axis, untouched
 
@@ -526,7 +533,14 @@ def adjoint(
         )  # fmt: skip
         if used >= 0:
             return used
-    # Few channels in a group, too many classes, or too little workspace: one at a time.
+    if shifts and any(a.stride > 1 for a in axes):
+        used = _depthwise_adjoint.correlate(
+            grad, weight, bias, out, [a.stride for a in axes], phases_along(axes), run.compute,
+            run.threads, run.budget, run.measure,
+        )  # fmt: skip
+        if used >= 0:
+            return used
+    # Channels last, too many classes, or too little workspace: one at a time.
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
@@ -536,6 +550,12 @@ def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:
     The rows and channels of the weights are swapped already.
     """
     return bool(_depthwise.suits(weight_shape, (1, 1, 1), [a.dilation for a in axes]))
+
+
+@lru_cache(_MOST_SPLITS)
+def phases_along(axes: Axes) -> tuple[tuple[geometry.Phase, ...], ...]:
+    """The residue classes of the adjoint on each axis, with those that no tap reaches."""
+    return tuple(geometry.adjoint_phases(axis) for axis in axes)
 
 
 def phases_of(axes: Axes) -> list[Axes]:

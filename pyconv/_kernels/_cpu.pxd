@@ -32,6 +32,12 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t lines
         Py_ssize_t pixel
 
+    ctypedef struct leaf_ahead:
+        const char* read
+        const char* write
+        Py_ssize_t read_bytes
+        Py_ssize_t write_bytes
+
     ctypedef struct leaf_winograd:
         Py_ssize_t stride
         Py_ssize_t taps
@@ -83,7 +89,7 @@ cdef extern from "leaf.h" nogil:
         void (*taps)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
-            void* dst, Py_ssize_t dst_rs) noexcept nogil
+            void* dst, Py_ssize_t dst_rs, const leaf_ahead* ahead) noexcept nogil
         void (*taps_rows)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t kind, Py_ssize_t columns,
             const leaf_column* column, const void* const* line, Py_ssize_t line_rs, const void* w,

@@ -48,6 +48,7 @@ from pyconv._kernels._cpu cimport (
     LEAF_LANE_ROWS,
     LEAF_ROWS,
     LEAF_ROWS_LEAST,
+    leaf_ahead,
     leaf_column,
     leaf_dots,
     leaf_has_rows,
@@ -317,15 +318,35 @@ cdef void load_weights(
 
 cdef void sum_taps(
     const direct_job* job, const place* at, const char* lines, const char* weight,
-    const char* bias, char* dst, Py_ssize_t dst_rs
+    const char* bias, char* dst, Py_ssize_t dst_rs, leaf_ahead ahead
 ) noexcept nogil:
     """One channel of results, rows `dst_rs` elements apart."""
     cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
-    for r in range(min(step, at.rows)):
+    cdef Py_ssize_t calls = min(step, at.rows)
+    ahead.read_bytes = ceil_div(ahead.read_bytes, calls)
+    ahead.write_bytes = ceil_div(ahead.write_bytes, calls)
+    for r in range(calls):
         job.q.leaf.taps(
             ceil_div(at.rows - r, step), at.columns, job.tap_column_count, job.tap_columns,
             lines + r * job.pitch * es, step * job.pitch, weight, job.weight_step, bias,
-            dst + r * dst_rs * es, step * dst_rs)
+            dst + r * dst_rs * es, step * dst_rs, &ahead)
+        ahead.read += ahead.read_bytes
+        ahead.write += ahead.write_bytes
+
+
+cdef leaf_ahead look_ahead(const direct_job* job, const place* at) noexcept nogil:
+    """How much of a channel a box reads and writes, where it is to be asked for."""
+    cdef const grid* q = &job.q
+    cdef leaf_ahead ahead
+    cdef Py_ssize_t lo, hi
+    ahead.read = ahead.write = NULL
+    ahead.read_bytes = ahead.write_bytes = 0
+    if job.fetch:
+        inside(at.row * q.stride[1] + job.s1.low + q.offset[1], 1, span(q, 1, at.rows),
+               q.x.shape[3], &lo, &hi)
+        ahead.read_bytes = (hi - lo) * q.x.stride[3]
+        ahead.write_bytes = at.rows * job.out.stride[3]
+    return ahead
 
 
 # What a box reads of the input, as far as it is inside the array.
@@ -437,9 +458,12 @@ cdef void forward_task(
     cdef box b = carve(job, scratch)
     cdef place at
     cdef char* dst
+    cdef leaf_ahead ahead, none
     memset(b.bias, 0, job.bias_bytes)
+    memset(&none, 0, sizeof(none))
     for task in range(first, last):
         at = place_of(job, task % spots)
+        ahead = look_ahead(job, &at)
         block = task // spots % blocks
         n = task // spots // blocks
         start = block * job.block
@@ -460,6 +484,11 @@ cdef void forward_task(
             channel = g * job.multiplier
             dst = (out.data + n * out.stride[0] + channel * out.stride[1] + at.o0 * out.stride[2]
                    + at.row * out.stride[3] + at.column * out.stride[4])
+            if job.fetch:       # the lines of the next group, and where its results go
+                ahead.read = q.x.data + n * q.x.stride[0] + (g + 1) * q.x.stride[1] + (
+                    max(<Py_ssize_t>0, at.row * q.stride[1] + job.s1.low + q.offset[1])
+                    * q.x.stride[3])
+                ahead.write = dst + job.multiplier * out.stride[1]
             for g in range(count):
                 for m in range(job.multiplier):
                     o = g * job.multiplier + m
@@ -468,7 +497,8 @@ cdef void forward_task(
                         job, &at, b.lines + g * line_pitch * es, b.weight + row * depth * es,
                         b.bias + row * es,
                         dst + o * out.stride[1] if in_place else b.result + o * results * es,
-                        out.stride[3] // es if in_place else job.pitch)
+                        out.stride[3] // es if in_place else job.pitch,
+                        ahead if m == 0 else none)
             if in_place:
                 continue
             if count == 1:
@@ -733,12 +763,21 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     job.pointer_bytes = aligned(3 * planes * job.lines * sizeof(void*))
     job.weight_bytes = aligned(q.channels * job.taps * es)
     job.bias_bytes = aligned(es)
-    job.fetch = (q.x.shape[0] * q.x.shape[1] * q.x.shape[2] * q.x.shape[3] * q.x.shape[4]
-                 > FETCH_BYTES // es and q.channels * q.taps[0] == 1
-                 and q.x.stride[3] == q.x.shape[4] * es)
+    job.fetch = worth_fetching(job)
     job.kind = kind
     return (job.line_bytes + job.result_bytes + job.pointer_bytes + job.weight_bytes
             + job.bias_bytes)
+
+
+cdef bint worth_fetching(const direct_job* job) noexcept nogil:
+    """Whether a group's lines, and those of its results, follow each other and are not in L2."""
+    cdef const tensor* x = &job.q.x
+    return (x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4]
+            > FETCH_BYTES // job.q.leaf.esize
+            and job.q.channels * job.q.taps[0] == 1
+            and x.in_place and x.stride[3] == x.shape[4] * job.q.leaf.esize
+            and job.out.in_place
+            and job.out.stride[3] == job.q.out[2] * job.q.leaf.esize)
 
 
 cdef void cut_columns(
@@ -1565,6 +1604,7 @@ cdef Workspace set_up(
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
     job.lanes = job.kind = 0
+    job.fetch = False
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
@@ -1628,6 +1668,7 @@ def correlate(
         return fixed + threads * <Py_ssize_t>(scratch + 128)
     job.kind = 0
     choose_box(&job, False)
+    job.fetch = job.together == 1 and worth_fetching(&job)
     scratch = choose_block(&job, threads)
     point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
@@ -1757,6 +1798,8 @@ cdef void pack_box(
     cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane, g = k0 // multiplier
     cdef Py_ssize_t count, i, k
     cdef const char* weight
+    cdef leaf_ahead none
+    memset(&none, 0, sizeof(none))
     while g * multiplier < k1:
         count = min(job.together, ceil_div(k1, multiplier) - g)
         load_lines(job, b, n, g, count, at)
@@ -1769,7 +1812,7 @@ cdef void pack_box(
                     load_weights(job, b.weight, k, 1)
                 sum_taps(
                     job, at, b.lines + i * line_pitch * es, weight, b.bias,
-                    dst + (k - k0) * width * es, q.out[2])
+                    dst + (k - k0) * width * es, q.out[2], none)
         g += count
 
 

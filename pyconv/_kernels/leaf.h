@@ -53,6 +53,12 @@ typedef struct leaf_column {
                              * `taps_rows`: the first line */
 } leaf_column;
 
+/* Memory that is soon read, and soon written: asked for meanwhile, a share beside each tile. */
+typedef struct leaf_ahead {
+    const char *read, *write;
+    ptrdiff_t read_bytes, write_bytes;
+} leaf_ahead;
+
 /* What `taps_rows` takes: elements of a line from one output to the next, and the taps of longer and
  * of shorter columns (0: there are none); and how many rows at least. */
 #define LEAF_ROWS(step, more, fewer) (((step) * 8 + (more)) * 8 + (fewer))
@@ -152,10 +158,10 @@ typedef struct leaf_table {
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
      * for r < rows, j < cols: columns and taps in order, each chain from zero; the chains are added
      * in order, then the bias.  Of a chain, columns with more taps come first.  A vector is read
-     * from the start of a line that is shorter. */
+     * from the start of a line that is shorter.  `ahead` may be NULL. */
     void (*taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns, const leaf_column *column,
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
-                 void *dst, ptrdiff_t dst_rs);
+                 void *dst, ptrdiff_t dst_rs, const leaf_ahead *ahead);
 
     /* The same sums where each line is found by a pointer: line[lines_of_column + (r + k) * line_rs]
      * is what tap k of a column reads for row r, and dst[r * dst_rs + j] meets element

@@ -1,0 +1,141 @@
+/* Taps that read copies of lines, one pitch apart: tall tiles, each output a chain over the taps.
+ * Included by leaf.inc.c, for each instruction set and compute type.
+ *
+ *   A column of taps has its weights once, and then each line that the tile reads once, for all the
+ *   rows that it meets.  Rows hide the latency of each other's multiply-adds: where there are few,
+ *   vectors of a row do.
+ *   AVX2, 9 rows, 5 taps: 9 accumulators + 5 weights + 1 of a line = 15 of 16 registers */
+#define TAPS_TALL 9
+
+INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, const T *src,
+                              ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                              VEC acc[TAPS_TALL][8]) {
+    VEC wv[LEAF_COLUMN_TAPS];
+    UNROLL for (int k = 0; k < taps; ++k) wv[k] = VSET1(w[k * ws]);
+    UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
+        UNROLL for (int v = 0; v < vecs; ++v) {
+            VEC x = VLOAD(src + v * gap);
+            VKEEP(x);
+            UNROLL for (int r = 0; r < rows; ++r)
+                if (r <= i && i - r < taps) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
+        }
+        src += rs;
+    }
+}
+
+/* A loop for each number of taps: as cases of one loop they would share their loads, and registers
+ * with them.  Where there are several chains, the sum of those before is in memory meanwhile. */
+#define TAPS_COLUMNS(taps_)                                                                       \
+    for (; column < end && column->taps == taps_ && column->chain == chain; ++column)             \
+        NAME(taps_column)(taps_, rows, vecs, src + column->src, rs, gap, w + column->weight, ws,  \
+                          acc);
+
+INLINE void NAME(taps_tile)(const int rows, const int vecs, ptrdiff_t n, const leaf_column *column,
+                            const T *src, ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                            VEC bias, T *dst, ptrdiff_t dst_rs) {
+    const leaf_column *end = column + n;
+    ptrdiff_t chain = n > 0 ? column->chain : 0;
+    int chains = 0;
+    T total[TAPS_TALL * 8 * VL];
+    VEC acc[TAPS_TALL][8];
+    for (;; chain = column->chain) {
+        UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+            acc[r][v] = VZERO();
+        TAPS_COLUMNS(5)
+        TAPS_COLUMNS(4)
+        TAPS_COLUMNS(3)
+        TAPS_COLUMNS(2)
+        TAPS_COLUMNS(1)
+        if (chains > 0)
+            UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+                acc[r][v] = VADD(VLOAD(total + (r * vecs + v) * VL), acc[r][v]);
+        if (column == end) break;
+        UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+            VSTORE(total + (r * vecs + v) * VL, acc[r][v]);
+        ++chains;
+    }
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+        VSTORE(dst + r * dst_rs + v * gap, VADD(bias, acc[r][v]));
+}
+#undef TAPS_COLUMNS
+
+/* Asks for the next lines of what is to be read, and written, after this call. */
+INLINE void NAME(taps_ahead)(const char **next, ptrdiff_t *left, ptrdiff_t share, const int written) {
+    const ptrdiff_t bytes = share < *left ? share : *left;
+    for (ptrdiff_t i = 0; i < bytes; i += 64)
+        if (written)
+            __builtin_prefetch(*next + i, 1);
+        else
+            __builtin_prefetch(*next + i, 0);
+    *next += bytes;
+    *left -= bytes;
+}
+
+/* Tiles side by side; the last vector ends where the rows do, and may overlap the one before. */
+INLINE void NAME(taps_strip)(const int rows, const int vecs, ptrdiff_t cols, ptrdiff_t n,
+                             const leaf_column *column, const T *src, ptrdiff_t rs, const T *w,
+                             ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs, ptrdiff_t share,
+                             leaf_ahead *ahead) {
+    ptrdiff_t j = 0;
+    if (vecs > 1)
+        for (; j + vecs * VL <= cols; j += vecs * VL)
+            NAME(taps_tile)(rows, vecs, n, column, src + j, rs, VL, w, ws, bias, dst + j, dst_rs);
+    for (; j < cols; j += VL) {
+        if (j + VL > cols) j = cols - VL;
+        NAME(taps_tile)(rows, 1, n, column, src + j, rs, 0, w, ws, bias, dst + j, dst_rs);
+        NAME(taps_ahead)(&ahead->read, &ahead->read_bytes, share, 0);
+        NAME(taps_ahead)(&ahead->write, &ahead->write_bytes, share, 1);
+    }
+}
+
+#define TAPS_CASE(rows, vecs)                                                                    \
+    case rows:                                                                                   \
+        NAME(taps_strip)(rows, vecs, cols, n, column, src, rs, w, ws, bias, dst, dst_rs, share,  \
+                         ahead);                                                                 \
+        return;
+
+static void NAME(taps_some)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
+                            const T *src, ptrdiff_t rs, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                            ptrdiff_t dst_rs, ptrdiff_t share, leaf_ahead *ahead) {
+    switch (rows) {
+        TAPS_CASE(1, 8)
+        TAPS_CASE(2, 4)
+        TAPS_CASE(3, 3)
+        TAPS_CASE(4, 2)
+        TAPS_CASE(5, 1)
+        TAPS_CASE(6, 1)
+        TAPS_CASE(7, 1)
+        TAPS_CASE(8, 1)
+        TAPS_CASE(9, 1)
+    }
+}
+#undef TAPS_CASE
+
+static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
+                       const void *src_, ptrdiff_t src_rs, const void *w, ptrdiff_t ws,
+                       const void *bias_, void *dst_, ptrdiff_t dst_rs, const leaf_ahead *ahead_) {
+    const T *src = src_;
+    T *dst = dst_;
+    const VEC bias = VSET1(*(const T *)bias_);
+    ptrdiff_t pieces = (rows + TAPS_TALL - 1) / TAPS_TALL, share, some;
+    leaf_ahead ahead = {0, 0, 0, 0};
+    if (ahead_ != 0) ahead = *ahead_;
+    share = ahead.read_bytes > ahead.write_bytes ? ahead.read_bytes : ahead.write_bytes;
+    if (share > 0) share = (share / (pieces * ((cols + VL - 1) / VL)) + 64) & ~(ptrdiff_t)63;
+    for (; pieces > 0; --pieces) {
+        some = (rows + pieces - 1) / pieces; /* no tile is much shorter than the others */
+        if (cols >= VL) {
+            NAME(taps_some)(some, cols, n, column, src, src_rs, w, ws, bias, dst, dst_rs, share,
+                            &ahead);
+        } else {
+            T tile[TAPS_TALL * VL];
+            NAME(taps_some)(some, VL, n, column, src, src_rs, w, ws, bias, tile, VL, share, &ahead);
+            for (ptrdiff_t r = 0; r < some; ++r)
+                NAME(copy_row)(dst + r * dst_rs, tile + r * VL, cols);
+        }
+        src += some * src_rs;
+        dst += some * dst_rs;
+        rows -= some;
+    }
+}
+#undef TAPS_TALL
