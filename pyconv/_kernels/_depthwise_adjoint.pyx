@@ -4,7 +4,7 @@ Output i of an axis with stride s is position q of class r: i = q*s + r.  A clas
 with some of the taps, and no stride (`pyconv.geometry.Phase`)::
 
     out[n, g, m, q*s + r] = bias[g, m] + sum over c, j of
-        weight[g, m, c, first[r] + j*tap_step] * x[n, g, c, q + j*dilation + offset[r]]
+      weight[g, m, c, first[r] + j*tap_step] * x[n, g, c, q + j*dilation + offset[r]]
 
 The classes read the same lines, which are copied once, with zeros around them.  Those along the last
 axis are computed next to each other and woven into whole rows of the result::
@@ -127,7 +127,9 @@ cdef leaf_column* point_columns(
     return column
 
 
-cdef void load_weights(const adjoint_job* job, char* dst, Py_ssize_t g, Py_ssize_t m) noexcept nogil:
+cdef void load_weights(
+    const adjoint_job* job, char* dst, Py_ssize_t g, Py_ssize_t m
+) noexcept nogil:
     """Row m of group g, [channel][tap] in order."""
     cdef const tensor* w = &job.weight
     cdef Py_ssize_t c, t0, t1
@@ -293,7 +295,7 @@ def correlate(
     -1, and nothing done, where it is not meant for such memory, or the workspace is too small.
     """
     cdef adjoint_job job
-    cdef Workspace tables, columns
+    cdef Workspace tables
     cdef Py_ssize_t classes, total, i, j, k, fixed, tasks, size
     cdef size_t scratch
     cdef residue* at
