@@ -6,8 +6,8 @@ with some of the taps, and no stride (`pyconv.geometry.Phase`)::
     out[n, g, m, q*s + r] = bias[g, m] + sum over c, j of
       weight[g, m, c, first[r] + j*tap_step] * x[n, g, c, q + j*dilation + offset[r]]
 
-The classes read the same lines, which are copied once, with zeros around them.  Those along the last
-axis are computed next to each other and woven into whole rows of the result::
+The classes read the same lines, which are copied once, with zeros around them.  Those along the
+last axis are computed next to each other and woven into whole rows of the result::
 
     for each sample, group, plane of the result, box of positions
         copy the lines that the box reads                   L1
