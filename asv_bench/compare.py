@@ -34,6 +34,7 @@ import re
 import statistics
 import subprocess
 import sys
+import traceback
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,8 +45,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 from benchmarks import _instructions  # noqa: E402
+from worker import CONTROL  # noqa: E402
 
-CONTROL = "control"
 THRESHOLD = 1.08
 """Of times: two builds of the same sources differ by less, see `prove.py`."""
 COUNTS_THRESHOLD = 1.02
@@ -78,22 +79,21 @@ def wheel(commit: str) -> Path | None:
     return next((HERE / ".asv" / "env").glob(f"*/asv-build-cache/{commit}/*.whl"), None)
 
 
-def build(name: str) -> tuple[str, Path, str]:
-    """Return the hash of a commit, a folder with its pyconv, and the Python to run it by."""
-    commit = git("rev-parse", f"{name}^{{commit}}")
+def build(commit: str) -> tuple[Path, str]:
+    """Return a folder with the pyconv of a commit, and the Python to run it by."""
     if wheel(commit) is None:
-        print(f"Building {name} ({commit[:8]})", flush=True)
+        print(f"Building {commit[:8]}", flush=True)
         asv("machine", "--yes")
         asv("run", "--bench", "just-discover", f"{commit}^!")
     found = wheel(commit)
     if found is None:
-        raise SystemExit(f"asv did not build {name}")
+        raise RuntimeError(f"asv did not build {commit}")
     folder = HERE / ".asv" / "trees" / commit
     if not folder.exists():
         with zipfile.ZipFile(found) as archive:
             archive.extractall(folder)
     environment = found.parents[2]
-    return commit, folder, str(environment / "bin" / "python")
+    return folder, str(environment / "bin" / "python")
 
 
 # ---- benchmarks --------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Process:
             print(json.dumps({"do": do, **arguments}), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit("error: a benchmark failed, see above")
+            raise RuntimeError("a benchmark failed, see above")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -265,10 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = re.compile(given.bench)
     names = [name for name in benchmarks() if wanted.search(name)]
     if not names:
-        raise SystemExit(f"no benchmark matches {given.bench!r}")
+        parser.error(f"no benchmark matches {given.bench!r}")
 
-    before, folder_before, python = build(given.before)
-    after, folder_after, _ = build(given.after)
+    # Both are looked up before anything is built, which takes minutes.
+    before, after = (git("rev-parse", f"{n}^{{commit}}") for n in (given.before, given.after))
+    folder_before, python = build(before)
+    folder_after, _ = build(after)
     if given.build:
         return 0
     if given.continuous:
@@ -319,4 +321,8 @@ def operator_of(cls: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Exception:  # Python's own status would be that of a slower commit
+        traceback.print_exc()
+        sys.exit(2)

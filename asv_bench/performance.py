@@ -72,8 +72,7 @@ def condensed(runs: Sequence[dict[str, Any]], machine: str) -> dict[str, Any]:
 
 def page(report: Report) -> str:
     """Return the page, and write the charts that it includes."""
-    names = dict.fromkeys(v for n, v in report.versions.items() if n not in OURS)
-    versions = ", ".join(dict.fromkeys([*report.versions.values(), *names]))
+    versions = ", ".join(dict.fromkeys(report.versions.values()))
     text = INTRODUCTION.format(machine=report.facts["machine"]["cpu"], versions=versions + ".")
     peers = [name for name in report.versions if name not in OURS]
     heads = ["class", "layers", *peers, "best of them"]

@@ -25,9 +25,10 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from compare import HERE
+from compare import git as of_checkout
+
 CLONE = HERE / ".asv" / "scratch"
 BENCHMARKS = {
     "lost_thread": r"TwoThreads.time_plan\((standard|dilated|depthwise/)",
@@ -57,9 +58,7 @@ def prepare(names: list[str]) -> None:
         command = ["git", "clone", "--quiet", "--no-tags", str(root), str(CLONE)]
         subprocess.run(command, check=True)
         (CLONE / "asv_bench" / ".asv").symlink_to(HERE / ".asv")  # one environment for all
-    head = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    head = of_checkout("rev-parse", "HEAD")
     git("fetch", "--quiet", "origin", head)
     for name in names:
         git("checkout", "--quiet", "--force", "-B", f"scratch/{name}", head)
@@ -82,6 +81,13 @@ def compare(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
 
 
+def verdict_of(status: int, found: str) -> str:
+    """Return what a comparison came to; one that ended early has found nothing, not something."""
+    if status == 0 and found == "nothing":
+        return "quiet"
+    return "caught" if status == 1 and found not in ("", "nothing") else "failed"
+
+
 def main() -> int:
     """Run the proof."""
     parser = argparse.ArgumentParser(
@@ -97,15 +103,15 @@ def main() -> int:
     options = ["--no-counts"] if given.no_counts else []
     prepare(names)
     for name in reversed(names):  # last what compiles most, which is then compiled once
-        compare(name, "--build")
+        compare(name, "--build").check_returncode()
     right, rows = True, []
     for name in names:
         for number in range(1, given.times + 1):
             begin = time.monotonic()
             done = locked(given.lock, name, options)
-            verdict = {0: "quiet", 1: "caught", 2: "too noisy"}.get(done.returncode, "failed")
-            right &= verdict == ("quiet" if name == "unchanged" else "caught")
             found = FOUND.search(done.stdout)
+            verdict = verdict_of(done.returncode, found[1] if found else "")
+            right &= verdict == ("quiet" if name == "unchanged" else "caught")
             row = f"{name:15} {number}  {verdict:9} {time.monotonic() - begin:4.0f} s  "
             rows.append(row + (found[1] if found else ""))
             print((done.stdout if given.verbose else "") + rows[-1], flush=True)

@@ -83,7 +83,7 @@ def main(folder: str) -> None:
     sys.path[:0] = [folder, str(Path(__file__).parent)]
     import pyconv
 
-    if Path(pyconv.__file__).parents[1] != Path(folder).resolve():
+    if Path(pyconv.__file__).resolve().parents[1] != Path(folder).resolve():
         raise SystemExit(f"pyconv was found in {pyconv.__file__}, not in {folder}")
     worker = Worker()
     for line in sys.stdin:

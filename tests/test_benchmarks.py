@@ -3,7 +3,6 @@
 import ast
 import importlib
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,12 +23,11 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def package(name, folder):
-    spec = importlib.util.spec_from_file_location(
-        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
+def load(name, path, **more):
+    """Import a file under a name."""
+    spec = importlib.util.spec_from_file_location(name, path, **more)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    sys.modules[name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -37,7 +35,8 @@ def package(name, folder):
 @pytest.fixture(scope="module")
 def benchmarks():
     """The package of benchmarks, imported the way asv does: as a package of that name."""
-    found = package("benchmarks", FOLDER)
+    folder = [str(FOLDER)]
+    found = load("benchmarks", FOLDER / "__init__.py", submodule_search_locations=folder)
     try:
         for name in ("_shapes", "_instructions", *PER_OPERATOR, *OTHERS):
             importlib.import_module(f"benchmarks.{name}")
@@ -50,16 +49,22 @@ def benchmarks():
 @pytest.fixture(scope="module")
 def compare(benchmarks):
     """The command, which is a script of its own."""
-    spec = importlib.util.spec_from_file_location("compare", FOLDER.parent / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare"] = module  # dataclasses look there
     path = sys.path[:]
     try:
-        spec.loader.exec_module(module)
-        yield module
+        yield load("compare", FOLDER.parent / "compare.py")
     finally:
         sys.path[:] = path
-        del sys.modules["compare"]
+        for name in ("compare", "worker"):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def prove(compare):
+    """The proof, likewise."""
+    try:
+        yield load("prove", FOLDER.parent / "prove.py")
+    finally:
+        del sys.modules["prove"]
 
 
 @pytest.fixture
@@ -346,11 +351,31 @@ def test_the_worker_times_a_benchmark(compare):
     assert 0.1 < times.fastest < 10
 
 
-def test_patches_of_the_proof_fit_the_sources():
+def test_a_comparison_that_fails_has_caught_nothing(prove):
+    assert prove.verdict_of(1, "bench_forward.X.time_plan(y)") == "caught"
+    assert prove.verdict_of(0, "nothing") == "quiet"
+    for status, found in [(1, ""), (1, "nothing"), (0, ""), (2, ""), (-9, "")]:
+        assert prove.verdict_of(status, found) == "failed"
+    command = [sys.executable, FOLDER.parent / "compare.py", "HEAD", "no-such-commit"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "slower by" not in done.stdout
+
+
+def test_the_worker_takes_a_folder_behind_a_link(compare, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(Path(pyconv.__file__).parents[1])
+    process = compare.Process(sys.executable, link)
+    try:
+        assert process.ask("prepare", name=compare.CONTROL) == {}
+    finally:
+        process.stop()
+
+
+def test_patches_of_the_proof_fit_the_sources(prove):
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout")
     patches = sorted((ROOT / "asv_bench" / "planted").glob("*.patch"))
-    source = (ROOT / "asv_bench" / "prove.py").read_text()
-    assert [path.stem for path in patches] == sorted(re.findall(r'^    "(\w+)": r"', source, re.M))
+    assert [path.stem for path in patches] == sorted(prove.BENCHMARKS)
     for path in patches:
         subprocess.run(["git", "-C", str(ROOT), "apply", "--check", str(path)], check=True)

@@ -22,6 +22,12 @@ def operator(name: str) -> Any:
         raise NotImplementedError(f"this pyconv has no {name}") from None
 
 
+def layer_of(path: str) -> tuple[str, Layer]:
+    """Return the operator and the layer of "operator/layer"."""
+    name, _, key = path.partition("/")
+    return name, LAYERS[name][key]
+
+
 class Call:
     """An operator with arrays of a layer: float32, random, so that every page has been touched."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._base import Call, fastest, seconds
-from ._shapes import LAYERS
+from ._base import Call, fastest, layer_of, seconds
 
 HOPELESS = 3
 """An algorithm that takes so many times as long as another in a call is not timed further."""
@@ -27,8 +26,7 @@ class Choice:
     param_names = ("layer",)
 
     def setup(self, layer: str) -> None:
-        name, _, key = layer.partition("/")
-        self.call = Call(name, LAYERS[name][key])
+        self.call = Call(*layer_of(layer))
 
     def track_regret(self, layer: str) -> float:
         chosen = self.call.plan()

@@ -6,8 +6,7 @@ import os
 
 import numpy as np
 
-from ._base import Call, fastest
-from ._shapes import LAYERS
+from ._base import Call, fastest, layer_of
 
 
 def cpus() -> int:
@@ -36,8 +35,7 @@ class TwoThreads:
     def setup(self, layer: str) -> None:
         if cpus() < 2:
             raise NotImplementedError("there is one CPU only")
-        name, _, key = layer.partition("/")
-        self.call = Call(name, LAYERS[name][key], threads=2)
+        self.call = Call(*layer_of(layer), threads=2)
         self.plan = self.call.plan()
         self.result = np.zeros(self.plan.output_shape, np.float32)
         self.time_plan(layer)

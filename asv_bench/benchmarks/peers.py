@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ._shapes import LAYERS
+from ._base import layer_of
 
 
 class Peers:
@@ -39,8 +39,7 @@ class Peers:
         python = os.environ.get("PYCONV_PEERS_PYTHON", sys.executable)
         chosen = []
         for name in self.params[0]:
-            operator, _, key = name.partition("/")
-            shapes, params = LAYERS[operator][key]
+            operator, (shapes, params) = layer_of(name)
             chosen.append(layers.Layer(name, "peers", operator, shapes, params))
         limits = machine.limits([1], ["float32"])[1, "float32"]
         settings = runner.Settings(rounds=5, seconds=0.05)

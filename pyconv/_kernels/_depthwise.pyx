@@ -80,13 +80,11 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
-    CHAIN_COLUMNS = 19          # of taps, 5 at most in each: the longest chain of roundings
     FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
     MOST_PAIRS = 16             # gradient: of rows and channels of a group; the product is faster
     #                             with more, and with one group
-    FETCH_BYTES = 1024 * 1024   # of arrays that are asked for before they are read: not in L2
 
 
 # How one axis of the lines is laid out.
@@ -298,22 +296,14 @@ cdef void load_weights(
 ) noexcept nogil:
     """Rows first .. of the weights, flat over (group, row), each [channel][tap] in order."""
     cdef const tensor* w = &job.weight
-    cdef Py_ssize_t es = job.q.leaf.esize, row, c, t0, t1, depth = w.shape[2] * job.taps
-    cdef const char* src
+    cdef Py_ssize_t es = job.q.leaf.esize, row, depth = w.shape[2] * job.taps
     if job.weights_in_order:
         job.q.leaf.load[w.storage](
             dst, 0, w.data + first // job.multiplier * w.stride[0], 0, es, 1, rows * depth)
         return
     for row in range(first, first + rows):
-        for c in range(w.shape[2]):
-            src = (w.data + row // job.multiplier * w.stride[0]
-                   + row % job.multiplier * w.stride[1] + c * w.stride[2])
-            for t0 in range(w.shape[3]):
-                for t1 in range(w.shape[4]):
-                    job.q.leaf.load[w.storage](
-                        dst, 0, src + t0 * w.stride[3] + t1 * w.stride[4], 0, w.stride[5], 1,
-                        w.shape[5])
-                    dst += w.shape[5] * es
+        load_row(job.q.leaf, w, row // job.multiplier, row % job.multiplier, dst)
+        dst += depth * es
 
 
 cdef void sum_taps(

@@ -23,6 +23,7 @@ give the same bits.
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, leaf, leaf_ahead, leaf_column, leaf_table
+from pyconv._kernels._depthwise cimport CHAIN_COLUMNS, FETCH_BYTES, load_row
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -32,8 +33,6 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of a box, and results of one class of rows: they stay in L1
     SCRATCH_LIMIT = 1024 * 1024
     MOST_CLASSES = 1024
-    CHAIN_COLUMNS = 19          # as in _depthwise.pyx
-    FETCH_BYTES = 1024 * 1024   # of results that are asked for before they are written: not in L2
 
 
 # A residue class of one axis.
@@ -127,21 +126,6 @@ cdef leaf_column* point_columns(
     return column
 
 
-cdef void load_weights(
-    const adjoint_job* job, char* dst, Py_ssize_t g, Py_ssize_t m
-) noexcept nogil:
-    """Row m of group g, [channel][tap] in order."""
-    cdef const tensor* w = &job.weight
-    cdef Py_ssize_t c, t0, t1
-    for c in range(w.shape[2]):
-        for t0 in range(w.shape[3]):
-            for t1 in range(w.shape[4]):
-                job.leaf.load[w.storage](
-                    dst, 0, w.data + g * w.stride[0] + m * w.stride[1] + c * w.stride[2]
-                    + t0 * w.stride[3] + t1 * w.stride[4], 0, w.stride[5], 1, w.shape[5])
-                dst += w.shape[5] * job.leaf.esize
-
-
 cdef void weave(
     const adjoint_job* job, Py_ssize_t rows, const char* results, char* dst, Py_ssize_t pitch
 ) noexcept nogil:
@@ -222,7 +206,7 @@ cdef void adjoint_task(
             if job.weights_in_order:
                 weight = job.weight.data + i * job.depth * es
             else:
-                load_weights(job, weights, g, m)
+                load_row(table, &job.weight, g, m, weights)
                 weight = weights
             if job.has_bias:
                 table.load[job.bias.storage](

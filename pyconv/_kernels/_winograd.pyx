@@ -131,6 +131,8 @@ cdef void find_lines(const winograd_job* job, piece* p) noexcept nogil:
     inside(start, 1, p.inputs, q.x.shape[4], &p.lo, &p.hi)
     p.lies = (job.in_place and p.hi - p.lo >= job.leaf.vl and p.together == p.inputs
               and (q.mode == PAD_ZEROS or p.hi - p.lo == p.inputs))
+    if not p.lies:
+        return
     for i in range(job.n[0]):
         i1 = source_index(
             p.o[1] * q.stride[1] + i * q.dilation[1] + q.offset[1], q.x.shape[3], q.mode)
