@@ -55,6 +55,9 @@ LONGEST_RUN = 2**16
 MOST_CLASSES = 512
 _MOST_SPLITS = 256
 
+# Bytes of samples that are computed together, at most, where pieces read them one after another.
+NEAR_BYTES = 2**22
+
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
 
@@ -204,9 +207,12 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-def _packer(axes: Axes, rows: int) -> Callable[..., Any]:
-    """What puts weights into the order of the micro-kernel that is the best for the shape."""
-    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows))
+def _packer(axes: Axes, rows: int, channels: int = 0) -> Callable[..., Any]:
+    """What puts weights into the order of the micro-kernel that is the best for the shape.
+
+    `channels` are those of an image that is read where it is.
+    """
+    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
 
 
 def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
@@ -215,9 +221,10 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
-    per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
+    rows, channels = weight_shape[1], weight_shape[0] * weight_shape[2]
+    per_call = algorithms.in_lanes(axes, rows, channels, packed=False)
     kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
-    pack = _packer(axes, weight_shape[1])
+    pack = _packer(axes, rows, channels)
     return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
@@ -376,6 +383,15 @@ def convolve_pieces(
     # A workspace too small is found out before anything is written.
     if run.tight or (pieces and pieces[0].how is None and not run.measure):
         convolve_pieces(run.measuring(), x, weight, bias, out, pieces, packed)
+    # All pieces of some samples come before the next: they read the same, so far from a cache.
+    together = max(1, NEAR_BYTES * len(x) // max(1, x.nbytes))
+    if len(pieces) > 1 and together < len(x) and not run.measure:
+        return max(
+            convolve_pieces(
+                run, x[i : i + together], weight, bias, out[i : i + together], pieces, packed
+            )
+            for i in range(0, len(x), together)
+        )
     most = 0
     for i, (place, taps, how) in enumerate(pieces):
         if how is not None:

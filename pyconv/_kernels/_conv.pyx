@@ -141,15 +141,17 @@ cdef void pack_grid(
 # they are, positions follow each other as in the input.
 
 cdef enum:
-    MOST_DEPTHS = 1 << 14       # in a table of offsets
+    MOST_DEPTHS = 1 << 16       # in a table of offsets
     WAY_BYTES = 4096            # of L1: lines that far apart are in the same set
     CACHE_BYTES = 24 * 1024     # of L1, for inputs
     NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
+    PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
     CACHE_SETS_BYTES = 512      # channels so far apart, or a multiple, evict each other
     LINE_BYTES = 64
+    NEVER = 2                   # for planes that cannot be: more than packing costs
 
 
 cdef struct plane_axis:
@@ -260,7 +262,9 @@ cdef bint describe_input(plane_grid* s) noexcept nogil:
         s.layout.pitch = q.stride[1] * q.x.stride[3] // es
         if s.layout.pitch < q.out[2]:
             return False
-    if last > BAND_BYTES or (q.channels > 1 and q.x.stride[1] % CACHE_SETS_BYTES == 0):
+    if last > BAND_BYTES and magnitude(q.x.stride[1]) > PLANE_BYTES:
+        return False
+    if q.channels > 1 and q.x.stride[1] % CACHE_SETS_BYTES == 0:
         return False
     s.layout.length = (q.out[1] - 1) * s.layout.pitch + q.out[2]
     last += max(<Py_ssize_t>0, (q.x.shape[0] - 1) * q.x.stride[0])
@@ -274,8 +278,8 @@ cdef double in_panels(const plane_grid* s, Py_ssize_t pixels) noexcept nogil:
     return pixels - rest + nr * (0 if rest == 0 else 2 / 3.0 if 2 * rest <= nr else 1)
 
 
-cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
-    """Whether copying samples into planes costs less than packing each depth of each pixel.
+cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
+    """What reading samples as planes takes, of what packing each depth of each pixel would.
 
     In multiply-adds.  The micro-kernel is 5 % slower where inputs lie apart; an element moved in
     long rows is worth 5, every second one 10; one that is packed 10, and more where a tap has few
@@ -289,8 +293,8 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
         s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - s.q.leaf.nr + 1)) / s.layout.pitch
     cdef double copied = across * pixels * rows, apart = 1.05
     cdef double packed = 10 + 30.0 * taps / max(taps, depth_block(depth))
-    if depth == 0 or depth > MOST_DEPTHS:
-        return False
+    if pixels == 0 or rows == 0 or depth == 0 or depth > MOST_DEPTHS:
+        return NEVER
     packed *= 1 + <double>s.q.leaf.nr / s.q.out[2]
     if s.layout.data == NULL:
         copied += <double>s.channel_size * s.q.channels
@@ -298,25 +302,25 @@ cdef bint planes_pay(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noe
         apart = 1.1     # a vector is in two lines of the cache
     if s.q.stride[2] != 1:
         copied *= 2
-    return apart * computed * rows * depth + 5 * copied < depth * (
-        in_panels(s, pixels) * rows + pixels * packed)
+    return (apart * computed * rows * depth + 5 * copied) / (
+        depth * (in_panels(s, pixels) * rows + pixels * packed))
 
 
-cdef bint fit_band(
+cdef double fit_band(
     plane_grid* s, Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t limit
 ) noexcept nogil:
-    """Halve the outputs until the planes they need fit; False if packing is better then."""
+    """Halve the outputs until the planes they need fit; returns their `planes_cost`."""
     cdef int axis = 0
     limit = min(limit, <Py_ssize_t>BAND_BYTES)
     while describe_planes(s):
         if s.size * s.q.leaf.esize <= limit:
-            return planes_pay(s, rows, depth)
+            return planes_cost(s, rows, depth)
         while axis < 2 and s.q.out[axis] <= 1:
             axis += 1
         if s.q.out[axis] <= 1:
             break
         s.q.out[axis] = (s.q.out[axis] + 1) // 2
-    return False
+    return NEVER
 
 
 cdef Py_ssize_t bands_of(const plane_grid* whole, const tensor* out) noexcept nogil:
@@ -567,7 +571,8 @@ cdef Py_ssize_t correlate_lanes(
     cdef const leaf_table* table = s.q.leaf
     s.lanes = True
     s.layout.taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
-    if 0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE:
+    if (0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE
+            and taken <= budget // 2):
         offsets = Workspace(taken)
         pk.direct = &s.layout
         if read_input(s, a.depth, measure):
@@ -615,6 +620,7 @@ def correlate(
     cdef plane_grid whole
     cdef tensor part
     cdef Py_ssize_t taken, used, band
+    cdef double in_place = NEVER, copied = NEVER
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
     if packed is not None:
@@ -644,8 +650,13 @@ def correlate(
             operator, &s, &pk, &a, &result, bias, threads, budget, measure)
     s.lanes = False
     taken, used = a.depth * sizeof(Py_ssize_t), 0
-    if (budget >= LEAST_WORKSPACE and describe_input(&s)
-            and planes_pay(&s, a.rows, a.depth)):
+    if budget >= LEAST_WORKSPACE and taken <= budget // 2:
+        copied = fit_band(&s, a.rows, a.depth, budget // 2)
+        whole = s
+        q.out[0], q.out[1], q.out[2] = result.shape[2], result.shape[3], result.shape[4]
+        if describe_input(&s):
+            in_place = planes_cost(&s, a.rows, a.depth)
+    if in_place < 1 and in_place <= copied:
         offsets = Workspace(taken)
         input_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
         pk.direct = &s.layout
@@ -654,12 +665,11 @@ def correlate(
         if not measure:
             return used
         pk.direct = NULL        # an input with other strides is copied
-    if not (budget >= LEAST_WORKSPACE and fit_band(&s, a.rows, a.depth, budget // 2)):
-        q.out[0], q.out[1], q.out[2] = result.shape[2], result.shape[3], result.shape[4]
+    if copied >= 1:
         return max(used, implicit_gemm(
             operator, &pk, &a, &result, bias, table, threads, budget, measure))
     offsets = Workspace(taken)
-    whole, part = s, result
+    part = result
     pk.prepare, pk.direct = fill_planes, &s.layout
     for band in range(bands_of(&whole, &result)):
         take_band(&s, &whole, &result, band, &part)

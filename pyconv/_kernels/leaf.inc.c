@@ -707,18 +707,28 @@ static void NAME(clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t c
             NAME(copy_row)((T *)dst + r * dst_rs + j, zeros, cols - j < most ? cols - j : most);
 }
 
-/* Zeros after a row are stored as a vector where what is too many is overwritten by the next row. */
+/* Rows shorter than a vector, and zeros after a row, are stored as one where what is too many is
+ * overwritten by the rows that follow. */
 static void NAME(pad)(ptrdiff_t planes, ptrdiff_t rows, ptrdiff_t cols, const void *src_,
                       ptrdiff_t src_ps, ptrdiff_t src_rs, void *dst_, ptrdiff_t dst_ps,
                       ptrdiff_t dst_rs, ptrdiff_t before, ptrdiff_t after) {
     const T *src = src_;
     T *dst = dst_;
-    const ptrdiff_t gap = dst_rs - cols;
+    const ptrdiff_t gap = dst_rs - cols, reach = VL - cols; /* past the end of a row */
+    ptrdiff_t vectors = 0;
+    if (reach > 0 && src_rs > 0 && gap <= VL && (gap == 0 || dst_rs >= VL))
+        vectors = rows - 1 - (reach + (src_rs < dst_rs ? src_rs : dst_rs) - 1) /
+                                (src_rs < dst_rs ? src_rs : dst_rs);
     for (ptrdiff_t p = 0; p < planes; ++p, src += src_ps, dst += dst_ps) {
         const T *from = src;
         T *to = dst + before;
+        ptrdiff_t r = 1;
         NAME(clear)(dst, 0, 1, before);
-        for (ptrdiff_t r = 1; r < rows; ++r, from += src_rs, to += dst_rs) {
+        for (; r <= vectors; ++r, from += src_rs, to += dst_rs) {
+            VSTORE(to, VLOAD(from));
+            if (gap > 0) VSTORE(to + cols, VZERO());
+        }
+        for (; r < rows; ++r, from += src_rs, to += dst_rs) {
             if (gap <= VL && dst_rs >= VL)
                 VSTORE(to + cols, VZERO());
             else
