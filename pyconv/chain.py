@@ -34,8 +34,15 @@ BOX_BYTES = 2**20
 # What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
 REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
 
+# How much of the gradient after the first stage the boxes of all channels may compute, over what
+# there is of it, before they have fewer channels instead; and the least of these, with which the
+# kernels, and so the bits, are those of all.
+OVERLAP = 1.25
+LEAST_CHANNELS = 16
+
 Span = tuple[int, int, int, int]  # padded positions, and the elements they are copies of
 Piece = tuple[slice, Box]  # samples, and a box of them
+InputPieces = tuple[list[tuple[int, int]], list[Piece]]  # ranges of groups, and pieces for each
 
 
 def _is_box(spans: Sequence[Sequence[Span]]) -> bool:
@@ -102,6 +109,7 @@ class Chain:
         self.channels = [channels, *(s.outputs for s in stages)]
         self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
         self._remembered: dict[Run, Settled] = {}
+        self._input_remembered: dict[Run, InputPieces] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
@@ -152,11 +160,16 @@ class Chain:
         """Bytes of images that are held to compute `box` of a level, the box itself aside."""
         return n * self._held(level, box) * run.dtype.itemsize
 
-    def backward_bytes(self, run: Run, level: int, box: Box, n: int) -> int:
-        """Bytes of the gradients that are held to compute that of an image on `box`, that too."""
-        elements = 0
+    def backward_bytes(
+        self, run: Run, level: int, box: Box, n: int, channels: Sequence[int] = ()
+    ) -> int:
+        """Bytes of the gradients that are held to compute that of an image on `box`, that too.
+
+        `channels` are those of each level, if not all.
+        """
+        elements, channels = 0, channels or self.channels
         for at in range(level, len(self.stages)):
-            elements += self.channels[at] * prod(hi - lo for lo, hi in box)
+            elements += channels[at] * prod(hi - lo for lo, hi in box)
             box = tuple(
                 engine.read_by(a, lo, hi)
                 for a, (lo, hi) in zip(self.stages[at].axes, box, strict=True)
@@ -307,13 +320,61 @@ class Chain:
         self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array
     ) -> None:
         """Gradient of the input into `out`."""
-        half = run.share(2)
-        one = Pass(self, half, x, weights, [None] * len(weights))
-        pieces, _ = self.pieces(half, 0, lambda box, n: self.backward_bytes(half, 0, box, n))
+        half, none = run.share(2), [None] * len(weights)
+        _, rows, channels = self.stages[0].weight_shape[:3]
+        blocks, pieces = self._input_pieces(half)
+        for first, last in blocks:
+            part, there = list(weights), out
+            if len(blocks) > 1:
+                part[0] = weights[0][first:last]
+                part[1] = weights[1][:, :, first * rows : last * rows]
+                there = out[:, first * channels : last * channels]
+            one = Pass(self, half, x, part, none)
+            for samples, box in pieces:
+                gradient = one.gradient(0, box, samples, grad)
+                with engine.rounding():
+                    there[engine.region(box, samples)] = gradient
+
+    def _input_pieces(self, run: Run) -> InputPieces:
+        """`_find_input_pieces`, remembered."""
+        found = self._input_remembered.get(run)
+        if found is None:
+            found = self._find_input_pieces(run)
+            if len(self._input_remembered) >= REMEMBERED_RUNS:
+                self._input_remembered.clear()
+            if len(found[0]) + len(found[1]) <= REMEMBERED_BOXES:
+                self._input_remembered[run] = found
+        return found
+
+    def _find_input_pieces(self, run: Run) -> InputPieces:
+        """Ranges of the first stage's groups, and the pieces of the input for each of them.
+
+        All groups together, unless the boxes are so small then that they compute what is after the
+        first stage again and again, as those of large dilations do.
+        """
+        groups, rows, channels = self.stages[0].weight_shape[:3]
+
+        def pieces_of(count: int) -> list[Piece]:
+            some = [count * channels, count * rows, *self.channels[2:]]
+            each = lambda box, n: self.backward_bytes(run, 0, box, n, some)  # noqa: E731
+            return self.pieces(run, 0, each, strips=True)[0]
+
+        count, pieces = groups, pieces_of(groups)
+        if len(self.stages) > 1 and self.stages[1].weight_shape[0] == 1:
+            while count * rows >= 2 * LEAST_CHANNELS and self._overlap(pieces) > OVERLAP:
+                count = -(-count // 2)
+                pieces = pieces_of(count)
+        parts = -(-groups // max(1, count))
+        return [(i * groups // parts, (i + 1) * groups // parts) for i in range(parts)], pieces
+
+    def _overlap(self, pieces: Sequence[Piece]) -> float:
+        """What pieces of the input compute of the gradient after the first stage, over all of it."""
+        axes = self.stages[0].axes
+        computed = 0
         for samples, box in pieces:
-            part = one.gradient(0, box, samples, grad)
-            with engine.rounding():
-                out[engine.region(box, samples)] = part
+            sides = [engine.read_by(a, *side) for a, side in zip(axes, box, strict=True)]
+            computed += (samples.stop - samples.start) * prod(hi - lo for lo, hi in sides)
+        return computed / max(1, self.samples * prod(self.extents[1]))
 
 
 def _limit(run: Run) -> int:
@@ -377,7 +438,7 @@ class Pass:
         if level == len(chain.stages):
             return grad[engine.region(box, samples)]
         axes, weight = chain.stages[level].axes, self.weights[level]
-        shape = (samples.stop - samples.start, chain.channels[level])
+        shape = (samples.stop - samples.start, weight.shape[0] * weight.shape[2])
 
         def adjoint(part: Box) -> Array:
             on = [engine.adjoint_on(a, *side) for a, side in zip(axes, part, strict=True)]
