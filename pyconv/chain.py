@@ -368,7 +368,7 @@ class Chain:
         return [(i * groups // parts, (i + 1) * groups // parts) for i in range(parts)], pieces
 
     def _overlap(self, pieces: Sequence[Piece]) -> float:
-        """What pieces of the input compute of the gradient after the first stage, over all of it."""
+        """What pieces of the input compute of the gradient after the first stage, over it all."""
         axes = self.stages[0].axes
         computed = 0
         for samples, box in pieces:
