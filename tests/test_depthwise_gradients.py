@@ -238,3 +238,27 @@ def test_strided_input_gradient_of_few_rows(rows, stride, dilation):
     got = op.backward(grad, x, weight, needs="x", **params)["x"]
     expected, _ = loops(x, weight, grad, params)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("channels", [7, 8, 19, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_strided_input_gradient_of_small_maps(channels, dtype):
+    """Channels as vectors, a part of one at the end; beside each channel by itself."""
+    rng = np.random.default_rng(channels)
+    params = {"stride": (2, 3), "dilation": (1, 2), "padding": (2, 3)}
+    shape, kernel = (2, channels, 13, 16), (channels, 1, 5, 3)
+    op = pyconv.get("depthwise")
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    grad = rng.standard_normal(op.output_shape(shape, kernel, **params)).astype(dtype)
+    weight[-1, 0, 2, 1] = np.inf
+    with np.errstate(invalid="ignore"):
+        got = op.backward(grad, x, weight, needs="x", **params)["x"]
+        there = op.backward(
+            last(grad), last(x), weight, needs="x", layout="channels_last", threads=3, **params
+        )["x"]
+        one = [
+            op.backward(grad[:, c : c + 1], x[:, c : c + 1], weight[c : c + 1], needs="x", **params)
+            for c in range(channels)
+        ]
+    np.testing.assert_array_equal(np.moveaxis(there, -1, 1), got)
+    np.testing.assert_array_equal(np.concatenate([g["x"] for g in one], axis=1), got)
