@@ -16,8 +16,8 @@ last axis are computed next to each other and woven into whole rows of the resul
                 taps on the lines                           [class][row][position], L1
             interleave them into rows of the result
 
-Where planes have few pixels, the vectors run along the channels instead, as many groups at a time as
-a vector has lanes, and the classes need no weaving::
+Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
+as a vector has lanes, and the classes need no weaving::
 
     for each sample, block of groups, box of positions
         bring the lines that the box reads together         [line][pixel][lane]
