@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -321,19 +321,58 @@ class Chain:
     ) -> None:
         """Gradient of the input into `out`."""
         half, none = run.share(2), [None] * len(weights)
-        _, rows, channels = self.stages[0].weight_shape[:3]
         blocks, pieces = self._input_pieces(half)
         for first, last in blocks:
-            part, there = list(weights), out
-            if len(blocks) > 1:
-                part[0] = weights[0][first:last]
-                part[1] = weights[1][:, :, first * rows : last * rows]
-                there = out[:, first * channels : last * channels]
+            channels = self.stages[0].weight_shape[2]
+            there = out[:, first * channels : last * channels]
+            part, after = self._part(weights, first, last)
             one = Pass(self, half, x, part, none)
             for samples, box in pieces:
-                gradient = one.gradient(0, box, samples, grad)
+                gradient = one.gradient(0, box, samples, grad[:, after])
                 with engine.rounding():
                     there[engine.region(box, samples)] = gradient
+
+    def _part(self, weights: Sequence[Array], first: int, last: int) -> tuple[list[Array], slice]:
+        """What some groups of the first stage reach: weights of all stages, channels of the result.
+
+        A stage of one group, which takes what it needs of all, is the end of it.
+        """
+        part = list(weights)
+        part[0] = weights[0][first:last]
+        for at, stage in enumerate(self.stages):
+            rows = stage.weight_shape[1]
+            first, last = first * rows, last * rows
+            if at + 1 == len(self.stages):
+                return part, slice(first, last)
+            groups, _, channels = self.stages[at + 1].weight_shape[:3]
+            if groups == 1:
+                part[at + 1] = weights[at + 1][:, :, first:last]
+                break
+            first, last = first // channels, last // channels
+            part[at + 1] = weights[at + 1][first:last]
+        return part, slice(None)
+
+    def _divisible(self) -> bool:
+        """Whether `_part` is for any groups: none shares a group of a later stage with another."""
+        made = 1
+        for stage, after in pairwise(self.stages):
+            made *= stage.weight_shape[1]
+            groups, _, channels = after.weight_shape[:3]
+            if groups == 1:
+                return True
+            if channels == 0 or made % channels:
+                return False
+            made //= channels
+        return len(self.stages) > 1
+
+    def _some_channels(self, count: int) -> list[int]:
+        """Channels of each level that `_part` has for so many groups."""
+        groups, found = self.stages[0].weight_shape[0], list(self.channels)
+        for at, stage in enumerate(self.stages):
+            found[at] = found[at] * count // groups
+            if at > 0 and stage.weight_shape[0] == 1:
+                break
+        return found
 
     def _input_pieces(self, run: Run) -> InputPieces:
         """`_find_input_pieces`, remembered."""
@@ -355,13 +394,15 @@ class Chain:
         groups, rows, channels = self.stages[0].weight_shape[:3]
 
         def pieces_of(count: int) -> list[Piece]:
-            some = [count * channels, count * rows, *self.channels[2:]]
+            some = self._some_channels(count) if count < groups else ()
             each = lambda box, n: self.backward_bytes(run, 0, box, n, some)  # noqa: E731
-            return self.pieces(run, 0, each, strips=True)[0]
+            # What is folded comes from far away: the nearer to a cube a box is, the better.
+            return self.pieces(run, 0, each, strips=self.mode == "zeros")[0]
 
         count, pieces = groups, pieces_of(groups)
-        if len(self.stages) > 1 and self.stages[1].weight_shape[0] == 1:
-            while count * rows >= 2 * LEAST_CHANNELS and self._overlap(pieces) > OVERLAP:
+        if self._divisible():
+            least = 2 * LEAST_CHANNELS / max(1, min(rows, channels))
+            while count > 1 and count >= least and self._overlap(pieces) > OVERLAP:
                 count = -(-count // 2)
                 pieces = pieces_of(count)
         parts = -(-groups // max(1, count))

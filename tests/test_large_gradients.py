@@ -131,3 +131,23 @@ def test_strided_kernels_of_thousands_of_taps():
         np.testing.assert_allclose(got["x"], expected, rtol=0, atol=2e-3)
         expected = np.einsum("noyxhw,ncyx->cohw", windows, x)
         np.testing.assert_allclose(got["weight"], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_stages_whose_groups_cannot_be_divided(monkeypatch, groups):
+    """Boxes overlap, and there is nothing to be done about it."""
+    monkeypatch.setattr(chain, "BOX_BYTES", 2**14)
+    rng = np.random.default_rng(7)
+    op = pyconv.get("spatially_separable")
+    params = {"dilation": 5, "padding": 5, "groups": groups}
+    x = rng.standard_normal((1, 40, 12, 11))
+    weights = [rng.standard_normal((40, 40 // groups, *k)) for k in ((3, 1), (1, 3))]
+    grad = rng.standard_normal(op.output_shape(x.shape, *(w.shape for w in weights), **params))
+    got = op.backward(grad, x, *weights, needs="x", **params)["x"]
+    along = {"padding": (0, 5), "dilation": (1, 5), "groups": groups}
+    down = {"padding": (5, 0), "dilation": (5, 1), "groups": groups}
+    grouped = pyconv.get("grouped")
+    between = grouped(x, weights[0], **down)
+    after = grouped.backward(grad, between, weights[1], needs="x", **along)["x"]
+    expected = grouped.backward(after, x, weights[0], needs="x", **down)["x"]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
