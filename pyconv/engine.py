@@ -420,7 +420,7 @@ class Adjoint(NamedTuple):
     """The adjoint of a convolution without its arrays, for `apply_adjoint`."""
 
     axes: Axes
-    how: Descriptor | None  # stride 1, transformed: the convolution with flipped weights
+    how: Descriptor | None  # stride 1: the convolution with flipped weights
     # Strides, transformed: one for each residue class of the result. Stride 1, large dilations: one
     # for each region of it that needs the same taps.
     pieces: tuple[Piece, ...]
@@ -438,8 +438,11 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
     if algorithm == "winograd":
         return Adjoint(axes, None, split_by_phases(axes, shape, algorithm))
-    if all(a.stride == 1 for a in axes):
-        return Adjoint(axes, None, _split_mirrored(axes, shape))
+    if all(a.stride == 1 for a in axes) and not _shifts(axes, shape):
+        pieces = _split_mirrored(axes, shape)
+        if not pieces and algorithms.mirroring_pays(axes, channels, rows):
+            return Adjoint(axes, describe(mirrored(axes), shape), ())
+        return Adjoint(axes, None, pieces)
     return Adjoint(axes, None, ())
 
 

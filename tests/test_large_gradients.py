@@ -151,3 +151,16 @@ def test_stages_whose_groups_cannot_be_divided(monkeypatch, groups):
     after = grouped.backward(grad, between, weights[1], needs="x", **along)["x"]
     expected = grouped.backward(after, x, weights[0], needs="x", **down)["x"]
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
+
+
+def test_few_channels_made_of_many():
+    """A pointwise layer's input of three channels, and a result of thousands, as a convolution."""
+    rng = np.random.default_rng(8)
+    op = pyconv.get("pointwise")
+    x, weight = rng.standard_normal((2, 3, 9, 7)), rng.standard_normal((2100, 3))
+    grad = rng.standard_normal((2, 2100, 9, 7))
+    plan = op.plan(x.shape, weight)
+    assert plan._problem.toward_x.how is not None
+    got = op.backward(grad, x, weight, needs="x")["x"]
+    np.testing.assert_allclose(got, np.einsum("noyx,oc->ncyx", grad, weight), atol=1e-11)
+    assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
