@@ -82,8 +82,8 @@ LEAST_INPUTS = 5
 WORTH_SKIPPING = 0.1
 MOST_TAPS = 64
 
-#: Rows up to which, and depths from which on, an adjoint of a single tap is faster as a convolution:
-#: that has a way for few rows.
+#: Rows up to which, and depths from which on, an adjoint of a single tap is faster as a
+#: convolution: that has a way for few rows.
 FEW_MIRRORED, MANY_MIRRORED = 8, 100
 
 Region = tuple[tuple[int, int, int, int], ...]
