@@ -83,6 +83,10 @@ LEAST_INPUTS = 5
 WORTH_SKIPPING = 0.1
 MOST_TAPS = 64
 
+#: Rows up to which, and depths from which on, an adjoint of a single tap is faster as a
+#: convolution: that has a way for few rows.
+FEW_MIRRORED, MANY_MIRRORED = 8, 100
+
 Region = tuple[tuple[int, int, int, int], ...]
 Tile = tuple[int, int]
 
@@ -176,6 +180,12 @@ def in_lanes(axes: Sequence[Axis], rows: int, channels: int, packed: bool = True
     if channels * prod(a.size for a in axes) > NEAR_INPUTS:
         extra += FAR_PIXEL * _inputs_read(axes) / max(1, prod(a.kernel for a in axes))
     return extra + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+
+
+def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:
+    """Whether an adjoint at stride 1 is faster as the convolution that it is, with these rows."""
+    single = all(a.kernel == 1 for a in axes)
+    return single and rows <= FEW_MIRRORED and depth >= MANY_MIRRORED
 
 
 def _lanes_work(axes: Sequence[Axis], rows: int) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -34,8 +34,15 @@ BOX_BYTES = 2**20
 # What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
 REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
 
+# How much of the gradient after the first stage the boxes of all channels may compute, over what
+# there is of it, before they have fewer channels instead; and the least of these, with which the
+# kernels, and so the bits, are those of all.
+OVERLAP = 1.25
+LEAST_CHANNELS = 16
+
 Span = tuple[int, int, int, int]  # padded positions, and the elements they are copies of
 Piece = tuple[slice, Box]  # samples, and a box of them
+InputPieces = tuple[list[tuple[int, int]], list[Piece]]  # ranges of groups, and pieces for each
 
 
 def _is_box(spans: Sequence[Sequence[Span]]) -> bool:
@@ -102,6 +109,7 @@ class Chain:
         self.channels = [channels, *(s.outputs for s in stages)]
         self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
         self._remembered: dict[Run, Settled] = {}
+        self._input_remembered: dict[Run, InputPieces] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
@@ -152,11 +160,16 @@ class Chain:
         """Bytes of images that are held to compute `box` of a level, the box itself aside."""
         return n * self._held(level, box) * run.dtype.itemsize
 
-    def backward_bytes(self, run: Run, level: int, box: Box, n: int) -> int:
-        """Bytes of the gradients that are held to compute that of an image on `box`, that too."""
-        elements = 0
+    def backward_bytes(
+        self, run: Run, level: int, box: Box, n: int, channels: Sequence[int] = ()
+    ) -> int:
+        """Bytes of the gradients that are held to compute that of an image on `box`, that too.
+
+        `channels` are those of each level, if not all.
+        """
+        elements, channels = 0, channels or self.channels
         for at in range(level, len(self.stages)):
-            elements += self.channels[at] * prod(hi - lo for lo, hi in box)
+            elements += channels[at] * prod(hi - lo for lo, hi in box)
             box = tuple(
                 engine.read_by(a, lo, hi)
                 for a, (lo, hi) in zip(self.stages[at].axes, box, strict=True)
@@ -307,13 +320,102 @@ class Chain:
         self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array
     ) -> None:
         """Gradient of the input into `out`."""
-        half = run.share(2)
-        one = Pass(self, half, x, weights, [None] * len(weights))
-        pieces, _ = self.pieces(half, 0, lambda box, n: self.backward_bytes(half, 0, box, n))
+        half, none = run.share(2), [None] * len(weights)
+        blocks, pieces = self._input_pieces(half)
+        for first, last in blocks:
+            channels = self.stages[0].weight_shape[2]
+            there = out[:, first * channels : last * channels]
+            part, after = self._part(weights, first, last)
+            one = Pass(self, half, x, part, none)
+            for samples, box in pieces:
+                gradient = one.gradient(0, box, samples, grad[:, after])
+                with engine.rounding():
+                    there[engine.region(box, samples)] = gradient
+
+    def _part(self, weights: Sequence[Array], first: int, last: int) -> tuple[list[Array], slice]:
+        """What some groups of the first stage reach: weights of all stages, channels of the result.
+
+        A stage of one group, which takes what it needs of all, is the end of it.
+        """
+        part = list(weights)
+        part[0] = weights[0][first:last]
+        for at, stage in enumerate(self.stages):
+            rows = stage.weight_shape[1]
+            first, last = first * rows, last * rows
+            if at + 1 == len(self.stages):
+                return part, slice(first, last)
+            groups, _, channels = self.stages[at + 1].weight_shape[:3]
+            if groups == 1:
+                part[at + 1] = weights[at + 1][:, :, first:last]
+                break
+            first, last = first // channels, last // channels
+            part[at + 1] = weights[at + 1][first:last]
+        return part, slice(None)
+
+    def _divisible(self) -> bool:
+        """Whether `_part` is for any groups: none shares a group of a later stage with another."""
+        made = 1
+        for stage, after in pairwise(self.stages):
+            made *= stage.weight_shape[1]
+            groups, _, channels = after.weight_shape[:3]
+            if groups == 1:
+                return True
+            if channels == 0 or made % channels:
+                return False
+            made //= channels
+        return len(self.stages) > 1
+
+    def _some_channels(self, count: int) -> list[int]:
+        """Channels of each level that `_part` has for so many groups."""
+        groups, found = self.stages[0].weight_shape[0], list(self.channels)
+        for at, stage in enumerate(self.stages):
+            found[at] = found[at] * count // groups
+            if at > 0 and stage.weight_shape[0] == 1:
+                break
+        return found
+
+    def _input_pieces(self, run: Run) -> InputPieces:
+        """`_find_input_pieces`, remembered."""
+        found = self._input_remembered.get(run)
+        if found is None:
+            found = self._find_input_pieces(run)
+            if len(self._input_remembered) >= REMEMBERED_RUNS:
+                self._input_remembered.clear()
+            if len(found[0]) + len(found[1]) <= REMEMBERED_BOXES:
+                self._input_remembered[run] = found
+        return found
+
+    def _find_input_pieces(self, run: Run) -> InputPieces:
+        """Ranges of the first stage's groups, and the pieces of the input for each of them.
+
+        All groups together, unless the boxes are so small then that they compute what is after the
+        first stage again and again, as those of large dilations do.
+        """
+        groups, rows, channels = self.stages[0].weight_shape[:3]
+
+        def pieces_of(count: int) -> list[Piece]:
+            some = self._some_channels(count) if count < groups else ()
+            each = lambda box, n: self.backward_bytes(run, 0, box, n, some)  # noqa: E731
+            # What is folded comes from far away: the nearer to a cube a box is, the better.
+            return self.pieces(run, 0, each, strips=self.mode == "zeros")[0]
+
+        count, pieces = groups, pieces_of(groups)
+        if self._divisible():
+            least = 2 * LEAST_CHANNELS / max(1, min(rows, channels))
+            while count > 1 and count >= least and self._overlap(pieces) > OVERLAP:
+                count = -(-count // 2)
+                pieces = pieces_of(count)
+        parts = -(-groups // max(1, count))
+        return [(i * groups // parts, (i + 1) * groups // parts) for i in range(parts)], pieces
+
+    def _overlap(self, pieces: Sequence[Piece]) -> float:
+        """What pieces of the input compute of the gradient after the first stage, over it all."""
+        axes = self.stages[0].axes
+        computed = 0
         for samples, box in pieces:
-            part = one.gradient(0, box, samples, grad)
-            with engine.rounding():
-                out[engine.region(box, samples)] = part
+            sides = [engine.read_by(a, *side) for a, side in zip(axes, box, strict=True)]
+            computed += (samples.stop - samples.start) * prod(hi - lo for lo, hi in sides)
+        return computed / max(1, self.samples * prod(self.extents[1]))
 
 
 def _limit(run: Run) -> int:
@@ -377,7 +479,7 @@ class Pass:
         if level == len(chain.stages):
             return grad[engine.region(box, samples)]
         axes, weight = chain.stages[level].axes, self.weights[level]
-        shape = (samples.stop - samples.start, chain.channels[level])
+        shape = (samples.stop - samples.start, weight.shape[0] * weight.shape[2])
 
         def adjoint(part: Box) -> Array:
             on = [engine.adjoint_on(a, *side) for a, side in zip(axes, part, strict=True)]

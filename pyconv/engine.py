@@ -436,8 +436,10 @@ class Adjoint(NamedTuple):
     """The adjoint of a convolution without its arrays, for `apply_adjoint`."""
 
     axes: Axes
-    how: Descriptor | None  # stride 1, transformed: the convolution with flipped weights
-    pieces: tuple[Piece, ...]  # strides, transformed: one for each residue class of the result
+    how: Descriptor | None  # stride 1: the convolution with flipped weights
+    # Strides, transformed: one for each residue class of the result. Stride 1, large dilations: one
+    # for each region of it that needs the same taps.
+    pieces: tuple[Piece, ...]
 
 
 def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -452,7 +454,28 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
     if algorithm == "winograd":
         return Adjoint(axes, None, split_by_phases(axes, shape, algorithm))
+    if all(a.stride == 1 for a in axes) and not _shifts(axes, shape):
+        pieces = _split_mirrored(axes, shape)
+        if not pieces and algorithms.mirroring_pays(axes, channels, rows):
+            return Adjoint(axes, describe(mirrored(axes), shape), ())
+        return Adjoint(axes, None, pieces)
     return Adjoint(axes, None, ())
+
+
+def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
+    """`split_by_taps` of the adjoint at stride 1, for weights whose taps are not flipped."""
+    return tuple(
+        piece._replace(taps=piece.taps[:3] + tuple(
+            _from_the_end(t, a.kernel) for t, a in zip(piece.taps[3:], axes, strict=True)
+        ))
+        for piece in split_by_taps(mirrored(axes), weight_shape)
+    )  # fmt: skip
+
+
+def _from_the_end(taps: slice, count: int) -> slice:
+    """The last taps, backwards, for the first ones of flipped weights."""
+    stop = count - 1 - taps.stop
+    return slice(count - 1 - taps.start, stop if stop >= 0 else None, -1)
 
 
 def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
@@ -476,15 +499,31 @@ def apply_adjoint(
     """`adjoint` as described; returns the bytes of workspace. `packed` is of `pack_for_adjoint`."""
     if out.size == 0:
         return 0
+    # To transform or pack weights in order takes less time, by more than their copy does.
+    copied = packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
+    taken = weight.nbytes if copied else 0
     if what.how is not None:
-        weight, taken = flipped(weight).swapaxes(1, 2), 0
-        if packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE:
-            # To transform them in order takes less time, by more than the copy does.
-            weight, taken = np.ascontiguousarray(weight), weight.nbytes
+        weight = flipped(weight).swapaxes(1, 2)
+        if copied:
+            weight = np.ascontiguousarray(weight)
         return convolve(run.less(taken), grad, weight, bias, out, what.how, packed) + taken
     if what.pieces:
-        return convolve_pieces(run, grad, weight.swapaxes(1, 2), bias, out, what.pieces, packed)
+        weight = _swapped(weight) if copied else weight.swapaxes(1, 2)
+        return convolve_pieces(
+            run.less(taken), grad, weight, bias, out, what.pieces, packed
+        ) + taken  # fmt: skip
     return adjoint(run, grad, weight, bias, out, what.axes, packed)
+
+
+def _swapped(weight: Array) -> Array:
+    """A copy of weights with their rows and channels swapped."""
+    if not weight.flags.c_contiguous:
+        return np.ascontiguousarray(weight.swapaxes(1, 2))
+    groups, rows, channels, *taps = weight.shape
+    # the taps of a kernel as one element
+    kernels = weight.reshape(groups, rows, channels, -1).view(f"V{prod(taps) * weight.itemsize}")
+    swapped = np.ascontiguousarray(kernels[..., 0].swapaxes(1, 2))
+    return swapped.view(weight.dtype).reshape(groups, channels, rows, *taps)
 
 
 def mirrored(axes: Axes) -> Axes:

@@ -177,3 +177,88 @@ def test_little_workspace(case):
             assert budget < 2**20
         else:
             assert all(again[key].tobytes() == got[key].tobytes() for key in got), budget
+
+
+# Gradients of the input of strided layers, whose residue classes are woven. `rows_apart` are the
+# rows of a class that share inputs: with fewer of them in a box, each has to find its own.
+STRIDED = {
+    "fewer rows than the dilation": (
+        (2, 3, 7, 21), (3, 1, 3, 2), 3, {"stride": 2, "dilation": 5, "padding": 4},
+    ),
+    "fewer rows, in the last box": (
+        (1, 2, 163, 90), (2, 1, 3, 3), 2, {"stride": (2, 3), "dilation": (13, 2), "padding": 13},
+    ),
+    "rows that no tap meets": ((1, 3, 14, 26), (3, 1, 2, 1), 3, {"stride": (5, 3)}),
+    "a dilation that the stride divides": (
+        (1, 3, 23, 30), (3, 1, 3, 3), 3, {"stride": 2, "dilation": (4, 2), "padding": 3},
+    ),
+    "stride along one axis": ((2, 5, 9, 40), (5, 1, 3, 5), 5, {"stride": (1, 2), "padding": 2}),
+    "stride along the other": ((2, 5, 19, 18), (5, 1, 3, 5), 5, {"stride": (2, 1), "padding": 1}),
+    "many taps, multiplier": ((1, 3, 29, 33), (9, 1, 7, 6), 3, {"stride": 2, "padding": 3}),
+    "groups of 2 and 3": ((1, 4, 25, 31), (6, 2, 3, 3), 2, {"stride": 2, "padding": 1}),
+    "flipped": ((1, 3, 17, 22), (3, 1, 4, 3), 3, {"stride": 2, "flip": True, "padding": 1}),
+    "1-D": ((2, 3, 401), (3, 1, 9), 3, {"stride": 3, "dilation": 7, "padding": 20}),
+    "3-D": (
+        (1, 2, 7, 11, 20), (2, 1, 3, 3, 2), 2,
+        {"stride": (2, 3, 2), "dilation": (2, 4, 1), "padding": (1, 4, 1)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", STRIDED)
+def test_strided_input_gradient(case, dtype):
+    """Against loops; the same bits on two threads, and into memory with channels last."""
+    shape, kernel, groups, params = STRIDED[case]
+    rng = np.random.default_rng(4)
+    op, params = pyconv.get("grouped"), params | {"groups": groups}
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    grad = rng.standard_normal(op.output_shape(shape, kernel, **params)).astype(dtype)
+    needs = params | {"needs": ("x",)}
+    got = op.backward(grad, x, weight, **needs)["x"]
+    expected, _ = loops(x, weight, grad, params)
+    bound, _ = loops(*(np.abs(a) for a in (x, weight, grad)), params)
+    assert np.abs(got - expected).max() <= 8 * np.finfo(dtype).eps * bound.max()
+    assert np.array_equal(got == 0, expected == 0)
+    again = op.backward(grad, x, weight, **needs, threads=2)["x"]
+    assert again.tobytes() == got.tobytes()
+    there = op.backward(last(grad), last(x), weight, **needs, layout="channels_last")["x"]
+    np.testing.assert_array_equal(np.moveaxis(there, -1, 1), got)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 5])
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("rows", [2, 5, 9])
+def test_strided_input_gradient_of_few_rows(rows, stride, dilation):
+    rng = np.random.default_rng(rows)
+    params = {"stride": stride, "dilation": dilation, "padding": dilation, "groups": 3}
+    x, weight = rng.standard_normal((2, 3, rows, 17)), rng.standard_normal((6, 1, 3, 3))
+    op = pyconv.get("grouped")
+    grad = rng.standard_normal(op.output_shape(x.shape, weight.shape, **params))
+    got = op.backward(grad, x, weight, needs="x", **params)["x"]
+    expected, _ = loops(x, weight, grad, params)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("channels", [7, 8, 19, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_strided_input_gradient_of_small_maps(channels, dtype):
+    """Channels as vectors, a part of one at the end; beside each channel by itself."""
+    rng = np.random.default_rng(channels)
+    params = {"stride": (2, 3), "dilation": (1, 2), "padding": (2, 3)}
+    shape, kernel = (2, channels, 13, 16), (channels, 1, 5, 3)
+    op = pyconv.get("depthwise")
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    grad = rng.standard_normal(op.output_shape(shape, kernel, **params)).astype(dtype)
+    weight[-1, 0, 2, 1] = np.inf
+    with np.errstate(invalid="ignore"):
+        got = op.backward(grad, x, weight, needs="x", **params)["x"]
+        there = op.backward(
+            last(grad), last(x), weight, needs="x", layout="channels_last", threads=3, **params
+        )["x"]
+        one = [
+            op.backward(grad[:, c : c + 1], x[:, c : c + 1], weight[c : c + 1], needs="x", **params)
+            for c in range(channels)
+        ]
+    np.testing.assert_array_equal(np.moveaxis(there, -1, 1), got)
+    np.testing.assert_array_equal(np.concatenate([g["x"] for g in one], axis=1), got)

@@ -252,7 +252,7 @@ class NansAreZeros(Sound):
 # Gradients
 
 
-@broken("gradient_shapes")
+@broken("gradient_shapes", "plan_gradients")
 class WideGradients(Sound):
     def backward(self, *args, **kwargs):
         gradients = super().backward(*args, **kwargs)
@@ -264,6 +264,8 @@ class WideGradients(Sound):
 
 class Positive(Sound):
     """Takes the absolute value of its weights, so it is not linear in them."""
+
+    linear = ("x",)
 
     def compute(self, problem, arrays, out, run, prepared=None):
         return super().compute(problem, self.positive(arrays), out, run, prepared)
@@ -328,10 +330,15 @@ class GradFromList(Sound):
         return super().backward(grad, x, *args, **kwargs)
 
 
+@broken("jvp")
+class DeclaredLinear(Positive):
+    linear = ("x", "weight")
+
+
 # Promises
 
 
-@broken("runs")
+@broken("runs", "plan_gradients")
 class StaleGradient(Sound):
     """The second of two equal calls is wrong."""
 
@@ -444,7 +451,11 @@ class NoNegativeStrides(
 
 
 @broken("broadcast")
-class NoZeroStrides(nudge_if(lambda problem, arrays, run: 0 in arrays["bias"].strides)):
+class NoZeroStrides(
+    nudge_if(
+        lambda problem, arrays, run: arrays["bias"] is not None and 0 in arrays["bias"].strides
+    )
+):
     pass
 
 
@@ -609,6 +620,13 @@ class IgnoresOut(Plan):
         return super().__call__(*args, **kwargs)
 
 
+@broken("plan_gradients")
+@planned
+class AllGradientsOfAPlan(Plan):
+    def backward(self, grad, *args, needs=None):
+        return super().backward(grad, *args)
+
+
 @broken("plan_keeps")
 @planned
 class KeepsTheCallersArrays(Plan):
@@ -718,6 +736,35 @@ class OneElementOff(Sound):
         super().gradients(problem, grad, arrays, out, run)
         if "weight" in out:
             out["weight"][-1, -1, -1] += 1e-3
+
+
+@also("plan_gradients")
+class PreparedGradientIsWrong(Sound):
+    def gradients(self, problem, grad, arrays, out, run, prepared=None):
+        super().gradients(problem, grad, arrays, out, run, prepared)
+        if "x" in out and prepared:
+            nudge(out["x"])
+
+
+@also("jvp")
+class TangentRoundedTwice(Sound):
+    def jvp(self, *args, **kwargs):
+        result = super().jvp(*args, **kwargs)
+        return result.astype(np.float32) if result.dtype == np.float64 else result
+
+
+@also("jvp")
+class ForgetsOneOfTwoTangents(Sound):
+    def jvp(self, tangents, *args, **kwargs):
+        if tangents.get("x") is not None:
+            tangents = {"x": tangents["x"]}
+        return super().jvp(tangents, *args, **kwargs)
+
+
+@also("jvp")
+class RefusesWhatIsLinear(Sound):
+    def jvp(self, tangents, *args, **kwargs):
+        raise ValueError("sound: tangents must not be there")
 
 
 @also("threads")
@@ -1030,6 +1077,15 @@ def test_a_check_that_needs_something_else_is_skipped(op, options):
     assert skipped == {name for name in needs if "backward" in needs[name]}
     (result,) = check_operator(op, checks=["needs"], **options)
     assert result.message == "the operator lacks backward"
+
+
+def test_directional_derivatives_are_skipped_where_there_are_none():
+    class OfNothing(Sound):
+        linear = ()
+
+    (result,) = check_operator(OfNothing(), checks=["jvp"])
+    assert result.status == "skipped"
+    assert "jvp refuses every array" in result.message
 
 
 def test_names_that_do_not_exist():

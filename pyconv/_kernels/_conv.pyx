@@ -141,7 +141,7 @@ cdef void pack_grid(
 # they are, positions follow each other as in the input.
 
 cdef enum:
-    MOST_DEPTHS = 1 << 16       # in a table of offsets
+    MOST_DEPTHS = 1 << 17       # in a table of offsets
     WAY_BYTES = 4096            # of L1: lines that far apart are in the same set
     CACHE_BYTES = 24 * 1024     # of L1, for inputs
     NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
@@ -388,6 +388,8 @@ cdef bint near(const plane_grid* s, Py_ssize_t apart, Py_ssize_t depth) noexcept
     """Whether a block of depths stays in L1 and its page table, channels so many bytes apart."""
     cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
     cdef Py_ssize_t channels = min(s.q.channels, depth_block(depth) // taps + 1)
+    if channels == 1:       # of a kernel with as many taps
+        return True
     return (channels * magnitude(apart) <= NEAR_BYTES
             and channels * max(<Py_ssize_t>64, gcd(magnitude(apart), WAY_BYTES)) <= CACHE_BYTES)
 

@@ -16,13 +16,30 @@ last axis are computed next to each other and woven into whole rows of the resul
                 taps on the lines                           [class][row][position], L1
             interleave them into rows of the result
 
-The columns of taps, and so the sums, are in the order that _depthwise.pyx has for one class: both
+Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
+as a vector has lanes, and the classes need no weaving::
+
+    for each sample, block of groups, box of positions
+        bring the lines that the box reads together         [line][pixel][lane]
+        for each class
+            taps on the lines                               [row][column][lane], each at its place
+        store the box, turned                               rows of pixels, or of channels if last
+
+The columns of taps, and so the sums, are in the order that _depthwise.pyx has for one class: all
 give the same bits.
 """
 
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, leaf, leaf_ahead, leaf_column, leaf_table
+from pyconv._kernels._cpu cimport (
+    LEAF_COLUMN_TAPS,
+    LEAF_LANE_BYTES,
+    LEAF_LANE_ROWS,
+    leaf,
+    leaf_ahead,
+    leaf_column,
+    leaf_table,
+)
 from pyconv._kernels._depthwise cimport CHAIN_COLUMNS, FETCH_BYTES, load_row
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
@@ -33,6 +50,8 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of a box, and results of one class of rows: they stay in L1
     SCRATCH_LIMIT = 1024 * 1024
     MOST_CLASSES = 1024
+    FEW_PIXELS = 1024           # of a plane of the result: its channels are the vectors
+    LANES_BYTES = 64 * 1024     # of their box, and what it reads
 
 
 # A residue class of one axis.
@@ -66,6 +85,7 @@ cdef struct adjoint_job:
     Py_ssize_t rows, boxes      # positions of a box along axis 1, and how many boxes
     Py_ssize_t lines, pitch     # of the copies
     Py_ssize_t result_pitch
+    Py_ssize_t lanes            # groups in a vector; 0: pixels are
     size_t line_bytes, weight_bytes, result_bytes
 
 
@@ -246,6 +266,129 @@ cdef void adjoint_task(
                     weave(job, rows, results, to, pitch)
 
 
+# ---- channels as vectors ------------------------------------------------------------------------
+
+cdef bint suit_lanes(const adjoint_job* job) noexcept nogil:
+    """Whether channels are better vectors than pixels: a channel a group, small planes."""
+    return (job.channels == 1 and job.multiplier == 1 and job.groups >= job.leaf.vl
+            and job.weight.shape[3] == 1 and job.x.shape[2] == 1 and job.out.shape[2] == 1
+            and job.out.shape[3] * job.out.shape[4] <= FEW_PIXELS)
+
+
+cdef void lay_out_lanes(adjoint_job* job) noexcept nogil:
+    """Boxes of some rows of positions, all alike."""
+    cdef const split* rows = &job.axis[1]
+    cdef const split* columns = &job.axis[2]
+    cdef Py_ssize_t es = job.leaf.esize, vector, each, most
+    job.lanes = job.leaf.vl
+    if (magnitude(job.out.stride[1]) < magnitude(job.out.stride[4])
+            and job.groups >= LEAF_LANE_BYTES // es):
+        job.lanes = LEAF_LANE_BYTES // es       # next to each other: whole cache lines of them
+    vector = job.lanes * es
+    job.pitch = columns.positions + columns.high - columns.low
+    job.result_pitch = job.out.shape[4]
+    each = (job.pitch + rows.stride * job.result_pitch) * vector
+    most = max(<Py_ssize_t>1, (
+        LANES_BYTES - (rows.high - rows.low) * job.pitch * vector) // max(each, <Py_ssize_t>1))
+    job.boxes = ceil_div(rows.positions, most)
+    job.rows = ceil_div(rows.positions, job.boxes)
+    job.boxes = ceil_div(rows.positions, job.rows)
+    job.lines = job.rows + rows.high - rows.low
+    job.line_bytes = aligned(job.lines * job.pitch * vector)
+    job.weight_bytes = aligned((job.depth + 1) * vector)
+    job.result_bytes = aligned(job.rows * rows.stride * job.result_pitch * vector)
+
+
+cdef void widen_columns(
+    const adjoint_job* job, leaf_column* column, const leaf_column* end
+) noexcept nogil:
+    """The columns of all classes, for lines and weights whose elements are vectors."""
+    while column < end:
+        column.src *= job.lanes
+        column.weight *= job.lanes
+        column.lines, column.pixel = -1, 0      # there is padding
+        column += 1
+
+
+cdef void lanes_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    cdef const adjoint_job* job = <const adjoint_job*>ctx
+    cdef const leaf_table* table = job.leaf
+    cdef const tensor* x = &job.x
+    cdef const tensor* out = &job.out
+    cdef const tensor* t = &job.weight
+    cdef const split* down = &job.axis[1]
+    cdef const split* along = &job.axis[2]
+    cdef Py_ssize_t es = table.esize, lanes = job.lanes, blocks = ceil_div(job.groups, lanes)
+    cdef Py_ssize_t task, box, n, g, count, row, rows, r1, r2, r, i, some, above, line, size
+    cdef Py_ssize_t lo1, hi1, lo2, hi2, held_lo = -1, held_hi = -1, held_count = -1
+    cdef Py_ssize_t vector = lanes * es, pitch = job.result_pitch
+    cdef char* lines = scratch
+    cdef char* weights = lines + job.line_bytes
+    cdef char* bias = weights + job.depth * vector
+    cdef char* results = weights + job.weight_bytes
+    cdef char* dst
+    cdef const char* src
+    cdef const kind* k
+    memset(bias, 0, vector)
+    inside(along.low, 1, job.pitch, x.shape[4], &lo2, &hi2)
+    for task in range(first, last):
+        box = task % job.boxes
+        g = task // job.boxes
+        n, g = g // blocks, g % blocks * lanes
+        count = min(lanes, job.groups - g)
+        row = box * job.rows
+        above = row + down.low
+        inside(above, 1, job.lines, x.shape[3], &lo1, &hi1)
+        if held_lo != lo1 or held_hi != hi1 or held_count != count:
+            memset(lines, 0, job.line_bytes)
+            if count < lanes:
+                memset(weights, 0, job.weight_bytes)
+            held_lo, held_hi, held_count = lo1, hi1, count
+        src = (x.data + n * x.stride[0] + g * x.stride[1] + (above + lo1) * x.stride[3]
+               + (along.low + lo2) * x.stride[4])
+        if hi2 > lo2:
+            for line in range(lo1, hi1):
+                table.load[x.storage](
+                    lines + (line * job.pitch + lo2) * vector, lanes,
+                    src + (line - lo1) * x.stride[3], x.stride[4], x.stride[1], hi2 - lo2, count)
+        src = t.data + g * t.stride[0]
+        for i in range(t.shape[4]):
+            table.load[t.storage](
+                weights + i * t.shape[5] * vector, lanes, src + i * t.stride[4], t.stride[5],
+                t.stride[0], t.shape[5], count)
+        if job.has_bias:
+            table.load[job.bias.storage](
+                bias, 0, job.bias.data + g * job.bias.stride[0], 0, job.bias.stride[0], 1, count)
+        for r1 in range(down.residues):
+            rows = min(job.rows, down.at[r1].count - row)
+            for r2 in range(along.residues):
+                k = job.kinds + r1 * along.residues + r2
+                some = k.row_step
+                for r in range(min(some, rows)):
+                    i = r
+                    while i < rows:     # so many rows of them, `some` apart, at a time
+                        size = min(<Py_ssize_t>LEAF_LANE_ROWS, ceil_div(rows - i, some))
+                        table.taps_lanes(
+                            size, along.at[r2].count, lanes, k.columns, k.column, 0, 1,
+                            lines + i * job.pitch * vector, some * job.pitch * lanes, lanes,
+                            weights, k.weight_step * lanes, bias,
+                            results + ((i * down.stride + r1) * pitch + r2) * vector,
+                            some * down.stride * pitch * lanes, along.stride * lanes)
+                        i += size * some
+        rows = min(job.rows * down.stride, out.shape[3] - row * down.stride)
+        dst = (out.data + n * out.stride[0] + g * out.stride[1]
+               + row * down.stride * out.stride[3])
+        size = pitch
+        if out.stride[3] == pitch * out.stride[4]:
+            rows, size = 1, rows * pitch        # rows follow each other
+        for i in range(rows):
+            table.store[out.storage](
+                dst + i * out.stride[3], out.stride[4], out.stride[1],
+                results + i * pitch * vector, lanes, size, count)
+
+
 cdef int fill_axis(split* axis, residue* at, phases, Py_ssize_t stride) except -1:
     cdef Py_ssize_t i
     cdef residue* r
@@ -285,16 +428,13 @@ def correlate(
     cdef residue* at
     cdef kind* kinds
     cdef leaf_column* column
+    cdef bint in_lanes
     if out.size == 0:
         return 0
     describe(x, 5, compute, &job.x)
     describe(out, 5, compute, &job.out)
     describe(weight, 6, compute, &job.weight)
     job.leaf = leaf(compute)
-    if not job.out.in_place or (job.out.shape[4] > 1 and job.out.stride[4] != job.leaf.esize):
-        return -1
-    if job.x.shape[4] > 1 and magnitude(job.x.stride[1]) < magnitude(job.x.stride[4]):
-        return -1       # channels next to each other: they are to be the vectors
     classes = len(phases[0]) * len(phases[1]) * len(phases[2])
     if classes > MOST_CLASSES or len(phases[0]) + len(phases[1]) + len(phases[2]) > MOST_CLASSES:
         return -1
@@ -302,6 +442,12 @@ def correlate(
         job.weight.shape[0], job.weight.shape[1], job.weight.shape[2])
     total = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.depth = job.channels * total
+    job.lanes, in_lanes = 0, suit_lanes(&job)
+    if not in_lanes:
+        if not job.out.in_place or (job.out.shape[4] > 1 and job.out.stride[4] != job.leaf.esize):
+            return -1
+        if job.x.shape[4] > 1 and magnitude(job.x.stride[1]) < magnitude(job.x.stride[4]):
+            return -1       # channels next to each other: they are to be the vectors
     job.weights_in_order = weight.flags.c_contiguous and job.weight.in_place
     job.has_bias = bias is not None
     if job.has_bias:
@@ -313,12 +459,17 @@ def correlate(
     for i in range(3):
         fill_axis(&job.axis[i], at, phases[i], stride[i])
         at += len(phases[i])
-    lay_out(&job)
+    if in_lanes:
+        lay_out_lanes(&job)
+    else:
+        lay_out(&job)
     scratch = job.line_bytes + job.weight_bytes + job.result_bytes
     size = out.size
     threads = useful_threads(threads, 2.0 * x.size // max(job.channels, 1) * job.depth)
     fixed = <Py_ssize_t>tables.nbytes + 64
     tasks = job.out.shape[0] * job.groups * job.out.shape[2] * job.boxes
+    if in_lanes:
+        tasks = job.out.shape[0] * ceil_div(job.groups, job.lanes) * job.boxes
     threads = <int>min(<Py_ssize_t>threads, tasks)
     if scratch > SCRATCH_LIMIT or fixed + threads * <Py_ssize_t>(scratch + 128) > budget:
         return -1
@@ -333,6 +484,10 @@ def correlate(
                         &job, kinds, column, job.axis[0].at + i, job.axis[1].at + j,
                         job.axis[2].at + k)
                     kinds += 1
+        if in_lanes:
+            widen_columns(&job, <leaf_column*>kinds, column)
+            run(lanes_task, &job, tasks, threads, scratch)
+            return fixed + threads * <Py_ssize_t>(scratch + 128)
         job.fetch = (size > FETCH_BYTES // job.leaf.esize
                      and job.out.stride[3] == job.out.shape[4] * job.leaf.esize)
         run(adjoint_task, &job, tasks, threads, scratch)

@@ -46,6 +46,7 @@ cdef enum:
     INPUT_BYTES = 4 * 1024 * 1024   # inputs of a box: they are read from L3, at a row block's pace
     MOST_PIXELS = 512
     MOST_SHIFTS = 64                # of the inputs in panels, see `lay_out`
+    MOST_BESIDE = 3                 # rows that wide panels have
     FEW_ROWS = 48                   # of all classes: each input is read a few times only
     LINE = 100                      # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
@@ -672,9 +673,15 @@ cdef void multiply(
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
     cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, ld = w.ld
     cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0
-    cdef Py_ssize_t count, j, n
-    cdef Py_ssize_t wide = LEAF_WIDE(rows, mr) * nr
+    cdef Py_ssize_t count, j, n, i, whole = rows // mr * mr, rest = rows - whole, wide
     cdef const char* at
+    cdef const char* more = bias
+    if rest > MOST_BESIDE:
+        whole, rest = rows, 0
+    if whole > 0 and bias != NULL:
+        more = bias + whole * es
+    # A few rows beside whole blocks are those of wide panels, for the pipelines to be full.
+    wide = LEAF_WIDE(rest if rest > 0 else rows, mr) * nr
     while True:             # at least once: without inputs the result is the bias
         count = min(kc, depth - k)
         j = 0
@@ -682,9 +689,16 @@ cdef void multiply(
             n = wide if columns - j >= wide and (
                 not w.panels or j % w.width + wide <= w.width) else nr
             at = b + (j // w.width * w.panel_step + j % w.width) * es
-            w.leaf.gemm_at(
-                rows, n, count, a + k * padded * es, 1, mr, at, offset + k, c + j * es, ld, 1,
-                bias, k > 0)
+            i = 0
+            while whole > 0 and i < n:
+                w.leaf.gemm_at(
+                    whole, nr, count, a + k * padded * es, 1, mr, at + i * es, offset + k,
+                    c + (j + i) * es, ld, 1, bias, k > 0)
+                i += nr
+            if rest > 0:
+                w.leaf.gemm_at(
+                    rest, n, count, a + (k * padded + whole * count) * es, 1, mr, at, offset + k,
+                    c + (whole * ld + j) * es, ld, 1, more, k > 0)
             j += n
         k += kc
         if k >= depth:

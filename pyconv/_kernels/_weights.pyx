@@ -145,11 +145,16 @@ cdef step find_step(const weight_job* job, Py_ssize_t index) noexcept nogil:
 
 # ---- inputs -----------------------------------------------------------------------------------
 
-cdef bint readable(const grid* q) noexcept nogil:
-    """Whether inputs are as well read where they are."""
+cdef bint readable(const weight_job* job) noexcept nogil:
+    """Whether inputs are as well read where they are as from a box."""
+    cdef const grid* q = job.q
     cdef Py_ssize_t reach, first, last
     cdef int i
-    if not q.x.in_place or magnitude(q.stride[2] * q.x.stride[4]) > PIXEL_BYTES:
+    if not q.x.in_place:
+        return False
+    # In a box pixels are nearer, unless it is but a copy.
+    if magnitude(q.stride[2] * q.x.stride[4]) > PIXEL_BYTES and (
+            job.axis[2].apart or q.x.stride[4] != job.leaf.esize):
         return False
     for i in range(3):
         reach = (q.taps[i] - 1) * q.dilation[i]
@@ -157,7 +162,7 @@ cdef bint readable(const grid* q) noexcept nogil:
         last = (q.out[i] - 1) * q.stride[i] + q.offset[i] + max(reach, 0)
         if first < 0 or last >= q.x.shape[2 + i]:
             return False
-    return q.channels == 1 or q.x.stride[1] % WAY_BYTES != 0
+    return q.channels == 1 or job.taps >= job.kb or q.x.stride[1] % WAY_BYTES != 0
 
 
 cdef void use_input(weight_job* job) noexcept nogil:
@@ -589,7 +594,9 @@ cdef Py_ssize_t choose_blocks(
     set_rows(job, MOST_ROWS)
     input = job.channel if job.way == BOX else odd_lines(job.pixels, es) * job.taps
     # A single tap's inputs are on their way through L2 once for every block of rows.
-    input = INPUT_BYTES * (2 if job.taps == 1 else 1) // max(<Py_ssize_t>1, input * es) * job.taps
+    input = INPUT_BYTES * (2 if job.taps == 1 else 1) // max(<Py_ssize_t>1, input * es)
+    # A large channel is brought again for every block of its taps: those are to be few.
+    input = max(input, <Py_ssize_t>1 if job.way == BOX else input) * job.taps
     set_depths(job, max(least, min(SUM_BYTES // (job.mb * es), input)))
     while True:     # enough blocks to go round
         tasks = job.groups * job.chunks * job.m_blocks * job.k_blocks
@@ -653,7 +660,7 @@ cdef Py_ssize_t weight_gemm(
     if measure:
         return taken
     scratch = block_scratch(&job)
-    if job.way == BOX and readable(q):
+    if job.way == BOX and readable(&job):
         use_input(&job)
     blocks = job.groups * job.m_blocks * job.k_blocks
     if job.chunks > 1:

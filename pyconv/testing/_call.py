@@ -155,6 +155,19 @@ class Call:
         grad = self.grad.copy() if grad is None else grad
         return self.op.backward(grad, *args, **{**self.params, **keywords, **params})
 
+    def jvp(self, directions: Mapping[str, Array], **params: Any) -> Any:
+        """Return what the operator's ``jvp`` returns, for directions by label."""
+        directions = {label: direction.copy() for label, direction in directions.items()}
+        tangents = {
+            name: tuple(directions.get(f"{name}[{i}]") for i in range(len(value)))
+            if isinstance(value, tuple)
+            else directions.get(name)
+            for name, value in self.arrays.items()
+            if value is not None
+        }
+        args, keywords = self._arguments(self.copies())
+        return self.op.jvp(tangents, *args, **{**self.params, **keywords, **params})
+
     def outcome(
         self, arrays: Arrays | None = None, *, backward: bool, grad: Any = None, **params: Any
     ) -> dict[str, Array]:
@@ -190,6 +203,12 @@ class Call:
         args, keywords = self._arguments(given, without=self.op.per_call)
         shape = self.shapes["x"] if x_shape is None else x_shape
         return self.op.plan(shape, *args, **{**self.params, **keywords, **params})
+
+    def run_backward(self, plan: Plan, arrays: Arrays | None = None, **params: Any) -> Any:
+        """Call a plan's ``backward``."""
+        given = self.copies() if arrays is None else arrays
+        images = (given[name] for name in self.op.per_call)
+        return plan.backward(self.grad.copy(), *images, **params)
 
     def run(self, plan: Plan, arrays: Arrays | None = None, **params: Any) -> Any:
         """Call a plan."""

@@ -17,6 +17,10 @@ class CheckFailure(AssertionError):  # noqa: N818 - it is the check that fails
     """An operator does not do what a check asks for; the message says where."""
 
 
+class CheckSkipped(Exception):  # noqa: N818 - nothing is wrong
+    """There is nothing to check; the message says why."""
+
+
 def fail(message: str, cause: BaseException | None = None) -> NoReturn:
     """Raise `CheckFailure`."""
     __tracebackhide__ = True

@@ -9,7 +9,16 @@ import numpy as np
 from pyconv.dtypes import unit_roundoff
 from pyconv.testing._call import Array, Call, widened
 from pyconv.testing._check import check
-from pyconv.testing._compare import all_same_bits, fail, plain_array, refused, require, within
+from pyconv.testing._compare import (
+    CheckSkipped,
+    all_same_bits,
+    fail,
+    named,
+    plain_array,
+    refused,
+    require,
+    within,
+)
 from pyconv.testing._suite import ROUNDOFFS, Suite
 
 if TYPE_CHECKING:
@@ -160,9 +169,88 @@ class Gradients(Suite):
 
         self.each(self.calls(op, "float32"), examine)
 
+    @check()
+    def test_jvp(self, op: Operator) -> None:
+        """Directional derivatives are those of the result, along each array and along all."""
+        if not any(self._directional(call) for call in self.calls(op)):
+            raise CheckSkipped(
+                f"the operator has no directional derivatives: it is declared linear in nothing "
+                f"(linear = {op.linear!r}), and jvp refuses every array"
+            )
+
+        def examine(call: Call) -> None:
+            directions = {label: _direction(call, label) for label in self._directional(call)}
+            total = np.zeros(call.output_shape())
+            for label, direction in directions.items():
+                derivative = call.jvp({label: direction})
+                _compare_tangent(call, label, direction, derivative)
+                total += derivative
+            at_once = call.jvp(directions)
+            gap = float(np.abs(at_once - total).max(initial=0))
+            require(
+                gap <= _NUMERICAL * (1 + float(np.abs(total).max(initial=0))),
+                f"jvp along all of {', '.join(directions)} is not the sum of those along each: "
+                f"they differ by {gap:.3g}",
+            )
+
+        self.each(self.calls(op), examine)
+        for dtype in self.dtypes(op):
+            self.each(self.calls(op, dtype), self._examine_jvp)
+
+    def _examine_jvp(self, call: Call) -> None:
+        """Shape and dtype of directional derivatives."""
+        for label in self._directional(call):
+            derivative = call.jvp({label: _direction(call, label)})
+            plain_array(derivative, f"jvp along {label}")
+            require(
+                (derivative.shape, derivative.dtype) == (call.grad.shape, call.dtype),
+                f"jvp along {label} has shape {derivative.shape} and dtype "
+                f"{derivative.dtype.name}, not {call.grad.shape} and {call.dtype.name}",
+            )
+
+    def _directional(self, call: Call) -> list[str]:
+        """Labels of the arrays that ``jvp`` has derivatives along; it refuses others by name."""
+        return [label for label in self._differentiable(call) if self._has_jvp(call, label)]
+
+    def _has_jvp(self, call: Call, label: str) -> bool:
+        op = call.op
+        if label.partition("[")[0] in op.linear:
+            return True
+        try:
+            call.jvp({label: _direction(call, label)})
+        except ValueError as error:
+            if named("tangents", str(error)) and named(op.name, str(error)):
+                return False
+            raise
+        return True
+
     def _differentiable(self, call: Call) -> list[str]:
         """Labels of the arrays that have a gradient."""
         return [label for label in call.flat() if not self.constant(call.op, label)]
+
+
+def _direction(call: Call, label: str) -> Array:
+    """Return a random direction of an array."""
+    rng = np.random.default_rng([17, len(label)])
+    return np.asarray(rng.standard_normal(call.flat()[label].shape)).astype(call.dtype)
+
+
+def _compare_tangent(call: Call, label: str, direction: Array, derivative: Array) -> None:
+    """Compare what ``jvp`` returns with the numerical derivative."""
+    right = float(np.sum(call.grad * derivative))
+    tried = []
+    for step in _STEPS:
+        left, scale = _derivative(call, label, direction, step)
+        allowed = _NUMERICAL * (scale + abs(right))
+        if abs(left - right) <= allowed:
+            return
+        tried.append((left, allowed))
+    left, allowed = tried[0]
+    fail(
+        f"the derivative of sum(grad * result) along a random direction of {label} is "
+        f"{left:.10g}, but sum(grad * jvp) is {right:.10g}: they differ by "
+        f"{abs(left - right):.3g}, at most {allowed:.3g} is allowed"
+    )
 
 
 def _compare_derivative(call: Call, label: str, gradient: Array, seed: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from pyconv.operator import DEFAULT_WORKSPACE
 from pyconv.testing._call import Call
 from pyconv.testing._check import check
-from pyconv.testing._compare import fail, named, refused, require, same_bits
+from pyconv.testing._compare import all_same_bits, fail, named, refused, require, same_bits
 from pyconv.testing._memory import OVERHEAD, allocated
 from pyconv.testing._suite import Suite
 
@@ -54,6 +54,31 @@ class Plans(Suite):
             same_bits(out, expected, "out", "of a plan")
 
         self.each(self.calls(op, "float32"), examine)
+
+    @check("plan", "backward")
+    def test_plan_gradients(self, op: Operator) -> None:
+        """A plan's backward gives the bits of the operator's, and those that needs= picks."""
+
+        def examine(call: Call) -> None:
+            plan = call.plan()
+            expected = call.backward()
+            names = tuple(expected)
+            choices: list[Any] = [None, *((name,) for name in names), *names, names[::-1], (), None]
+            for needs in choices:
+                what = f"with needs={needs!r} of a plan"
+                wanted = names if needs is None else {needs} if isinstance(needs, str) else needs
+                got = call.run_backward(plan, needs=needs)
+                require(set(got) == set(wanted), f"{what}, there are gradients of {list(got)}")
+                picked = call.flat({name: expected[name] for name in got})
+                all_same_bits(call.flat(got), picked, what)
+            other = call.changed(lambda a: a[::-1].copy(), op.per_call)
+            all_same_bits(
+                call.flat(call.run_backward(plan, other)), call.flat(call.backward(other)),
+                "of a plan used again",
+            )  # fmt: skip
+
+        for dtype in self.dtypes(op):
+            self.each(self.calls(op, dtype), examine)
 
     @check("plan")
     def test_plan_keeps(self, op: Operator) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from pyconv.dtypes import compute_dtype, unit_roundoff
 from pyconv.testing._call import Array, Call, widened
 from pyconv.testing._check import CAPABILITIES, CheckResult, check_names, short
-from pyconv.testing._compare import CheckFailure, described, fail
+from pyconv.testing._compare import CheckFailure, CheckSkipped, described, fail
 
 if TYPE_CHECKING:
     from pyconv.operator import Case, Operator
@@ -205,6 +205,8 @@ class Suite:
         started = perf_counter()
         error = _raised_by(test.check, self, op)
         seconds = perf_counter() - started
+        if isinstance(error, CheckSkipped):
+            return CheckResult(name, reason, "skipped", str(error), seconds)
         expected = self.expected_failures.get(name)
         if expected is not None:
             if error is not None:

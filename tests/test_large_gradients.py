@@ -1,0 +1,166 @@
+"""Gradients at dilations and strides as large as the image."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+import pyconv
+from pyconv import chain
+from pyconv.operators.depthwise_separable import OPERATOR as SEPARABLE
+
+
+def taps_of(weight, dilation, stride, padding, outputs):
+    """Each tap and the part of the padded image that it meets."""
+    rank = weight.ndim - 2
+    for tap in product(*map(range, weight.shape[2:])):
+        start = [tap[i] * dilation[i] for i in range(rank)]
+        yield tap, (..., *(
+            slice(a, a + (o - 1) * s + 1, s)
+            for a, o, s in zip(start, outputs, stride, strict=True)
+        ))  # fmt: skip
+
+
+def input_gradient(grad, weight, size, dilation, padding):
+    """At stride 1, tap by tap, in float64."""
+    padded = np.zeros(
+        (len(grad), weight.shape[1], *(n + 2 * p for n, p in zip(size, padding, strict=True)))
+    )
+    ones = (1,) * len(size)
+    for tap, place in taps_of(weight, dilation, ones, padding, grad.shape[2:]):
+        padded[place] += np.einsum("noyx,oc->ncyx", grad, weight[(..., *tap)])
+    return padded[(..., *(slice(p, p + n) for n, p in zip(size, padding, strict=True)))]
+
+
+# Extents, kernel, dilation, padding; channels in and out.
+DILATED = {
+    "all but one tap": ((9, 8), (3, 3), (10, 9), (10, 9), 7, 5),
+    "some": ((13, 11), (3, 3), (5, 7), (5, 7), 9, 13),
+    "along one axis": ((6, 21), (2, 3), (1, 15), (0, 15), 4, 6),
+    "rows without a tap": ((15, 9), (2, 3), (11, 8), (0, 8), 5, 3),
+    "five taps": ((14, 17), (5, 5), (4, 5), (8, 10), 6, 8),
+}
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("case", DILATED)
+def test_taps_in_the_padding_are_left_out(case, flip):
+    size, kernel, dilation, padding, channels, rows = DILATED[case]
+    rng = np.random.default_rng(3)
+    op = pyconv.get("dilated")
+    params = {"dilation": dilation, "padding": padding, "flip": flip}
+    x = rng.standard_normal((2, channels, *size)).astype(np.float32)
+    weight = rng.standard_normal((rows, channels, *kernel)).astype(np.float32)
+    plan = op.plan(x.shape, weight, algorithm="direct", **params)
+    assert plan._problem.toward_x.pieces
+    grad = rng.standard_normal(plan.output_shape).astype(np.float32)
+    got = op.backward(grad, x, weight, needs="x", algorithm="direct", **params)["x"]
+    assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
+    small = {**params, "algorithm": "direct", "max_workspace": 2**16, "threads": 2}
+    assert op.backward(grad, x, weight, needs="x", **small)["x"].tobytes() == got.tobytes()
+    taps = weight[..., ::-1, ::-1] if flip else weight
+    expected = input_gradient(grad.astype(float), taps.astype(float), size, dilation, padding)
+    bound = input_gradient(np.abs(grad), np.abs(taps), size, dilation, padding).max()
+    assert np.abs(got - expected).max() <= 8 * np.finfo(np.float32).eps * bound
+
+
+@pytest.mark.parametrize("case", DILATED)
+def test_transposed_at_stride_one_leaves_them_out_too(case):
+    """Its bias reaches what no tap does."""
+    size, kernel, dilation, padding, channels, rows = DILATED[case]
+    rng = np.random.default_rng(4)
+    op = pyconv.get("transposed")
+    outputs = [
+        n + 2 * p - (k - 1) * d for n, p, k, d in zip(size, padding, kernel, dilation, strict=True)
+    ]
+    x = rng.standard_normal((2, rows, *outputs))
+    weight = rng.standard_normal((rows, channels, *kernel))
+    bias = rng.standard_normal(channels)
+    params = {"dilation": dilation, "padding": padding}
+    got = op(x, weight, bias, algorithm="phase", **params)
+    expected = input_gradient(x, weight, size, dilation, padding) + bias.reshape(-1, 1, 1)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+    plan = op.plan(x.shape, weight, bias, algorithm="phase", **params)
+    assert plan(x).tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_channels_at_a_time_have_the_bits_of_all(monkeypatch, mode, dtype):
+    rng = np.random.default_rng(5)
+    params = {"dilation": 8, "padding": 8, "padding_mode": mode}
+    x = rng.standard_normal((1, 37, 17, 11)).astype(dtype)
+    kernel = rng.standard_normal((74, 1, 3, 3)).astype(dtype)
+    mix = rng.standard_normal((5, 74)).astype(dtype)
+    grad = rng.standard_normal(SEPARABLE.output_shape(x.shape, kernel.shape, mix.shape, **params))
+    grad = grad.astype(dtype)
+
+    def gradient():
+        plan = SEPARABLE.plan(x.shape, kernel, mix, **params)
+        plan._problem.chain._input_remembered.clear()
+        result = plan.backward(grad, x, needs="x")["x"]
+        ((blocks, _),) = plan._problem.chain._input_remembered.values()
+        assert blocks[0][0] == 0
+        assert blocks[-1][1] == 37
+        return result, len(blocks)
+
+    expected, blocks = gradient()
+    assert blocks == 1
+    monkeypatch.setattr(chain, "BOX_BYTES", 2**15)
+    monkeypatch.setattr(chain, "REMEMBERED_BOXES", 2**14)
+    got, blocks = gradient()
+    assert blocks > 1
+    assert got.tobytes() == expected.tobytes()
+
+
+def test_strided_kernels_of_thousands_of_taps():
+    """A transposed layer's gradients: inputs 32 apart, in a plane larger than the caches."""
+    rng = np.random.default_rng(6)
+    op = pyconv.get("transposed")
+    x = rng.standard_normal((1, 3, 5, 6)).astype(np.float32)
+    weight = rng.standard_normal((3, 2, 64, 64)).astype(np.float32)
+    grad = rng.standard_normal(op.output_shape(x.shape, weight.shape, stride=32))
+    grad = grad.astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(grad.astype(float), (64, 64), (2, 3))
+    windows = windows[:, :, ::32, ::32]
+    plan = op.plan(x.shape, weight, stride=32)
+    for got in (op.backward(grad, x, weight, stride=32), plan.backward(grad, x)):
+        expected = np.einsum("noyxhw,cohw->ncyx", windows, weight)
+        np.testing.assert_allclose(got["x"], expected, rtol=0, atol=2e-3)
+        expected = np.einsum("noyxhw,ncyx->cohw", windows, x)
+        np.testing.assert_allclose(got["weight"], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_stages_whose_groups_cannot_be_divided(monkeypatch, groups):
+    """Boxes overlap, and there is nothing to be done about it."""
+    monkeypatch.setattr(chain, "BOX_BYTES", 2**14)
+    rng = np.random.default_rng(7)
+    op = pyconv.get("spatially_separable")
+    params = {"dilation": 5, "padding": 5, "groups": groups}
+    x = rng.standard_normal((1, 40, 12, 11))
+    weights = [rng.standard_normal((40, 40 // groups, *k)) for k in ((3, 1), (1, 3))]
+    grad = rng.standard_normal(op.output_shape(x.shape, *(w.shape for w in weights), **params))
+    got = op.backward(grad, x, *weights, needs="x", **params)["x"]
+    along = {"padding": (0, 5), "dilation": (1, 5), "groups": groups}
+    down = {"padding": (5, 0), "dilation": (5, 1), "groups": groups}
+    grouped = pyconv.get("grouped")
+    between = grouped(x, weights[0], **down)
+    after = grouped.backward(grad, between, weights[1], needs="x", **along)["x"]
+    expected = grouped.backward(after, x, weights[0], needs="x", **down)["x"]
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-10)
+
+
+def test_few_channels_made_of_many():
+    """A pointwise layer's input of three channels, and a result of thousands, as a convolution."""
+    rng = np.random.default_rng(8)
+    op = pyconv.get("pointwise")
+    x, weight = rng.standard_normal((2, 3, 9, 7)), rng.standard_normal((2100, 3))
+    grad = rng.standard_normal((2, 2100, 9, 7))
+    plan = op.plan(x.shape, weight)
+    assert plan._problem.toward_x.how is not None
+    got = op.backward(grad, x, weight, needs="x")["x"]
+    np.testing.assert_allclose(got, np.einsum("noyx,oc->ncyx", grad, weight), atol=1e-11)
+    assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
