@@ -41,11 +41,11 @@ class Peers:
         for name in self.params[0]:
             operator, (shapes, params) = layer_of(name)
             chosen.append(layers.Layer(name, "peers", operator, shapes, params))
-        limits = machine.limits([1], ["float32"])[1, "float32"]
         settings = runner.Settings(rounds=5, seconds=0.05)
         with runner.Runner(["pyconv", *self.params[1]], 1, settings, python) as run:
             if set(run.versions) == {"pyconv"}:
                 return {}
+            limits = machine.limits([1], ["float32"])[1, "float32"]
             found = run.run(chosen, {"float32": limits}, lambda step: None)
             return {
                 result.layer.name: {
