@@ -296,8 +296,15 @@ def test_counts_come_from_between_the_marks(benchmarks, monkeypatch):
 
 
 def test_peers_without_peers(benchmarks):
-    with pytest.raises(NotImplementedError, match="ncnn"):
-        benchmarks.peers.Peers().setup({}, "standard/r50_3x3_28", "ncnn")
+    setup = benchmarks.peers.Peers().setup
+    with pytest.raises(NotImplementedError, match="ncnn: missing"):
+        setup({}, "standard/r50_3x3_28", "ncnn")
+    with pytest.raises(NotImplementedError, match="ncnn: unsupported"):
+        setup({"layer": {"ncnn": "unsupported: no such layer"}}, "layer", "ncnn")
+    with pytest.raises(RuntimeError, match="ncnn: wrong"):
+        setup({"layer": {"ncnn": "wrong: 3 is not 4"}}, "layer", "ncnn")
+    shapes = {"x": (1, 8, 5, 5), "depthwise": (8, 1, 3, 3), "pointwise": (4, 8), "bias": (4,)}
+    assert benchmarks.peers.as_elsewhere(shapes) == {**shapes, "pointwise": (4, 8, 1, 1)}
     times = {"standard/r50_3x3_28": {"pyconv": 2.0, "ncnn": 3.0}}
     assert benchmarks.peers.Peers().track_ratio(times, "standard/r50_3x3_28", "ncnn") == 1.5
 

@@ -72,12 +72,12 @@ def _total(dump: Path) -> int:
 def main(names: Sequence[str]) -> None:
     """Make the calls."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from benchmarks._base import Call
-    from benchmarks._shapes import COUNTED
+    from benchmarks._base import QUICK, Call
+    from benchmarks._shapes import COUNTED, SMALL
 
     for name in names:
         kind, operator = name.split("/")
-        run = prepared(kind, Call(operator, COUNTED[operator]))
+        run = prepared(kind, Call(operator, (SMALL if QUICK else COUNTED)[operator]))
         run()
         gc.collect()
         gc.disable()

@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 from ._base import layer_of
+
+
+def as_elsewhere(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes with 1x1 weights as other libraries have them: (64, 256, 1, 1)."""
+    ones = (1,) * (len(shapes["x"]) - 2)
+    return {k: (*v, *ones) if len(v) == 2 else v for k, v in shapes.items()}
 
 
 class Peers:
@@ -30,8 +37,8 @@ class Peers:
     )
     param_names = ("layer", "peer")
 
-    def setup_cache(self) -> dict[str, dict[str, float]]:
-        """Measure all of them; return the seconds of each, by layer and library."""
+    def setup_cache(self) -> dict[str, dict[str, Any]]:
+        """Measure all of them; return the seconds of each, or why not, by layer and library."""
         try:
             from pyconv.bench import layers, machine, runner
         except ImportError:
@@ -40,29 +47,30 @@ class Peers:
         chosen = []
         for name in self.params[0]:
             operator, (shapes, params) = layer_of(name)
-            chosen.append(layers.Layer(name, "peers", operator, shapes, params))
-        limits = machine.limits([1], ["float32"])[1, "float32"]
+            chosen.append(layers.Layer(name, "peers", operator, as_elsewhere(shapes), params))
         settings = runner.Settings(rounds=5, seconds=0.05)
         with runner.Runner(["pyconv", *self.params[1]], 1, settings, python) as run:
             if set(run.versions) == {"pyconv"}:
                 return {}
+            limits = machine.limits([1], ["float32"])[1, "float32"]
             found = run.run(chosen, {"float32": limits}, lambda step: None)
             return {
                 result.layer.name: {
-                    name: seconds
-                    for name in result.timings
-                    if (seconds := result.seconds(name)) is not None
+                    name: result.seconds(name) or f"{timing.status}: {timing.note}"
+                    for name, timing in result.timings.items()
                 }
                 for result in found
             }
 
     setup_cache.timeout = 1200
 
-    def setup(self, times: dict[str, dict[str, float]], layer: str, peer: str) -> None:
-        if peer not in times.get(layer, {}):
-            raise NotImplementedError(f"{peer} is not installed, or has no such layer")
+    def setup(self, times: dict[str, dict[str, Any]], layer: str, peer: str) -> None:
+        found = times.get(layer, {}).get(peer, "missing: not installed")
+        if isinstance(found, str):
+            skipped = found.startswith(("missing:", "unsupported:"))
+            raise (NotImplementedError if skipped else RuntimeError)(f"{peer}: {found}")
 
-    def track_ratio(self, times: dict[str, dict[str, float]], layer: str, peer: str) -> float:
+    def track_ratio(self, times: dict[str, dict[str, Any]], layer: str, peer: str) -> float:
         """The other library's time over pyconv's: above 1, pyconv is faster."""
         return times[layer][peer] / times[layer]["pyconv"]
 
