@@ -24,6 +24,9 @@ cdef extern from "leaf.h" nogil:
     bint leaf_has_rows(Py_ssize_t kind) noexcept nogil
     Py_ssize_t LEAF_WIDE(Py_ssize_t m, Py_ssize_t mr) noexcept nogil
 
+    ctypedef struct leaf_plane:
+        Py_ssize_t size[2]
+        Py_ssize_t stride[2]
     ctypedef struct leaf_column:
         Py_ssize_t src
         Py_ssize_t weight
@@ -117,6 +120,10 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t before, Py_ssize_t after) noexcept nogil
         leaf_load load[8]
         leaf_store store[8]
+        void (*locate)(
+            Py_ssize_t n, const double* v1, const double* v2, const double* m,
+            const leaf_plane* plane, Py_ssize_t ld, Py_ssize_t* offset, void* coef,
+            Py_ssize_t size) noexcept nogil
         void (*sample[8])(
             Py_ssize_t n, Py_ssize_t corners, Py_ssize_t ld, const Py_ssize_t* offset,
             const void* coef, const char* src, void* dst) noexcept nogil

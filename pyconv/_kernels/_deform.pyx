@@ -26,7 +26,7 @@ from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.math cimport fmod, isfinite
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_plane, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
@@ -46,7 +46,7 @@ cdef enum:
     TILE_PIXELS = 16            # sampled together, ...
     TILE_CHANNELS = 128         # ... a tile that stays in L1
     MOST_TILE = TILE_PIXELS * TILE_CHANNELS
-    FEW_CHANNELS = 8            # fewer next to each other are not worth a vector each
+    FEW_CHANNELS = 3            # fewer are not worth bringing next to each other
 
 
 # Positions of one tap for `ld` pixels.
@@ -152,7 +152,7 @@ cdef inline bint combine_plane(
     const sampler* s, const tensor* target, positions* at, Py_ssize_t j, double v1, double v2,
     double m
 ) noexcept nogil:
-    """What `surround` and `combine` do for most samples in 2-D, if pixel j is one.
+    """What `surround` and `combine` do for most samples in 2-D where ends meet, if pixel j is one.
 
     Its four corners are inside; places and coefficients are the same to the bit.
     """
@@ -223,6 +223,26 @@ cdef void begin_tap(
             p, count, <char*>m)
 
 
+cdef void locate_plane(
+    const sampler* s, const tensor* target, positions* at, Py_ssize_t* o, const Py_ssize_t* base,
+    Py_ssize_t count
+) noexcept nogil:
+    """`locate` in 2-D where no ends meet, by vectors: the same to the bit."""
+    cdef leaf_plane plane
+    cdef double* v1 = at.v + at.ld
+    cdef double* v2 = v1 + at.ld
+    cdef Py_ssize_t j
+    for j in range(2):
+        plane.size[j], plane.stride[j] = target.shape[3 + j], target.stride[3 + j]
+    for j in range(count):      # from offsets to coordinates
+        v1[j] = (o[1] * s.stride[1] + base[1]) + v1[j]
+        v2[j] = (o[2] * s.stride[2] + base[2]) + v2[j]
+        next_pixel(s, o)
+    s.wide.locate(
+        count, v1, v2, at.m if s.has_mask else NULL, &plane, at.ld, at.where, at.coef,
+        s.leaf.esize)
+
+
 cdef void locate(
     const sampler* s, const tensor* target, positions* at, Py_ssize_t n, Py_ssize_t og,
     Py_ssize_t t, Py_ssize_t p, Py_ssize_t count, int kind
@@ -236,6 +256,9 @@ cdef void locate(
     cdef int first = 3 - s.rank
     cdef bint found
     begin_tap(s, n, og, t, p, count, o, base, around, at.v, ld, at.m)
+    if kind == SAMPLE and s.rank == 2 and not (s.wrap[1] or s.wrap[2]):
+        locate_plane(s, target, at, o, base, count)
+        return
     for j in range(count):
         if s.has_mask:
             m = at.m[j]

@@ -53,6 +53,11 @@ typedef struct leaf_column {
                              * `taps_rows`: the first line */
 } leaf_column;
 
+/* Extents of a plane along its two axes, and bytes from one element to the next. */
+typedef struct leaf_plane {
+    ptrdiff_t size[2], stride[2];
+} leaf_plane;
+
 /* Memory that is soon read, and soon written: asked for meanwhile, a share beside each tile. */
 typedef struct leaf_ahead {
     const char *read, *write;
@@ -223,6 +228,13 @@ typedef struct leaf_table {
     /* dst[r, j] = src[r * src_rs + j]: workspace to user array (byte strides), rounding once. */
     void (*store[LEAF_STORAGES])(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const void *src,
                                  ptrdiff_t src_rs, ptrdiff_t rows, ptrdiff_t cols);
+
+    /* What `sample` reads for bilinear samples at (v1[j], v2[j]) of a plane, j < n: byte offsets,
+     * and coefficients of `size` bytes, float or double, times m[j] if there is m; outside the
+     * plane LEAF_OUTSIDE and 0 * m[j].  NULL in the float table: coordinates are double. */
+    void (*locate)(ptrdiff_t n, const double *v1, const double *v2, const double *m,
+                   const leaf_plane *plane, ptrdiff_t ld, ptrdiff_t *offset, void *coef,
+                   ptrdiff_t size);
 
     /* dst[j] = sum_q coef[q * ld + j] * src[offset[q * ld + j]]   for j < n, corners in order. */
     void (*sample[LEAF_STORAGES])(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld,

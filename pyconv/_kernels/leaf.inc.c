@@ -1238,6 +1238,9 @@ static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const pt
 }
 
 #include "leaf_deform.inc.c"
+#ifdef LEAF_DOUBLE
+#include "leaf_locate.inc.c"
+#endif
 
 static void NAME(add_strided)(ptrdiff_t n, const void *src_, void *dst_, ptrdiff_t step) {
     const T *src = src_;
@@ -1314,6 +1317,9 @@ const leaf_table NAME(leaf_table) = {
     .clear = NAME(clear),
     .pad = NAME(pad),
     .load = ALL_READS(load),
+#ifdef LEAF_DOUBLE
+    .locate = NAME(locate),
+#endif
     .sample = ALL_READS(sample),
     .sample_channels = NAME(sample_channels),
     .transpose = NAME(transpose),
