@@ -44,9 +44,8 @@ VECTOR, LEAST_ROWS = 8, 4
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
-# results round a part of RESULTS.  Pixels are read a few at a time: each takes FAR_PIXEL more where
-# the image comes from far away.
-ONE_HALF, LEAST_LANES, RESULTS, FAR_PIXEL = 1.15, 4, 1.04, 10.0
+# results round a part of RESULTS.
+ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
 # What a part of the result takes that is computed by itself.
@@ -170,16 +169,13 @@ def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1)
     return groups * arithmetic + PART * max(1, len(regions))
 
 
-def in_lanes(axes: Sequence[Axis], rows: int, channels: int, packed: bool = True) -> bool:
+def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     """Whether a direct convolution is faster with vectors of rows than with vectors of pixels.
 
-    `channels` are those of all groups. Unless the weights are `packed` so before, they have to be
-    turned round for it.
+    Unless the weights are `packed` so before, they have to be turned round for it.
     """
-    extra = 0.0 if packed else TURNING * rows
-    if channels * prod(a.size for a in axes) > NEAR_INPUTS:
-        extra += FAR_PIXEL * _inputs_read(axes) / max(1, prod(a.kernel for a in axes))
-    return extra + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+    turning = 0.0 if packed else TURNING * rows
+    return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
 
 
 def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:
@@ -203,7 +199,8 @@ def _pixels_work(axes: Sequence[Axis], rows: int) -> float:
         return 0.0
     each = rows - rest + (BESIDE * rest if 2 * rest <= ROWS else rest)
     packing = pixels * EACH_PIXEL * (1 + SHORT / last.out)
-    copying = COPYING * min(last.stride, 2) * _inputs_read(axes) / prod(a.kernel for a in axes)
+    read = prod((a.out - 1) * a.stride + a.reach for a in axes)
+    copying = COPYING * min(last.stride, 2) * read / prod(a.kernel for a in axes)
     lines = pixels // last.out  # whose ends are computed and dropped, where there are several
     between = (lines > 1) * lines * (last.reach - 1) / last.stride
     work = _in_panels(pixels) * each + packing
@@ -212,11 +209,6 @@ def _pixels_work(axes: Sequence[Axis], rows: int) -> float:
         between = (lines > 1) * lines * (last.size - last.out)
         work = min(work, _in_panels(pixels + between) * each)
     return work
-
-
-def _inputs_read(axes: Sequence[Axis]) -> int:
-    """Positions of a channel from the first one that is read to the last, padding included."""
-    return prod(max(0, (a.out - 1) * a.stride + a.reach) for a in axes)
 
 
 def _inside(axis: Axis) -> bool:

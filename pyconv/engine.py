@@ -207,12 +207,9 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-def _packer(axes: Axes, rows: int, channels: int = 0) -> Callable[..., Any]:
-    """What puts weights into the order of the micro-kernel that is the best for the shape.
-
-    `channels` are those of an image that is read where it is.
-    """
-    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows, channels))
+def _packer(axes: Axes, rows: int) -> Callable[..., Any]:
+    """What puts weights into the order of the micro-kernel that is the best for the shape."""
+    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows))
 
 
 def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
@@ -221,10 +218,9 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
-    rows, channels = weight_shape[1], weight_shape[0] * weight_shape[2]
-    per_call = algorithms.in_lanes(axes, rows, channels, packed=False)
+    per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
     kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
-    pack = _packer(axes, rows, channels)
+    pack = _packer(axes, weight_shape[1])
     return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
