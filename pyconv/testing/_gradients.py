@@ -238,19 +238,9 @@ def _direction(call: Call, label: str) -> Array:
 def _compare_tangent(call: Call, label: str, direction: Array, derivative: Array) -> None:
     """Compare what ``jvp`` returns with the numerical derivative."""
     right = float(np.sum(call.grad * derivative))
-    tried = []
-    for step in _STEPS:
-        left, scale = _derivative(call, label, direction, step)
-        allowed = _NUMERICAL * (scale + abs(right))
-        if abs(left - right) <= allowed:
-            return
-        tried.append((left, allowed))
-    left, allowed = tried[0]
-    fail(
-        f"the derivative of sum(grad * result) along a random direction of {label} is "
-        f"{left:.10g}, but sum(grad * jvp) is {right:.10g}: they differ by "
-        f"{abs(left - right):.3g}, at most {allowed:.3g} is allowed"
-    )
+    message = _contradiction(call, label, direction, right, "sum(grad * jvp)")
+    if message:
+        fail(message)
 
 
 def _compare_derivative(call: Call, label: str, gradient: Array, seed: int) -> None:
@@ -258,19 +248,25 @@ def _compare_derivative(call: Call, label: str, gradient: Array, seed: int) -> N
     rng = np.random.default_rng([11, seed])
     direction = np.asarray(rng.standard_normal(gradient.shape))
     right = float(np.sum(gradient * direction))
+    message = _contradiction(call, label, direction, right, "sum(gradient * direction)")
+    if message:
+        fail(f"{message}; {_worst(call, label, gradient)}")
+
+
+def _contradiction(call: Call, label: str, direction: Array, right: float, what: str) -> str:
+    """Say how `right`, which is `what`, differs from the numerical derivative, if it does."""
     tried = []
     for step in _STEPS:
         left, scale = _derivative(call, label, direction, step)
         allowed = _NUMERICAL * (scale + abs(right))
         if abs(left - right) <= allowed:
-            return
+            return ""
         tried.append((left, allowed))
     left, allowed = tried[0]
-    fail(
+    return (
         f"the derivative of sum(grad * result) along a random direction of {label} is "
-        f"{left:.10g}, but sum(gradient * direction) is {right:.10g}: they differ by "
-        f"{abs(left - right):.3g}, at most {allowed:.3g} is allowed; "
-        + _worst(call, label, gradient)
+        f"{left:.10g}, but {what} is {right:.10g}: they differ by {abs(left - right):.3g}, at most "
+        f"{allowed:.3g} is allowed"
     )
 
 
