@@ -128,6 +128,43 @@ def test_gradients_on_a_ring_are_those_of_differences():
         assert abs(ends[0] - ends[1] - expected) <= 1e-6 * abs(expected)
 
 
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+@pytest.mark.parametrize("own", [False, True])
+def test_directional_derivatives_are_the_adjoint_of_the_gradients(rank, mode, own):
+    """At integers, where both are right-hand, beyond the border and of no number, too."""
+    x, points, weight, bias = problem(10 + rank, rank)
+    points.reshape(-1)[::3] = np.floor(points.reshape(-1)[::3])
+    points.reshape(-1)[:2] = np.nan, np.inf
+    if own:
+        points = np.stack([points, points[..., ::-1]])
+    arrays = {"x": x, "coordinates": points, "weight": weight, "bias": bias}
+    rng = np.random.default_rng(rank)
+    grad = rng.standard_normal(OP(**arrays, padding_mode=mode).shape)
+    gradients = OP.backward(grad, **arrays, padding_mode=mode)
+    directions = {name: rng.standard_normal(a.shape) for name, a in arrays.items()}
+    total = 0.0
+    for name, direction in directions.items():
+        product = direction * gradients[name]
+        result = OP.jvp({name: direction}, **arrays, padding_mode=mode)
+        assert abs((grad * result).sum() - product.sum()) <= 1e-10 * (1 + np.abs(product).sum())
+        total = total + result
+    at_once = OP.jvp(directions, **arrays, padding_mode=mode)
+    np.testing.assert_allclose(at_once, total, rtol=0, atol=1e-10)
+
+
+def test_directional_derivatives_on_a_ring_are_those_of_loops():
+    """Between integers a sample is linear in a coordinate: differences are exact, however far."""
+    x, points, weight, bias = problem(20)
+    points = np.floor(points) + 0.5
+    for axis in range(2):
+        direction = np.zeros_like(points)
+        direction[:, :, axis] = np.random.default_rng(axis).uniform(-0.25, 0.25, points.shape[3:])
+        got = OP.jvp({"coordinates": direction}, x, points, weight, padding_mode="circular")
+        ends = [loops(x, points + s * direction, weight, bias, (True, True)) for s in (1, -1)]
+        np.testing.assert_allclose(got, (ends[0] - ends[1]) / 2, rtol=0, atol=1e-12)
+
+
 def test_static_gradient_in_little_workspace():
     x, points, weight, _ = problem(8, dtype=np.float32)
     grad = np.ones((2, 6, *points.shape[-2:]), np.float32)

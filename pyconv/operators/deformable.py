@@ -363,7 +363,14 @@ def _sweep_once(
 
 
 def _add_slopes(
-    run: Run, views: Views, direction: Array, weight: Array, result: Array, axes: Axes, rank: int
+    run: Run,
+    views: Views,
+    direction: Array,
+    weight: Array,
+    result: Array,
+    axes: Axes,
+    rank: int,
+    wrap: Sequence[bool] = (False, False, False),
 ) -> None:
     """Add the derivative with respect to the offsets, along `direction`, to `result`.
 
@@ -397,7 +404,7 @@ def _add_slopes(
                 _deform.correlate(
                     run.operator, x[one], moved.reshape(1, -1, *shape[3:]),
                     (sign * scale).reshape(1, -1, *shape[3:]), weight, None, part, rank,
-                    *engine.numbers(on), run.compute, run.threads, half.budget,
+                    *engine.numbers(on), run.compute, run.threads, half.budget, wrap=wrap,
                 )  # fmt: skip
                 result[place] += part
             moved[:, :, i] = kept

@@ -25,7 +25,8 @@ from pyconv.operators._convolution import (
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
-from pyconv.operators.deformable import _channels_last, _input_gradients
+from pyconv.operators.deformable import _add_slopes, _channels_last, _input_gradients
+from pyconv.tangents import Sum
 
 MODES = ("zeros", "circular")
 
@@ -137,6 +138,7 @@ class Sampled(Operator):
     summary = "Every tap looks where given coordinates say, on any grid"
     url = "https://arxiv.org/abs/1811.08196"
     function = staticmethod(sampled_conv)
+    linear = ("x", "weight")
 
     def problem(self, shapes: dict[str, Any], params: dict[str, Any]) -> SampledProblem:
         name, weight, points = self.name, shapes["weight"], shapes["coordinates"]
@@ -279,6 +281,19 @@ class Sampled(Operator):
                 total += each
             with engine.rounding():
                 one[at] = total
+
+    def directional(
+        self, problem: Any, arrays: dict[str, Any], tangents: dict[str, Any], total: Sum, run: Run
+    ) -> None:
+        if arrays["x"].size == 0:
+            return
+        view = problem.image.view
+        views = view(arrays["x"]), problem.points(arrays["coordinates"]), None
+        _add_slopes(
+            run, views, problem.points(tangents["coordinates"]),
+            _channels_last(problem, arrays["weight"]), view(total.start()), problem.grid,
+            problem.rank, problem.wrap,
+        )  # fmt: skip
 
     def define(self, problem: Any, arrays: dict[str, Any]) -> Array:
         weight, image = arrays["weight"], problem.image
