@@ -25,7 +25,7 @@ from pyconv._kernels._gemm cimport (
     planes,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
-from pyconv._kernels._integers cimport ceil_div, gcd, magnitude, odd_lines
+from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 from pyconv._kernels._weights cimport weight_gemm
@@ -143,13 +143,13 @@ cdef void pack_grid(
 cdef enum:
     MOST_DEPTHS = 1 << 17       # in a table of offsets
     WAY_BYTES = 4096            # of L1: lines that far apart are in the same set
-    CACHE_BYTES = 24 * 1024     # of L1, for inputs
+    CACHE_SETS = 64             # of L1,
+    CACHE_LINES = 6             # of each, of 8, for inputs
     NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
-    CACHE_SETS_BYTES = 512      # channels so far apart, or a multiple, evict each other
     LINE_BYTES = 64
     NEVER = 2                   # for planes that cannot be: more than packing costs
 
@@ -234,6 +234,30 @@ cdef void lay_out(tensor* x, Py_ssize_t step) noexcept nogil:
         step *= x.shape[axis]
 
 
+cdef Py_ssize_t channels_together(const grid* q) noexcept nogil:
+    """Channels that a block of depths reaches into."""
+    cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2]
+    return min(q.channels, depth_block(q.channels * taps) // max(<Py_ssize_t>1, taps) + 1)
+
+
+cdef bint crowded(Py_ssize_t apart, Py_ssize_t channels) noexcept nogil:
+    """Whether channels so many bytes apart evict each other from L1, where they are read in turn.
+
+    At 4096 bytes or a little more or less, say, where all of them are in a few sets.
+    """
+    cdef Py_ssize_t lines[CACHE_SETS]
+    cdef Py_ssize_t c, at
+    if channels <= CACHE_LINES:
+        return False
+    memset(lines, 0, sizeof(lines))
+    for c in range(channels):
+        at = c * (apart & (WAY_BYTES - 1)) // LINE_BYTES % CACHE_SETS
+        lines[at] += 1
+        if lines[at] > CACHE_LINES:
+            return True
+    return False
+
+
 cdef bint take_input(plane_grid* s) noexcept nogil:
     """Have the input itself be the planes; False if it needs conversion or padding."""
     cdef const tensor* x = &s.q.x
@@ -264,7 +288,7 @@ cdef bint describe_input(plane_grid* s) noexcept nogil:
             return False
     if last > BAND_BYTES and magnitude(q.x.stride[1]) > PLANE_BYTES:
         return False
-    if q.channels > 1 and q.x.stride[1] % CACHE_SETS_BYTES == 0:
+    if crowded(q.x.stride[1], channels_together(q)):
         return False
     s.layout.length = (q.out[1] - 1) * s.layout.pitch + q.out[2]
     last += max(<Py_ssize_t>0, (q.x.shape[0] - 1) * q.x.stride[0])
@@ -384,17 +408,15 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
     s.layout.offset = offset
 
 
-cdef bint near(const plane_grid* s, Py_ssize_t apart, Py_ssize_t depth) noexcept nogil:
+cdef bint near(const plane_grid* s, Py_ssize_t apart) noexcept nogil:
     """Whether a block of depths stays in L1 and its page table, channels so many bytes apart."""
-    cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
-    cdef Py_ssize_t channels = min(s.q.channels, depth_block(depth) // taps + 1)
+    cdef Py_ssize_t channels = channels_together(&s.q)
     if channels == 1:       # of a kernel with as many taps
         return True
-    return (channels * magnitude(apart) <= NEAR_BYTES
-            and channels * max(<Py_ssize_t>64, gcd(magnitude(apart), WAY_BYTES)) <= CACHE_BYTES)
+    return channels * magnitude(apart) <= NEAR_BYTES and not crowded(apart, channels)
 
 
-cdef bint read_input(plane_grid* s, Py_ssize_t depth, bint measure) noexcept nogil:
+cdef bint read_input(plane_grid* s, bint measure) noexcept nogil:
     """Have the input itself read as planes, for rows in lanes; False if it cannot be.
 
     To be measured, wherever some strides of it could be.
@@ -402,7 +424,7 @@ cdef bint read_input(plane_grid* s, Py_ssize_t depth, bint measure) noexcept nog
     cdef const tensor* x = &s.q.x
     cdef Py_ssize_t es = s.q.leaf.esize
     cdef int i
-    if not (take_input(s) and (measure or near(s, x.stride[1], depth))):
+    if not (take_input(s) and (measure or near(s, x.stride[1]))):
         return False
     for i in range(3):
         s.layout.pixel_stride[i] = s.q.stride[i] * x.stride[2 + i] // es
@@ -577,7 +599,7 @@ cdef Py_ssize_t correlate_lanes(
             and taken <= budget // 2):
         offsets = Workspace(taken)
         pk.direct = &s.layout
-        if read_input(s, a.depth, measure):
+        if read_input(s, measure):
             input_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
             used = taken + implicit_gemm(
                 operator, pk, a, out, bias, table, threads, budget - taken, measure)
