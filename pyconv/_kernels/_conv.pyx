@@ -31,8 +31,14 @@ from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 from pyconv._kernels._weights cimport weight_gemm
 
 
+cdef extern from *:
+    void __builtin_prefetch(const void* address, int writing, int locality) noexcept nogil
+
+
 cdef enum:
+    LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
+    CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
 cdef void pack_segment(
@@ -76,16 +82,22 @@ cdef void pack_panels(
 ) noexcept nogil:
     """`pack_segment` for whole panels, all of whose taps are inside: the input is read by rows."""
     cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2], es = q.leaf.esize, k, c, t, i0, i1, i2
-    cdef Py_ssize_t step = q.stride[2] * q.x.stride[4]
+    cdef Py_ssize_t step = q.stride[2] * q.x.stride[4], at
+    cdef Py_ssize_t length = panels * width * step if step <= 2 * es else 0
+    cdef const char* row
     for k in range(k0, k1):
         c, t = k // taps, k % taps
         i0 = o0 * q.stride[0] + t // q.taps[2] // q.taps[1] * q.dilation[0] + q.offset[0]
         i1 = o1 * q.stride[1] + t // q.taps[2] % q.taps[1] * q.dilation[1] + q.offset[1]
         i2 = o2 * q.stride[2] + t % q.taps[2] * q.dilation[2] + q.offset[2]
+        row = (src + c * q.x.stride[1] + i0 * q.x.stride[2] + i1 * q.x.stride[3]
+               + i2 * q.x.stride[4])
+        at = 0
+        while at < length:
+            __builtin_prefetch(row + CHANNELS_AHEAD * q.x.stride[1] + at, 0, 3)
+            at += LINE_BYTES
         q.leaf.load[q.x.storage](
-            dst + (k - k0) * width * es, (k1 - k0) * width,
-            src + c * q.x.stride[1] + i0 * q.x.stride[2] + i1 * q.x.stride[3] + i2 * q.x.stride[4],
-            width * step, step, panels, width)
+            dst + (k - k0) * width * es, (k1 - k0) * width, row, width * step, step, panels, width)
 
 
 cdef bint taps_inside(
@@ -150,7 +162,6 @@ cdef enum:
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
-    LINE_BYTES = 64
     NEVER = 2                   # for planes that cannot be: more than packing costs
 
 
