@@ -16,6 +16,9 @@ last axis are computed next to each other and woven into whole rows of the resul
                 taps on the lines                           [class][row][position], L1
             interleave them into rows of the result
 
+Of two classes along the last axis, as at stride 2, the taps are taken one by one where they are
+few, and the results are woven in registers.
+
 Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
 as a vector has lanes, and the classes need no weaving::
 
@@ -35,6 +38,7 @@ from pyconv._kernels._cpu cimport (
     LEAF_COLUMN_TAPS,
     LEAF_LANE_BYTES,
     LEAF_LANE_ROWS,
+    LEAF_PAIR_ROWS,
     leaf,
     leaf_ahead,
     leaf_column,
@@ -50,6 +54,7 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of a box, and results of one class of rows: they stay in L1
     SCRATCH_LIMIT = 1024 * 1024
     MOST_CLASSES = 1024
+    PAIR_TAPS = 16              # of a class, and a chain; more are better taken as columns
     FEW_PIXELS = 1024           # of a plane of the result: its channels are the vectors
     LANES_BYTES = 64 * 1024     # of their box, and what it reads
 
@@ -85,6 +90,7 @@ cdef struct adjoint_job:
     Py_ssize_t rows, boxes      # positions of a box along axis 1, and how many boxes
     Py_ssize_t lines, pitch     # of the copies
     Py_ssize_t result_pitch
+    bint pair                   # two classes are woven in registers
     Py_ssize_t lanes            # groups in a vector; 0: pixels are
     size_t line_bytes, weight_bytes, result_bytes
 
@@ -95,7 +101,7 @@ cdef void lay_out(adjoint_job* job) noexcept nogil:
     cdef const split* columns = &job.axis[2]
     cdef Py_ssize_t es = job.leaf.esize, planes = job.channels * job.axis[0].taps, each, most
     job.pitch = columns.positions + columns.high - columns.low
-    job.result_pitch = round_up(columns.positions, job.leaf.vl)
+    job.result_pitch = 0 if job.pair else round_up(columns.positions, job.leaf.vl)
     each = (planes * job.pitch + columns.residues * job.result_pitch) * es
     most = max(<Py_ssize_t>1, (
         BOX_BYTES - planes * (rows.high - rows.low) * job.pitch * es) // max(each, <Py_ssize_t>1))
@@ -110,13 +116,22 @@ cdef void lay_out(adjoint_job* job) noexcept nogil:
         (columns.residues * job.rows * job.result_pitch + job.leaf.vl) * es)
 
 
+cdef bint suit_pair(const adjoint_job* job) noexcept nogil:
+    """Whether two classes of a row are computed together: the taps of each are few, and a chain."""
+    cdef Py_ssize_t taps = job.channels * job.axis[0].taps * job.axis[1].taps * job.axis[2].taps
+    return job.axis[2].residues == 2 and taps <= PAIR_TAPS
+
+
 cdef leaf_column* point_columns(
     const adjoint_job* job, kind* k, leaf_column* column, const residue* r0, const residue* r1,
     const residue* r2
 ) noexcept nogil:
-    """Gather the taps of a class into columns; returns where the next class's begin."""
+    """Gather the taps of a class into columns; returns where the next class's begin.
+
+    For a pair of classes each tap is a column, in the order of those.
+    """
     cdef const Py_ssize_t* taps = &job.weight.shape[3]
-    cdef Py_ssize_t size, pieces, most, i, c, t0, t1, t2, line, pixel
+    cdef Py_ssize_t size, pieces, most, i, c, t0, t1, t2, line, pixel, tap
     k.column = column
     k.row_step = magnitude(r1.dilation) if r1.taps > 1 else 1
     k.weight_step = (r1.tap_step if r1.dilation > 0 else -r1.tap_step) * taps[2]
@@ -141,7 +156,13 @@ cdef leaf_column* point_columns(
                         column.weight = column.weight * taps[2] + r2.first + t2 * r2.tap_step
                         column.taps = size
                         column.chain = (column - k.column) // CHAIN_COLUMNS
-                        column += 1
+                        if not job.pair:
+                            column += 1
+                            continue
+                        for tap in range(size):
+                            column[tap].src = column.src + tap * k.row_step * job.pitch
+                            column[tap].weight = column.weight + tap * k.weight_step
+                        column += size
     k.columns = column - k.column
     return column
 
@@ -160,6 +181,31 @@ cdef void weave(
             job.leaf.store[job.out.storage](
                 dst + (least * columns.residues + r) * es, pitch * es, es,
                 results + (r * apart + least) * es, job.result_pitch, rows, 1)
+
+
+cdef void weave_pairs(
+    const adjoint_job* job, const kind* kinds, Py_ssize_t row, const char* lines,
+    const char* weight, const char* bias, char* dst
+) noexcept nogil:
+    """The rows of a box, some of all classes along axis 1 at a time: they are neighbours."""
+    cdef const split* down = &job.axis[1]
+    cdef Py_ssize_t es = job.leaf.esize, pitch = job.out.stride[3] // es, i, r1, rows, ahead = 0
+    cdef Py_ssize_t most = min(job.rows, down.positions - row)
+    cdef const kind* k
+    if job.fetch:
+        ahead = LEAF_PAIR_ROWS * down.stride * pitch
+    i = 0
+    while i < most:
+        for r1 in range(down.residues):
+            rows = min(<Py_ssize_t>LEAF_PAIR_ROWS, min(most, down.at[r1].count - row) - i)
+            if rows <= 0:
+                continue
+            k = kinds + 2 * r1
+            job.leaf.taps_pair(
+                rows, job.out.shape[4], k[0].columns, k[1].columns, k.column,
+                lines + i * job.pitch * es, job.pitch, weight, bias,
+                dst + (i * down.stride + r1) * pitch * es, down.stride * pitch, ahead)
+        i += LEAF_PAIR_ROWS
 
 
 cdef void adjoint_task(
@@ -238,6 +284,10 @@ cdef void adjoint_task(
                 ahead.write = dst + ahead.write_bytes
                 ahead.write_bytes = ceil_div(
                     ahead.write_bytes, axis[1].residues * axis[2].residues)
+            if job.pair:
+                weave_pairs(job, job.kinds + (r0 - axis[0].at) * axis[1].residues * 2, row, lines,
+                            weight, bias, dst)
+                continue
             for r1 in range(axis[1].residues):
                 rows = min(job.rows, axis[1].at[r1].count - row)
                 if rows <= 0:
@@ -442,7 +492,7 @@ def correlate(
         job.weight.shape[0], job.weight.shape[1], job.weight.shape[2])
     total = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.depth = job.channels * total
-    job.lanes, in_lanes = 0, suit_lanes(&job)
+    job.lanes, job.pair, in_lanes = 0, False, suit_lanes(&job)
     if not in_lanes:
         if not job.out.in_place or (job.out.shape[4] > 1 and job.out.stride[4] != job.leaf.esize):
             return -1
@@ -462,6 +512,7 @@ def correlate(
     if in_lanes:
         lay_out_lanes(&job)
     else:
+        job.pair = suit_pair(&job)
         lay_out(&job)
     scratch = job.line_bytes + job.weight_bytes + job.result_bytes
     size = out.size
