@@ -48,8 +48,9 @@ VECTOR, LEAST_ROWS = 8, 4
 ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
-# What a part of the result takes that is computed by itself.
-PART = 1.5e5
+# What a part of the result takes that is computed by itself; and, to be worth it, what leaving out
+# taps in it has to save.
+PART, PART_WORTH = 1.5e5, 8e5
 
 # A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; the way
 # of its values to the results that they are part of, for each value and for each line of them; and
@@ -90,25 +91,29 @@ Region = tuple[tuple[int, int, int, int], ...]
 Tile = tuple[int, int]
 
 
-def skipping(axes: Sequence[Axis]) -> tuple[Region, ...]:
+def skipping(axes: Sequence[Axis], pairs: int) -> tuple[Region, ...]:
     """Regions of the output of a zero-padded convolution, each with the taps it needs.
 
     A region has a range of outputs and a range of taps ``(lo, hi, first, last)`` for each axis; the
-    taps beyond read nothing but padding. None at all where the whole may as well be one.
+    taps beyond read nothing but padding. None at all where the whole may as well be one, given how
+    many `pairs` of an input and an output channel there are.
     """
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes))
+    return _skipping(tuple(axes), pairs)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...]) -> tuple[Region, ...]:
+def _skipping(axes: tuple[Axis, ...], pairs: int) -> tuple[Region, ...]:
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
     regions = tuple(product(*(tap_ranges(a) for a in axes)))
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
-    return regions if _work(regions) <= (1 - WORTH_SKIPPING) * whole else ()
+    saved = whole - _work(regions)
+    if saved < WORTH_SKIPPING * whole or GEMM * saved * pairs < PART_WORTH * len(regions):
+        return ()
+    return regions
 
 
 def _work(regions: Sequence[Region]) -> int:
@@ -154,7 +159,7 @@ def winograd_takes(axes: Sequence[Axis]) -> bool:
 
 def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
     """Cost of a sample where the taps are read as they are."""
-    regions = skipping(axes)
+    regions = skipping(axes, groups * rows * channels)
     work: float = _work(regions) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )

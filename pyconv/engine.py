@@ -333,7 +333,7 @@ def split_by_taps(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
 
     None at all where the whole may as well be one, as it always may for the depthwise kernel.
     """
-    regions = algorithms.skipping(axes)
+    regions = algorithms.skipping(axes, prod(weight_shape[:3]))
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         return ()
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
