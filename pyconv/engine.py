@@ -47,8 +47,11 @@ AMPLE = 8 * 2**20
 
 # What the gradient of a padded input folds at a time, per sample, if a box is smaller than that;
 # and the longest run along one axis.
-FOLD_BYTES = 2**18
+FOLD_BYTES = 2**20
 LONGEST_RUN = 2**16
+
+# How much more than the padded positions that are wanted may be computed to have them all at once.
+WHOLE = 1.25
 
 # Residue classes along an axis that the kernel for all of them takes, and the splits into classes
 # that are remembered.
@@ -436,6 +439,20 @@ class Adjoint(NamedTuple):
     # Strides, transformed: one for each residue class of the result. Stride 1, large dilations: one
     # for each region of it that needs the same taps.
     pieces: tuple[Piece, ...]
+    # Where that is to be folded, `axes` are those of the padded input; these the input's own.
+    inner: Axes | None = None
+
+
+def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
+    """`describe_adjoint` on the padded input, which `input_gradient` folds."""
+    return describe_adjoint(covered(axes), weight_shape, algorithm)._replace(inner=axes)
+
+
+def covered(axes: Axes) -> Axes:
+    """Axes of the same outputs on the padded input, as far as they read it."""
+    return three([
+        replace(a, size=(a.out - 1) * a.stride + a.reach, before=0, after=0) for a in axes
+    ])  # fmt: skip
 
 
 def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -779,12 +796,41 @@ def fold(
     if all(run == [side] for run, side in zip(runs, box, strict=True)):
         return padded(box)
     total = np.zeros(shape + tuple(sides), run.dtype)
+    hull = tuple((min(lo for lo, _ in run), max(hi for _, hi in run)) for run in runs)
+    image = shape[1] * run.dtype.itemsize
+    most = max(fold_bytes(run), image * prod(sides))
+    if image * _volume(hull) <= most and _volume(hull) <= WHOLE * prod(
+        sum(hi - lo for lo, hi in along) for along in runs
+    ):
+        add_runs(run, padded(hull), hull, total, box, axes, runs, mode)
+        return total
     for choice in product(*runs):
-        _col2im.add_padded(
-            padded(choice), total, [lo for lo, _ in choice], [a.size for a in axes],
-            [lo for lo, _ in box], mode, run.compute, run.threads,
-        )  # fmt: skip
+        add_runs(run, padded(choice), choice, total, box, axes, [[side] for side in choice], mode)
     return total
+
+
+def _volume(box: Box) -> int:
+    return prod(hi - lo for lo, hi in box)
+
+
+def add_runs(
+    run: Run,
+    part: Array,
+    hull: Box,
+    total: Array,
+    box: Box,
+    axes: Axes,
+    runs: Sequence[Sequence[tuple[int, int]]],
+    mode: str,
+) -> None:
+    """Add `part`, at the padded positions `hull`, to the elements that they copy, run by run.
+
+    `total` are the elements of `box`.
+    """
+    _col2im.add_padded(
+        part, total, [lo for lo, _ in hull], runs, [a.size for a in axes],
+        [lo for lo, _ in box], mode, run.compute, run.threads,
+    )  # fmt: skip
 
 
 def _runs_into(axis: Axis, lo: int, hi: int, mode: str, longest: int) -> Iterator[tuple[int, int]]:
@@ -820,17 +866,56 @@ def input_gradient(
 
     `packed` is of `pack_for_adjoint`, for what is not folded.
     """
-    axes = what.axes
-    if not is_folded(axes, mode):
+    if what.inner is None:
         apply_adjoint(run, grad, weight, None, out, what, packed)
         return
+    axes = what.inner
     half = run.share(2)  # for the kernels; the other half for sums and what is added to them
+    samples = (
+        half.budget
+        // run.dtype.itemsize
+        // max(1, 2 * prod(out.shape[1:2]) * _volume(tuple((0, a.size) for a in what.axes)))
+    )
+    if samples:
+        _fold_whole(half, grad, weight, out, what, mode, packed, samples)
+        return
     most = half.budget // (3 * run.dtype.itemsize)  # elements
     rows = weight.shape[1]
     for g, c in blocks(weight.shape[0], weight.shape[2], max(1, most // LEAST_PIXELS)):
         part = grad[:, channel_range(g, slice(0, rows), rows)]
         place = out[:, channel_range(g, c, weight.shape[2])]
         _folded_gradient(half, part, weight[g, :, c], place, axes, mode, most)
+
+
+def _fold_whole(
+    run: Run,
+    grad: Array,
+    weight: Array,
+    out: Array,
+    what: Adjoint,
+    mode: str,
+    packed: Any,
+    together: int,
+) -> None:
+    """`input_gradient` from the gradient of all of the padded input, some samples at a time."""
+    assert what.inner is not None
+    axes = what.inner
+    box = tuple((0, a.size) for a in axes)
+    hull = tuple((-a.before, on.size - a.before) for a, on in zip(axes, what.axes, strict=True))
+    runs = [list(_runs_into(a, 0, a.size, mode, LONGEST_RUN)) for a in axes]
+    for first in range(0, len(out), together):
+        chosen = slice(first, first + together)
+        place = out[chosen]
+        part = np.empty((*place.shape[:2], *(a.size for a in what.axes)), run.dtype)
+        apply_adjoint(run, grad[chosen], weight, None, part, what, packed)
+        total = place
+        if out.dtype != run.dtype or (place.shape[4] > 1 and place.strides[4] != out.itemsize):
+            total = np.empty(place.shape, run.dtype)
+        total[...] = 0
+        add_runs(run, part, hull, total, box, axes, runs, mode)
+        if total is not place:
+            with rounding():
+                place[...] = total
 
 
 def _folded_gradient(
