@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyconv import algorithms, dtypes, fft, geometry
+from pyconv import algorithms, checks, dtypes, fft, geometry
 from pyconv._kernels import (
     _col2im,
     _conv,
@@ -60,6 +60,9 @@ _MOST_SPLITS = 256
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
 NEAR_BYTES = 2**22
+
+# A row of the result that one thread gathers from columns at a time.
+ROW_BYTES = 2**16
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
@@ -336,7 +339,8 @@ def split_by_taps(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
 
     None at all where the whole may as well be one, as it always may for the depthwise kernel.
     """
-    regions = algorithms.skipping(axes, prod(weight_shape[:3]))
+    groups, rows, channels = weight_shape[:3]
+    regions = algorithms.skipping(axes, rows, groups * channels)
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         return ()
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
@@ -441,6 +445,7 @@ class Adjoint(NamedTuple):
     pieces: tuple[Piece, ...]
     # Where that is to be folded, `axes` are those of the padded input; these the input's own.
     inner: Axes | None = None
+    columns: bool = False  # by `adjoint_by_columns`
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -459,9 +464,11 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
     """Describe the adjoint of `correlate` (zeros mode) with weights ``(G, M, C, T0, T1, T2)``.
 
     `algorithm` is ``"winograd"``, where a residue class has axes that it takes, or ``"fft"``, at
-    stride 1, or else the taps are read as they are.
+    stride 1, or ``"col2im"``, or else the taps are read as they are.
     """
     groups, rows, channels = weight_shape[:3]
+    if algorithm == "col2im":
+        return Adjoint(axes, None, (), columns=True)
     shape = (groups, channels, rows, *weight_shape[3:])
     if algorithm in ("winograd", "fft") and all(a.stride == 1 for a in axes):
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
@@ -493,6 +500,8 @@ def _from_the_end(taps: slice, count: int) -> slice:
 
 def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
+    if what.columns:
+        return None
     if what.how is not None:
         return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
     if what.pieces:
@@ -512,6 +521,13 @@ def apply_adjoint(
     """`adjoint` as described; returns the bytes of workspace. `packed` is of `pack_for_adjoint`."""
     if out.size == 0:
         return 0
+    if what.columns:
+        try:
+            if run.tight:
+                adjoint_by_columns(run.measuring(), grad, weight, bias, out, what.axes)
+            return adjoint_by_columns(run, grad, weight, bias, out, what.axes)
+        except ValueError:  # the workspace is too small for columns; nothing is written yet
+            return adjoint(run, grad, weight, bias, out, what.axes)
     # To transform or pack weights in order takes less time, by more than their copy does.
     copied = packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
     taken = weight.nbytes if copied else 0
@@ -610,6 +626,81 @@ def adjoint(
             return used
     # Channels last, too many classes, or too little workspace: one at a time.
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
+
+
+def adjoint_by_columns(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    flip: bool = False,
+) -> int:
+    """The adjoint as a matrix product and a gather of its columns, box by box.
+
+    Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
+    that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
+    to take half of the workspace at most. A flipped kernel is one whose taps step backwards.
+    """
+    groups, channels, rows = weight.shape[:3]
+    taps = weight.shape[3:]
+    depth, es = prod(taps), run.dtype.itemsize
+    most = run.budget // 2
+    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
+    steps = [-a.dilation if flip else a.dilation for a in axes]
+
+    def sources(box: Box) -> list[tuple[int, int]]:
+        return [read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
+
+    def columns_bytes(box: Box) -> int:
+        return depth * es * prod(last - first for first, last in sources(box))
+
+    def fits(box: Box) -> bool:
+        lo, hi = box[2]
+        return columns_bytes(box) <= most and hi - lo <= max(1, row)
+
+    pieces = list(boxes(out.shape[2:], fits))
+    largest = max(pieces, key=columns_bytes)
+    if columns_bytes(largest) > most:
+        checks.fail(
+            run.operator, "algorithm",
+            f"not be 'col2im' for this shape: the columns of one output take "
+            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
+            "col2im",
+        )  # fmt: skip
+    widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
+    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
+    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
+    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
+    gemm = run.less(store.nbytes)
+    used = 0
+    for box, block in zip(pieces, blocks, strict=True):
+        source = sources(box)
+        extent = [last - first for first, last in source]
+        piece, place = x[region(source)], out[region(box)]
+        shift = [
+            first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
+            for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
+        ]
+        for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
+            count = min(block, rows - m)
+            columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
+            part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
+            need = product_with(
+                gemm, matrix(part.swapaxes(1, 2)),
+                piece[n : n + 1, g * channels : (g + 1) * channels], columns,
+            )  # fmt: skip
+            used = max(used, store.nbytes + need)
+            if run.measure:
+                break
+            at = slice(g * rows + m, g * rows + m + count)
+            _col2im.fold(
+                columns.reshape(count, depth, *extent), None if bias is None else bias[at],
+                place[n, at], taps, [a.stride for a in axes], steps, shift,
+                run.compute, run.threads,
+            )  # fmt: skip
+    return used
 
 
 def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:

@@ -225,3 +225,42 @@ def test_few_regions_of_small_layers():
         (1, 330, 17, 30), np.zeros((200, 330, 5, 5)), padding=10, dilation=5, algorithm="direct"
     )
     assert len(large._problem.toward_x.pieces) > 1
+
+
+@pytest.mark.parametrize("case", DILATED)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_columns_of_few_channels(monkeypatch, case, dtype):
+    """Gradients of few inputs by col2im: near to those without it, the same bits any way."""
+    size, kernel, dilation, _, channels, rows = DILATED[case]
+    rng = np.random.default_rng(6)
+    op, params = pyconv.get("dilated"), {"dilation": dilation, "padding": dilation}
+    x = rng.standard_normal((2, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((rows, channels, *kernel)).astype(dtype)
+    monkeypatch.setattr(algorithms, "columns_gain", lambda *_: 2.0)
+    monkeypatch.setattr(algorithms, "phases_gain", lambda *_: 0.0)
+    plan = op.plan(x.shape, weight, threads=1, **params)
+    assert plan._problem.toward_x.columns
+    grad = rng.standard_normal(plan.output_shape).astype(dtype)
+    got = plan.backward(grad, x, needs="x")["x"]
+    taps, after = weight.astype(float), grad.astype(float)
+    expected = input_gradient(after, taps, size, dilation, dilation)
+    bound = input_gradient(np.abs(after), np.abs(taps), size, dilation, dilation).max()
+    eps = max(float(np.finfo(dtype).eps), 1e-15)
+    assert np.abs(got - expected).max() <= 8 * eps * bound
+    for one in range(2):
+        alone = op.backward(grad[one:][:1], x[one:][:1], weight, needs="x", threads=3, **params)
+        assert alone["x"].tobytes() == got[one : one + 1].tobytes()
+    for budget in (
+        2**12,
+        2**13,
+        2**14,
+        2**16,
+        2**18,
+    ):  # some too small for columns, or for anything
+        small = {**params, "needs": "x", "max_workspace": budget}
+        try:
+            op.backward(grad, x, weight, algorithm="direct", **small)
+        except ValueError:
+            continue
+        few = op.backward(grad, x, weight, **small)["x"]
+        np.testing.assert_allclose(few, expected, rtol=0, atol=8 * eps * bound)

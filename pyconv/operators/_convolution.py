@@ -155,7 +155,10 @@ def choose_adjoint(
             return "winograd"
         if "fft" in known and single:
             gain = algorithms.fft_gain(classes[0], channels, rows, groups)
-            return "fft" if gain >= algorithms.WORTH_IT else "phase"
+            if gain >= algorithms.WORTH_IT:
+                return "fft"
+        if groups == 1 and algorithms.columns_gain(axes, channels, rows) > 1:
+            return "col2im"
         return "phase"
     if wanted == "winograd":
         return wanted if any(map(algorithms.winograd_takes, classes)) else "phase"
