@@ -92,6 +92,11 @@ MOST_TAPS = 64
 #: convolution: that has a way for few rows.
 FEW_MIRRORED, MANY_MIRRORED = 8, 100
 
+#: Rows up to which, for one channel and for some, and depths of a class, with which an adjoint at
+#: stride 2 is woven; and the mean depth of all classes, if there are more than 4 channels.
+WOVEN_ROWS, WOVEN_TAPS = 64, 9
+WOVEN_TOGETHER, WOVEN_DEPTH, MOST_MEAN = 16, 16, 4
+
 Region = tuple[tuple[int, int, int, int], ...]
 Tile = tuple[int, int]
 
@@ -193,6 +198,21 @@ def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:
     """Whether an adjoint at stride 1 is faster as the convolution that it is, with these rows."""
     single = all(a.kernel == 1 for a in axes)
     return single and rows <= FEW_MIRRORED and depth >= MANY_MIRRORED
+
+
+def woven(axes: Sequence[Axis], groups: int, rows: int, channels: int) -> bool:
+    """Whether the classes of an adjoint at stride 2 are too shallow to be products.
+
+    The kernel for few channels takes their taps one by one, and weaves two classes into a row.
+    """
+    if axes[-1].stride != 2 or channels < 1:
+        return False
+    deepest = channels * prod(ceil_div(a.kernel, a.stride) for a in axes)
+    mean = channels * prod(a.kernel for a in axes) / prod(a.stride for a in axes)
+    if channels == 1:
+        return rows <= WOVEN_ROWS and deepest <= WOVEN_TAPS
+    few = groups > 1 and (channels <= 4 or mean <= MOST_MEAN)
+    return few and rows <= WOVEN_TOGETHER and deepest <= WOVEN_DEPTH
 
 
 def _lanes_work(axes: Sequence[Axis], rows: int) -> float:

@@ -708,7 +708,10 @@ def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:
 
     The rows and channels of the weights are swapped already.
     """
-    return bool(_depthwise.suits(weight_shape, (1, 1, 1), [a.dilation for a in axes]))
+    dilation, shape = [a.dilation for a in axes], tuple(weight_shape)
+    if algorithms.woven(axes, *shape[:3]):
+        shape = (shape[0], 1, 1, *shape[3:])  # as few as it takes, but for the taps
+    return bool(_depthwise.suits(shape, (1, 1, 1), dilation))
 
 
 @lru_cache(_MOST_SPLITS)
