@@ -33,6 +33,9 @@ CASES = {
     "3-D, few pixels": ((1, 32, 5, 6, 7), (32, 1, 3, 2, 3), 32, {"stride": (2, 1, 2)}),
     "groups of 4": ((1, 68, 12, 25), (68, 4, 3, 2), 17, {"padding": 1}),
     "groups of 8, few pixels": ((2, 144, 9, 8), (144, 8, 3, 2), 18, {"padding": 1}),
+    "groups of 9 and 4": ((2, 18, 13, 21), (8, 9, 3, 2), 2, {"padding": 1}),
+    "groups of 32 and 1": ((1, 64, 9, 30), (2, 32, 2, 3), 2, {"padding": 1, "dilation": 2}),
+    "groups of 6 and 6": ((1, 12, 5, 7), (12, 6, 3, 3), 2, {"padding": 1}),
     "groups of 4 and 2": ((1, 20, 21, 13), (10, 4, 3, 3), 5, {"stride": 2}),
 }  # fmt: skip
 
