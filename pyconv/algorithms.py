@@ -48,14 +48,20 @@ VECTOR, LEAST_ROWS = 8, 4
 ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
-# What a part of the result takes that is computed by itself.
-PART = 1.5e5
+# What a part of the result takes that is computed by itself; and, to be worth it, what leaving out
+# taps in it has to save: GEMM + FEW_SKIPPED / rows for each multiply-add.
+PART, PART_WORTH, FEW_SKIPPED = 1.5e5, 8e5, 12.0
 
 # A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; the way
 # of its values to the results that they are part of, for each value and for each line of them; and
 # what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product.
 COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
 FEW_TOGETHER = 1.5
+
+# The same for the gradient of an input at stride 1, with taps that are FAR_APART and up to
+# FEW_GATHERED rows: the columns of few rows take SMALL_COLUMNS times as long, and each multiply-add
+# of a direct adjoint GEMM + FEW_DIRECT / rows.
+FAR_APART, FEW_GATHERED, SMALL_COLUMNS, FEW_DIRECT = 3, 8, 1.5, 7.0
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -86,29 +92,39 @@ MOST_TAPS = 64
 #: convolution: that has a way for few rows.
 FEW_MIRRORED, MANY_MIRRORED = 8, 100
 
+#: Rows up to which, for one channel and for some, and depths of a class, with which an adjoint at
+#: stride 2 is woven; and the mean depth of all classes, if there are more than 4 channels.
+WOVEN_ROWS, WOVEN_TAPS = 64, 9
+WOVEN_TOGETHER, WOVEN_DEPTH, MOST_MEAN = 16, 16, 4
+
 Region = tuple[tuple[int, int, int, int], ...]
 Tile = tuple[int, int]
 
 
-def skipping(axes: Sequence[Axis]) -> tuple[Region, ...]:
+def skipping(axes: Sequence[Axis], rows: int, depth: int) -> tuple[Region, ...]:
     """Regions of the output of a zero-padded convolution, each with the taps it needs.
 
     A region has a range of outputs and a range of taps ``(lo, hi, first, last)`` for each axis; the
-    taps beyond read nothing but padding. None at all where the whole may as well be one.
+    taps beyond read nothing but padding. None at all where the whole may as well be one, given how
+    many `rows` a group has, and channels there are, of all groups.
     """
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes))
+    return _skipping(tuple(axes), rows, depth)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...]) -> tuple[Region, ...]:
+def _skipping(axes: tuple[Axis, ...], rows: int, depth: int) -> tuple[Region, ...]:
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
     regions = tuple(product(*(tap_ranges(a) for a in axes)))
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
-    return regions if _work(regions) <= (1 - WORTH_SKIPPING) * whole else ()
+    saved = whole - _work(regions)
+    time = saved * depth * (GEMM * rows + FEW_SKIPPED)
+    if saved < WORTH_SKIPPING * whole or time < PART_WORTH * len(regions):
+        return ()
+    return regions
 
 
 def _work(regions: Sequence[Region]) -> int:
@@ -154,7 +170,7 @@ def winograd_takes(axes: Sequence[Axis]) -> bool:
 
 def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
     """Cost of a sample where the taps are read as they are."""
-    regions = skipping(axes)
+    regions = skipping(axes, rows, groups * channels)
     work: float = _work(regions) or (
         _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     )
@@ -182,6 +198,21 @@ def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:
     """Whether an adjoint at stride 1 is faster as the convolution that it is, with these rows."""
     single = all(a.kernel == 1 for a in axes)
     return single and rows <= FEW_MIRRORED and depth >= MANY_MIRRORED
+
+
+def woven(axes: Sequence[Axis], groups: int, rows: int, channels: int) -> bool:
+    """Whether the classes of an adjoint at stride 2 are too shallow to be products.
+
+    The kernel for few channels takes their taps one by one, and weaves two classes into a row.
+    """
+    if axes[-1].stride != 2 or channels < 1:
+        return False
+    deepest = channels * prod(ceil_div(a.kernel, a.stride) for a in axes)
+    mean = channels * prod(a.kernel for a in axes) / prod(a.stride for a in axes)
+    if channels == 1:
+        return rows <= WOVEN_ROWS and deepest <= WOVEN_TAPS
+    few = groups > 1 and (channels <= 4 or mean <= MOST_MEAN)
+    return few and rows <= WOVEN_TOGETHER and deepest <= WOVEN_DEPTH
 
 
 def _lanes_work(axes: Sequence[Axis], rows: int) -> float:
@@ -325,6 +356,23 @@ def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
     line = (COLUMNS * channels + GATHER) * _round_up(last.out, VECTOR) + GATHER_LINE
     return phases / (rows * taps * lines * line + CALL)
+
+
+def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """How many times faster col2im is than an adjoint of few rows at stride 1; 0 if not for it.
+
+    For large dilations alone: few rows then compute much between output rows, and what meets the
+    padding.
+    """
+    taps = [a for a in axes if a.kernel > 1]
+    if not taps or rows > FEW_GATHERED or channels == 0 or any(a.stride > 1 for a in axes):
+        return 0.0
+    if min(a.dilation for a in taps) < FAR_APART:
+        return 0.0
+    count, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
+    line = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
+    direct = count * channels * prod(a.size for a in axes) * (GEMM * rows + FEW_DIRECT)
+    return direct / (SMALL_COLUMNS * (rows * count * lines * line + CALL))
 
 
 def cropped_to_align(axis: Axis, rows: int) -> int:

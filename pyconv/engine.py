@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyconv import algorithms, dtypes, fft, geometry
+from pyconv import algorithms, checks, dtypes, fft, geometry
 from pyconv._kernels import (
     _col2im,
     _conv,
@@ -47,8 +47,11 @@ AMPLE = 8 * 2**20
 
 # What the gradient of a padded input folds at a time, per sample, if a box is smaller than that;
 # and the longest run along one axis.
-FOLD_BYTES = 2**18
+FOLD_BYTES = 2**20
 LONGEST_RUN = 2**16
+
+# How much more than the padded positions that are wanted may be computed to have them all at once.
+WHOLE = 1.25
 
 # Residue classes along an axis that the kernel for all of them takes, and the splits into classes
 # that are remembered.
@@ -57,6 +60,9 @@ _MOST_SPLITS = 256
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
 NEAR_BYTES = 2**22
+
+# A row of the result that one thread gathers from columns at a time.
+ROW_BYTES = 2**16
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
@@ -333,7 +339,8 @@ def split_by_taps(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
 
     None at all where the whole may as well be one, as it always may for the depthwise kernel.
     """
-    regions = algorithms.skipping(axes)
+    groups, rows, channels = weight_shape[:3]
+    regions = algorithms.skipping(axes, rows, groups * channels)
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         return ()
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
@@ -436,15 +443,32 @@ class Adjoint(NamedTuple):
     # Strides, transformed: one for each residue class of the result. Stride 1, large dilations: one
     # for each region of it that needs the same taps.
     pieces: tuple[Piece, ...]
+    # Where that is to be folded, `axes` are those of the padded input; these the input's own.
+    inner: Axes | None = None
+    columns: bool = False  # by `adjoint_by_columns`
+
+
+def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
+    """`describe_adjoint` on the padded input, which `input_gradient` folds."""
+    return describe_adjoint(covered(axes), weight_shape, algorithm)._replace(inner=axes)
+
+
+def covered(axes: Axes) -> Axes:
+    """Axes of the same outputs on the padded input, as far as they read it."""
+    return three([
+        replace(a, size=(a.out - 1) * a.stride + a.reach, before=0, after=0) for a in axes
+    ])  # fmt: skip
 
 
 def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
     """Describe the adjoint of `correlate` (zeros mode) with weights ``(G, M, C, T0, T1, T2)``.
 
     `algorithm` is ``"winograd"``, where a residue class has axes that it takes, or ``"fft"``, at
-    stride 1, or else the taps are read as they are.
+    stride 1, or ``"col2im"``, or else the taps are read as they are.
     """
     groups, rows, channels = weight_shape[:3]
+    if algorithm == "col2im":
+        return Adjoint(axes, None, (), columns=True)
     shape = (groups, channels, rows, *weight_shape[3:])
     if algorithm in ("winograd", "fft") and all(a.stride == 1 for a in axes):
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
@@ -476,6 +500,8 @@ def _from_the_end(taps: slice, count: int) -> slice:
 
 def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
+    if what.columns:
+        return None
     if what.how is not None:
         return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
     if what.pieces:
@@ -495,6 +521,13 @@ def apply_adjoint(
     """`adjoint` as described; returns the bytes of workspace. `packed` is of `pack_for_adjoint`."""
     if out.size == 0:
         return 0
+    if what.columns:
+        try:
+            if run.tight:
+                adjoint_by_columns(run.measuring(), grad, weight, bias, out, what.axes)
+            return adjoint_by_columns(run, grad, weight, bias, out, what.axes)
+        except ValueError:  # the workspace is too small for columns; nothing is written yet
+            return adjoint(run, grad, weight, bias, out, what.axes)
     # To transform or pack weights in order takes less time, by more than their copy does.
     copied = packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
     taken = weight.nbytes if copied else 0
@@ -595,12 +628,90 @@ def adjoint(
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
+def adjoint_by_columns(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    flip: bool = False,
+) -> int:
+    """The adjoint as a matrix product and a gather of its columns, box by box.
+
+    Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
+    that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
+    to take half of the workspace at most. A flipped kernel is one whose taps step backwards.
+    """
+    groups, channels, rows = weight.shape[:3]
+    taps = weight.shape[3:]
+    depth, es = prod(taps), run.dtype.itemsize
+    most = run.budget // 2
+    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
+    steps = [-a.dilation if flip else a.dilation for a in axes]
+
+    def sources(box: Box) -> list[tuple[int, int]]:
+        return [read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
+
+    def columns_bytes(box: Box) -> int:
+        return depth * es * prod(last - first for first, last in sources(box))
+
+    def fits(box: Box) -> bool:
+        lo, hi = box[2]
+        return columns_bytes(box) <= most and hi - lo <= max(1, row)
+
+    pieces = list(boxes(out.shape[2:], fits))
+    largest = max(pieces, key=columns_bytes)
+    if columns_bytes(largest) > most:
+        checks.fail(
+            run.operator, "algorithm",
+            f"not be 'col2im' for this shape: the columns of one output take "
+            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
+            "col2im",
+        )  # fmt: skip
+    widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
+    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
+    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
+    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
+    gemm = run.less(store.nbytes)
+    used = 0
+    for box, block in zip(pieces, blocks, strict=True):
+        source = sources(box)
+        extent = [last - first for first, last in source]
+        piece, place = x[region(source)], out[region(box)]
+        shift = [
+            first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
+            for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
+        ]
+        for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
+            count = min(block, rows - m)
+            columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
+            part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
+            need = product_with(
+                gemm, matrix(part.swapaxes(1, 2)),
+                piece[n : n + 1, g * channels : (g + 1) * channels], columns,
+            )  # fmt: skip
+            used = max(used, store.nbytes + need)
+            if run.measure:
+                break
+            at = slice(g * rows + m, g * rows + m + count)
+            _col2im.fold(
+                columns.reshape(count, depth, *extent), None if bias is None else bias[at],
+                place[n, at], taps, [a.stride for a in axes], steps, shift,
+                run.compute, run.threads,
+            )  # fmt: skip
+    return used
+
+
 def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:
     """Whether the classes of the adjoint are for the kernel of few channels; of the shapes alone.
 
     The rows and channels of the weights are swapped already.
     """
-    return bool(_depthwise.suits(weight_shape, (1, 1, 1), [a.dilation for a in axes]))
+    dilation, shape = [a.dilation for a in axes], tuple(weight_shape)
+    if algorithms.woven(axes, *shape[:3]):
+        shape = (shape[0], 1, 1, *shape[3:])  # as few as it takes, but for the taps
+    return bool(_depthwise.suits(shape, (1, 1, 1), dilation))
 
 
 @lru_cache(_MOST_SPLITS)
@@ -779,12 +890,41 @@ def fold(
     if all(run == [side] for run, side in zip(runs, box, strict=True)):
         return padded(box)
     total = np.zeros(shape + tuple(sides), run.dtype)
+    hull = tuple((min(lo for lo, _ in run), max(hi for _, hi in run)) for run in runs)
+    image = shape[1] * run.dtype.itemsize
+    most = max(fold_bytes(run), image * prod(sides))
+    if image * _volume(hull) <= most and _volume(hull) <= WHOLE * prod(
+        sum(hi - lo for lo, hi in along) for along in runs
+    ):
+        add_runs(run, padded(hull), hull, total, box, axes, runs, mode)
+        return total
     for choice in product(*runs):
-        _col2im.add_padded(
-            padded(choice), total, [lo for lo, _ in choice], [a.size for a in axes],
-            [lo for lo, _ in box], mode, run.compute, run.threads,
-        )  # fmt: skip
+        add_runs(run, padded(choice), choice, total, box, axes, [[side] for side in choice], mode)
     return total
+
+
+def _volume(box: Box) -> int:
+    return prod(hi - lo for lo, hi in box)
+
+
+def add_runs(
+    run: Run,
+    part: Array,
+    hull: Box,
+    total: Array,
+    box: Box,
+    axes: Axes,
+    runs: Sequence[Sequence[tuple[int, int]]],
+    mode: str,
+) -> None:
+    """Add `part`, at the padded positions `hull`, to the elements that they copy, run by run.
+
+    `total` are the elements of `box`.
+    """
+    _col2im.add_padded(
+        part, total, [lo for lo, _ in hull], runs, [a.size for a in axes],
+        [lo for lo, _ in box], mode, run.compute, run.threads,
+    )  # fmt: skip
 
 
 def _runs_into(axis: Axis, lo: int, hi: int, mode: str, longest: int) -> Iterator[tuple[int, int]]:
@@ -820,17 +960,56 @@ def input_gradient(
 
     `packed` is of `pack_for_adjoint`, for what is not folded.
     """
-    axes = what.axes
-    if not is_folded(axes, mode):
+    if what.inner is None:
         apply_adjoint(run, grad, weight, None, out, what, packed)
         return
+    axes = what.inner
     half = run.share(2)  # for the kernels; the other half for sums and what is added to them
+    samples = (
+        half.budget
+        // run.dtype.itemsize
+        // max(1, 2 * prod(out.shape[1:2]) * _volume(tuple((0, a.size) for a in what.axes)))
+    )
+    if samples:
+        _fold_whole(half, grad, weight, out, what, mode, packed, samples)
+        return
     most = half.budget // (3 * run.dtype.itemsize)  # elements
     rows = weight.shape[1]
     for g, c in blocks(weight.shape[0], weight.shape[2], max(1, most // LEAST_PIXELS)):
         part = grad[:, channel_range(g, slice(0, rows), rows)]
         place = out[:, channel_range(g, c, weight.shape[2])]
         _folded_gradient(half, part, weight[g, :, c], place, axes, mode, most)
+
+
+def _fold_whole(
+    run: Run,
+    grad: Array,
+    weight: Array,
+    out: Array,
+    what: Adjoint,
+    mode: str,
+    packed: Any,
+    together: int,
+) -> None:
+    """`input_gradient` from the gradient of all of the padded input, some samples at a time."""
+    assert what.inner is not None
+    axes = what.inner
+    box = tuple((0, a.size) for a in axes)
+    hull = tuple((-a.before, on.size - a.before) for a, on in zip(axes, what.axes, strict=True))
+    runs = [list(_runs_into(a, 0, a.size, mode, LONGEST_RUN)) for a in axes]
+    for first in range(0, len(out), together):
+        chosen = slice(first, first + together)
+        place = out[chosen]
+        part = np.empty((*place.shape[:2], *(a.size for a in what.axes)), run.dtype)
+        apply_adjoint(run, grad[chosen], weight, None, part, what, packed)
+        total = place
+        if out.dtype != run.dtype or (place.shape[4] > 1 and place.strides[4] != out.itemsize):
+            total = np.empty(place.shape, run.dtype)
+        total[...] = 0
+        add_runs(run, part, hull, total, box, axes, runs, mode)
+        if total is not place:
+            with rounding():
+                place[...] = total
 
 
 def _folded_gradient(

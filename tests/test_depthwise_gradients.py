@@ -33,6 +33,9 @@ CASES = {
     "3-D, few pixels": ((1, 32, 5, 6, 7), (32, 1, 3, 2, 3), 32, {"stride": (2, 1, 2)}),
     "groups of 4": ((1, 68, 12, 25), (68, 4, 3, 2), 17, {"padding": 1}),
     "groups of 8, few pixels": ((2, 144, 9, 8), (144, 8, 3, 2), 18, {"padding": 1}),
+    "groups of 9 and 4": ((2, 18, 13, 21), (8, 9, 3, 2), 2, {"padding": 1}),
+    "groups of 32 and 1": ((1, 64, 9, 30), (2, 32, 2, 3), 2, {"padding": 1, "dilation": 2}),
+    "groups of 6 and 6": ((1, 12, 5, 7), (12, 6, 3, 3), 2, {"padding": 1}),
     "groups of 4 and 2": ((1, 20, 21, 13), (10, 4, 3, 3), 5, {"stride": 2}),
 }  # fmt: skip
 
@@ -195,6 +198,14 @@ STRIDED = {
     "stride along one axis": ((2, 5, 9, 40), (5, 1, 3, 5), 5, {"stride": (1, 2), "padding": 2}),
     "stride along the other": ((2, 5, 19, 18), (5, 1, 3, 5), 5, {"stride": (2, 1), "padding": 1}),
     "many taps, multiplier": ((1, 3, 29, 33), (9, 1, 7, 6), 3, {"stride": 2, "padding": 3}),
+    "many rows": ((2, 21, 15, 18), (3, 7, 5, 4), 3, {"stride": 2, "padding": 2}),
+    "many rows of some channels": ((2, 24, 11, 19), (8, 12, 2, 3), 2, {"stride": 2, "padding": 1}),
+    "many channels of one tap": ((1, 18, 20, 13), (14, 9, 1, 1), 2, {"stride": (3, 2)}),
+    "3-D, many rows": (
+        (1, 16, 5, 6, 21), (2, 8, 3, 2, 3), 2, {"stride": (2, 1, 2), "padding": (1, 0, 1)},
+    ),
+    "more taps than a pair has": ((1, 2, 31, 40), (2, 1, 9, 8), 2, {"stride": 2, "padding": 4}),
+    "a pair of each width": ((2, 2, 9, 70), (2, 1, 2, 3), 2, {"stride": 2, "padding": (0, 1)}),
     "groups of 2 and 3": ((1, 4, 25, 31), (6, 2, 3, 3), 2, {"stride": 2, "padding": 1}),
     "flipped": ((1, 3, 17, 22), (3, 1, 4, 3), 3, {"stride": 2, "flip": True, "padding": 1}),
     "1-D": ((2, 3, 401), (3, 1, 9), 3, {"stride": 3, "dilation": 7, "padding": 20}),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pyconv
-from pyconv import chain
+from pyconv import algorithms, chain
 from pyconv.operators.depthwise_separable import OPERATOR as SEPARABLE
 
 
@@ -44,6 +44,16 @@ DILATED = {
 }
 
 
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Parts of a result however little they save."""
+    monkeypatch.setattr(algorithms, "PART_WORTH", 0.0)
+    algorithms._skipping.cache_clear()
+    yield
+    algorithms._skipping.cache_clear()
+
+
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("case", DILATED)
 def test_taps_in_the_padding_are_left_out(case, flip):
@@ -66,6 +76,7 @@ def test_taps_in_the_padding_are_left_out(case, flip):
     assert np.abs(got - expected).max() <= 8 * np.finfo(np.float32).eps * bound
 
 
+@pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("case", DILATED)
 def test_transposed_at_stride_one_leaves_them_out_too(case):
     """Its bias reaches what no tap does."""
@@ -113,6 +124,24 @@ def test_channels_at_a_time_have_the_bits_of_all(monkeypatch, mode, dtype):
     got, blocks = gradient()
     assert blocks > 1
     assert got.tobytes() == expected.tobytes()
+
+
+#: Layers whose padded gradients are folded: the padding is wide, wraps, or is strided across.
+FOLDED = {
+    "3x3": ("standard", [(2, 7, 19, 22), (6, 7, 3, 3)], {"padding": 1}),
+    "strided": (
+        "standard", [(3, 4, 13, 18), (5, 4, 4, 3)], {"padding": ((2, 3), (1, 4)), "stride": (3, 2)},
+    ),
+    "dilated": ("dilated", [(1, 8, 11, 14), (9, 8, 3, 3)], {"padding": 8, "dilation": 8}),
+    "more padding than input": ("standard", [(1, 2, 4, 3), (3, 2, 2, 3)], {"padding": (9, 7)}),
+    "cropped": ("standard", [(1, 3, 9, 12), (2, 3, 3, 3)], {"padding": ((-2, 1), (3, -1))}),
+    "depthwise": ("depthwise", [(2, 20, 9, 11), (20, 1, 3, 3)], {"padding": 2}),
+    "groups": ("grouped", [(1, 12, 10, 8), (6, 4, 3, 3)], {"padding": 1, "groups": 3}),
+    "3-D": ("standard", [(1, 3, 4, 5, 6), (2, 3, 3, 2, 3)], {"padding": (2, 1, 2)}),
+    "channels last": (
+        "standard", [(2, 8, 9, 5), (4, 5, 3, 3)], {"padding": 1, "layout": "channels_last"},
+    ),
+}  # fmt: skip
 
 
 def test_strided_kernels_of_thousands_of_taps():
@@ -164,3 +193,74 @@ def test_few_channels_made_of_many():
     got = op.backward(grad, x, weight, needs="x")["x"]
     np.testing.assert_allclose(got, np.einsum("noyx,oc->ncyx", grad, weight), atol=1e-11)
     assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
+@pytest.mark.parametrize("case", FOLDED)
+def test_folded_gradients_any_way(case, mode):
+    """At once or box by box, and by Winograd's algorithm: the gradient that the definition has."""
+    op, shapes, params = FOLDED[case]
+    rng, op = np.random.default_rng(5), pyconv.get(op)
+    x, weight = (rng.standard_normal(shape) for shape in shapes)
+    params = {**params, "padding_mode": mode}
+    grad = rng.standard_normal(op(x, weight, **params).shape)
+    # <grad, J e> for unit directions e of some elements, from the definition alone
+    found = op.backward(grad, x, weight, needs="x", **params)["x"]
+    for at in rng.integers(0, x.size, 12):
+        unit = np.zeros(x.size)
+        unit[at] = 1
+        expected = np.vdot(grad, op.reference(unit.reshape(x.shape), weight, **params))
+        np.testing.assert_allclose(found.flat[at], expected, rtol=1e-10, atol=1e-10)
+    for kind in ({"max_workspace": 2**15}, {"algorithm": "direct"}, {"threads": 3}):
+        other = op.backward(grad, x, weight, needs="x", **params, **kind)["x"]
+        np.testing.assert_allclose(other, found, rtol=0, atol=1e-10)
+
+
+def test_few_regions_of_small_layers():
+    """Pieces have to save more than they cost."""
+    op = pyconv.get("dilated")
+    small = op.plan((1, 33, 17, 30), np.zeros((20, 33, 5, 5)), padding=10, dilation=5)
+    assert not small._problem.toward_x.pieces
+    large = op.plan(
+        (1, 330, 17, 30), np.zeros((200, 330, 5, 5)), padding=10, dilation=5, algorithm="direct"
+    )
+    assert len(large._problem.toward_x.pieces) > 1
+
+
+@pytest.mark.parametrize("case", DILATED)
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_columns_of_few_channels(monkeypatch, case, dtype):
+    """Gradients of few inputs by col2im: near to those without it, the same bits any way."""
+    size, kernel, dilation, _, channels, rows = DILATED[case]
+    rng = np.random.default_rng(6)
+    op, params = pyconv.get("dilated"), {"dilation": dilation, "padding": dilation}
+    x = rng.standard_normal((2, channels, *size)).astype(dtype)
+    weight = rng.standard_normal((rows, channels, *kernel)).astype(dtype)
+    monkeypatch.setattr(algorithms, "columns_gain", lambda *_: 2.0)
+    monkeypatch.setattr(algorithms, "phases_gain", lambda *_: 0.0)
+    plan = op.plan(x.shape, weight, threads=1, **params)
+    assert plan._problem.toward_x.columns
+    grad = rng.standard_normal(plan.output_shape).astype(dtype)
+    got = plan.backward(grad, x, needs="x")["x"]
+    taps, after = weight.astype(float), grad.astype(float)
+    expected = input_gradient(after, taps, size, dilation, dilation)
+    bound = input_gradient(np.abs(after), np.abs(taps), size, dilation, dilation).max()
+    eps = max(float(np.finfo(dtype).eps), 1e-15)
+    assert np.abs(got - expected).max() <= 8 * eps * bound
+    for one in range(2):
+        alone = op.backward(grad[one:][:1], x[one:][:1], weight, needs="x", threads=3, **params)
+        assert alone["x"].tobytes() == got[one : one + 1].tobytes()
+    for budget in (
+        2**12,
+        2**13,
+        2**14,
+        2**16,
+        2**18,
+    ):  # some too small for columns, or for anything
+        small = {**params, "needs": "x", "max_workspace": budget}
+        try:
+            op.backward(grad, x, weight, algorithm="direct", **small)
+        except ValueError:
+            continue
+        few = op.backward(grad, x, weight, **small)["x"]
+        np.testing.assert_allclose(few, expected, rtol=0, atol=8 * eps * bound)

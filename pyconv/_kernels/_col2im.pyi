@@ -20,6 +20,7 @@ def add_padded(
     part: Array,
     total: Array,
     first: Sequence[int],
+    runs: Sequence[Sequence[tuple[int, int]]],
     size: Sequence[int],
     lo: Sequence[int],
     mode: str,

@@ -12,7 +12,7 @@ atomics and the order of the additions is fixed.
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport leaf, leaf_table
-from pyconv._kernels._parallel cimport run, useful_threads
+from pyconv._kernels._parallel cimport Workspace, run, useful_threads
 from pyconv._kernels._tensor cimport describe, source_index, tensor
 
 from pyconv._kernels._tensor import PADDING_MODES
@@ -120,63 +120,125 @@ def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int thr
 
 # ---- padded positions to the elements that they are copies of ----------------------------------
 
+# An axis of padded positions: the element that each of them copies, and runs of positions, whose
+# copies are added one run after another.
+cdef struct padded_axis:
+    const Py_ssize_t* element   # -1: not of the total
+    const Py_ssize_t* stop      # of each run; they begin at `start`
+    const Py_ssize_t* start
+    const Py_ssize_t* along     # whether the elements of the run follow each other
+    Py_ssize_t runs
+
+
 cdef struct padding_job:
-    tensor part                 # (N, C, P0, P1, P2), contiguous, compute type
+    const leaf_table* leaf
+    tensor part                 # (N, C, P0, P1, P2), compute type, the last axis contiguous
     tensor total                # (N, C, I0, I1, I2), likewise
-    Py_ssize_t first[3]         # padded position of the part's first element
-    Py_ssize_t size[3]          # of the whole axis
-    Py_ssize_t lo[3]            # element of the axis that the total begins with
-    int mode
-    bint single
+    padded_axis axis[3]
+
+
+cdef void add_row(const padding_job* job, const char* src, char* dst) noexcept nogil:
+    cdef const padded_axis* axis = &job.axis[2]
+    cdef const Py_ssize_t* element = axis.element
+    cdef Py_ssize_t r, p, es = job.leaf.esize
+    for r in range(axis.runs):
+        if axis.along[r]:
+            p = axis.start[r]
+            job.leaf.add_strided(axis.stop[r] - p, src + p * es, dst + element[p] * es, 1)
+        elif es == 4:
+            for p in range(axis.start[r], axis.stop[r]):
+                if element[p] >= 0:
+                    (<float*>dst)[element[p]] += (<const float*>src)[p]
+        else:
+            for p in range(axis.start[r], axis.stop[r]):
+                if element[p] >= 0:
+                    (<double*>dst)[element[p]] += (<const double*>src)[p]
 
 
 cdef void padding_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
-    """Tasks are images, (n, c) flattened: every element gets its copies in ascending order."""
+    """Tasks are images, (n, c) flattened: copies in ascending order, run by run."""
     cdef const padding_job* job = <const padding_job*>ctx
     cdef const tensor* part = &job.part
     cdef const tensor* total = &job.total
-    cdef Py_ssize_t plane = part.shape[2] * part.shape[3] * part.shape[4]
-    cdef Py_ssize_t sums = total.shape[2] * total.shape[3] * total.shape[4]
-    cdef Py_ssize_t task, p0, p1, p2, i0, i1, i2, src, dst
+    cdef Py_ssize_t task, r0, r1, p0, p1, i0, i1, n, c
+    cdef const char* src
+    cdef char* dst
     for task in range(first, last):
-        for p0 in range(part.shape[2]):
-            i0 = source_index(job.first[0] + p0, job.size[0], job.mode) - job.lo[0]
-            if not 0 <= i0 < total.shape[2]:
-                continue
-            for p1 in range(part.shape[3]):
-                i1 = source_index(job.first[1] + p1, job.size[1], job.mode) - job.lo[1]
-                if not 0 <= i1 < total.shape[3]:
-                    continue
-                src = task * plane + (p0 * part.shape[3] + p1) * part.shape[4]
-                dst = task * sums + (i0 * total.shape[3] + i1) * total.shape[4]
-                for p2 in range(part.shape[4]):
-                    i2 = source_index(job.first[2] + p2, job.size[2], job.mode) - job.lo[2]
-                    if not 0 <= i2 < total.shape[4]:
+        n, c = task // part.shape[1], task % part.shape[1]
+        src = part.data + n * part.stride[0] + c * part.stride[1]
+        dst = total.data + n * total.stride[0] + c * total.stride[1]
+        for r0 in range(job.axis[0].runs):
+            for r1 in range(job.axis[1].runs):
+                for p0 in range(job.axis[0].start[r0], job.axis[0].stop[r0]):
+                    i0 = job.axis[0].element[p0]
+                    if i0 < 0:
                         continue
-                    if job.single:
-                        (<float*>total.data)[dst + i2] += (<const float*>part.data)[src + p2]
-                    else:
-                        (<double*>total.data)[dst + i2] += (<const double*>part.data)[src + p2]
+                    for p1 in range(job.axis[1].start[r1], job.axis[1].stop[r1]):
+                        i1 = job.axis[1].element[p1]
+                        if i1 < 0:
+                            continue
+                        add_row(job, src + p0 * part.stride[2] + p1 * part.stride[3],
+                                dst + i0 * total.stride[2] + i1 * total.stride[3])
 
 
-def add_padded(part, total, first, size, lo, str mode, int compute, int threads):
+def add_padded(part, total, first, runs, size, lo, str mode, int compute, int threads):
     """Add `part` (N, C, P0, P1, P2), at padded positions, to the elements that they copy.
 
-    `total` (N, C, I0, I1, I2) are the elements from `lo` of axes of extents `size`; both arrays are
-    contiguous and of the compute type.  Copies of other elements are left out.
+    `part` begins at the positions `first`, of which it has, for each axis, the `runs`.  `total`
+    (N, C, I0, I1, I2) are the elements from `lo` of axes of extents `size`; both arrays are of the
+    compute type, and contiguous along their last axis.  Copies of other elements are left out.
     """
     cdef padding_job job
-    cdef int axis
+    cdef Workspace table
+    cdef Py_ssize_t* place
+    cdef Py_ssize_t* element
+    cdef Py_ssize_t p, i, count, start, stop
+    cdef int axis, code = PADDING_MODES[mode]
     describe(part, 5, compute, &job.part)
     describe(total, 5, compute, &job.total)
-    job.mode = PADDING_MODES[mode]
-    job.single = leaf(compute).esize == 4
+    job.leaf = leaf(compute)
+    table = Workspace(
+        sum([job.part.shape[2 + axis] + 3 * len(runs[axis]) for axis in range(3)]) * sizeof(p))
+    place = <Py_ssize_t*>table.data
     for axis in range(3):
-        job.first[axis], job.size[axis], job.lo[axis] = first[axis], size[axis], lo[axis]
+        element, place = place, place + job.part.shape[2 + axis]
+        count = len(runs[axis])
+        job.axis[axis].runs, job.axis[axis].element = count, element
+        job.axis[axis].start, job.axis[axis].stop = place, place + count
+        job.axis[axis].along = place + 2 * count
+        for i in range(count):
+            start, stop = runs[axis][i]
+            start, stop = start - <Py_ssize_t>first[axis], stop - <Py_ssize_t>first[axis]
+            place[i], place[count + i] = start, stop
+            fill_elements(
+                element, start, stop, <Py_ssize_t>first[axis], size[axis], lo[axis],
+                job.total.shape[2 + axis], code)
+            place[2 * count + i] = ascending(element, start, stop)
+        place += 3 * count
     run(padding_task, &job, job.part.shape[0] * job.part.shape[1],
         useful_threads(threads, 8.0 * part.size), 0)
+
+
+cdef void fill_elements(
+    Py_ssize_t* element, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t first, Py_ssize_t size,
+    Py_ssize_t lo, Py_ssize_t count, int mode
+) noexcept nogil:
+    """Which of `count` elements from `lo` the positions start .. stop-1 from `first` copy."""
+    cdef Py_ssize_t p, i
+    for p in range(start, stop):
+        i = source_index(first + p, size, mode) - lo
+        element[p] = i if 0 <= i < count else -1
+
+
+cdef bint ascending(const Py_ssize_t* element, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
+    """Whether the elements follow each other."""
+    cdef Py_ssize_t p
+    for p in range(start, stop):
+        if element[p] < 0 or element[p] != element[start] + p - start:
+            return False
+    return stop > start
 
 
 # ---- sums over everything but the channel: the gradient of a bias ------------------------------

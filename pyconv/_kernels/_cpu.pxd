@@ -9,6 +9,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_DOTS_TAPS
         LEAF_COLUMN_TAPS
         LEAF_LANE_ROWS
+        LEAF_PAIR_ROWS
         LEAF_ROWS_LEAST
         LEAF_KERNELS
     Py_ssize_t LEAF_OUTSIDE
@@ -93,6 +94,10 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
             void* dst, Py_ssize_t dst_rs, const leaf_ahead* ahead) noexcept nogil
+        void (*taps_pair)(
+            Py_ssize_t rows, Py_ssize_t length, Py_ssize_t first, Py_ssize_t second,
+            const leaf_column* column, const void* src, Py_ssize_t src_rs, const void* w,
+            const void* bias, void* dst, Py_ssize_t dst_rs, Py_ssize_t ahead) noexcept nogil
         void (*taps_rows)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t kind, Py_ssize_t columns,
             const leaf_column* column, const void* const* line, Py_ssize_t line_rs, const void* w,

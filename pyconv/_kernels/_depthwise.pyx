@@ -84,7 +84,11 @@ cdef enum:
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
     MOST_PAIRS = 16             # gradient: of rows and channels of a group; the product is faster
-    #                             with more, and with one group
+    #                             with more, and with one group;
+    FEW_ROWS = 6                # ... later with so few rows, at stride 1: its lanes are empty
+    FEW_ROWS_PAIRS = 36
+    FEWEST_ROWS = 2
+    FEWEST_ROWS_PAIRS = 64
 
 
 # How one axis of the lines is laid out.
@@ -1710,10 +1714,12 @@ cdef size_t lane_gradient_scratch(direct_job* job) noexcept nogil:
 
 def gradient_suits(weight_shape, stride, dilation):
     """Whether `weight_gradient` is meant for weights (G, M, C, T0, T1, T2): of shapes alone."""
-    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
+    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2], most = MOST_PAIRS
     if suits(weight_shape, stride, dilation):
         return True
-    if weight_shape[0] == 1 or not 0 < rows * channels <= MOST_PAIRS:
+    if stride[2] == 1 and rows <= FEW_ROWS:
+        most = FEW_ROWS_PAIRS if rows > FEWEST_ROWS else FEWEST_ROWS_PAIRS
+    if weight_shape[0] == 1 or not 0 < rows * channels <= most:
         return False
     return small_box(weight_shape, stride, dilation)
 

@@ -16,6 +16,10 @@ last axis are computed next to each other and woven into whole rows of the resul
                 taps on the lines                           [class][row][position], L1
             interleave them into rows of the result
 
+Of two classes along the last axis, as at stride 2, the taps are taken one by one where they are
+few, and the results are woven in registers; where rows cannot be written as they are, with channels
+last for one, those of all rows m of the weights before they are stored, turned.
+
 Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
 as a vector has lanes, and the classes need no weaving::
 
@@ -35,6 +39,7 @@ from pyconv._kernels._cpu cimport (
     LEAF_COLUMN_TAPS,
     LEAF_LANE_BYTES,
     LEAF_LANE_ROWS,
+    LEAF_PAIR_ROWS,
     leaf,
     leaf_ahead,
     leaf_column,
@@ -50,6 +55,8 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of a box, and results of one class of rows: they stay in L1
     SCRATCH_LIMIT = 1024 * 1024
     MOST_CLASSES = 1024
+    PAIR_TAPS = 16              # of a class, and a chain; more, and columns
+    PAIR_COLUMN = 3             # of more than that, are better taken as columns
     FEW_PIXELS = 1024           # of a plane of the result: its channels are the vectors
     LANES_BYTES = 64 * 1024     # of their box, and what it reads
 
@@ -85,6 +92,8 @@ cdef struct adjoint_job:
     Py_ssize_t rows, boxes      # positions of a box along axis 1, and how many boxes
     Py_ssize_t lines, pitch     # of the copies
     Py_ssize_t result_pitch
+    bint pair                   # two classes are woven in registers,
+    bint turned                 # ... for all rows of the weights, and then stored
     Py_ssize_t lanes            # groups in a vector; 0: pixels are
     size_t line_bytes, weight_bytes, result_bytes
 
@@ -95,7 +104,7 @@ cdef void lay_out(adjoint_job* job) noexcept nogil:
     cdef const split* columns = &job.axis[2]
     cdef Py_ssize_t es = job.leaf.esize, planes = job.channels * job.axis[0].taps, each, most
     job.pitch = columns.positions + columns.high - columns.low
-    job.result_pitch = round_up(columns.positions, job.leaf.vl)
+    job.result_pitch = 0 if job.pair else round_up(columns.positions, job.leaf.vl)
     each = (planes * job.pitch + columns.residues * job.result_pitch) * es
     most = max(<Py_ssize_t>1, (
         BOX_BYTES - planes * (rows.high - rows.low) * job.pitch * es) // max(each, <Py_ssize_t>1))
@@ -108,15 +117,28 @@ cdef void lay_out(adjoint_job* job) noexcept nogil:
     job.weight_bytes = aligned((job.depth + 1) * es)
     job.result_bytes = aligned(
         (columns.residues * job.rows * job.result_pitch + job.leaf.vl) * es)
+    if job.turned:
+        job.weight_bytes = aligned((job.multiplier * job.depth + 1) * es)
+        job.result_bytes = aligned(
+            job.multiplier * LEAF_PAIR_ROWS * rows.stride * job.out.shape[4] * es)
+
+
+cdef bint suit_pair(const adjoint_job* job) noexcept nogil:
+    """Whether two classes of a row are computed together: the taps of each are few, and a chain."""
+    cdef Py_ssize_t taps = job.channels * job.axis[0].taps * job.axis[1].taps * job.axis[2].taps
+    return job.axis[2].residues == 2 and taps <= PAIR_TAPS and job.axis[1].taps <= PAIR_COLUMN
 
 
 cdef leaf_column* point_columns(
     const adjoint_job* job, kind* k, leaf_column* column, const residue* r0, const residue* r1,
     const residue* r2
 ) noexcept nogil:
-    """Gather the taps of a class into columns; returns where the next class's begin."""
+    """Gather the taps of a class into columns; returns where the next class's begin.
+
+    For a pair of classes each tap is a column, in the order of those.
+    """
     cdef const Py_ssize_t* taps = &job.weight.shape[3]
-    cdef Py_ssize_t size, pieces, most, i, c, t0, t1, t2, line, pixel
+    cdef Py_ssize_t size, pieces, most, i, c, t0, t1, t2, line, pixel, tap
     k.column = column
     k.row_step = magnitude(r1.dilation) if r1.taps > 1 else 1
     k.weight_step = (r1.tap_step if r1.dilation > 0 else -r1.tap_step) * taps[2]
@@ -141,7 +163,13 @@ cdef leaf_column* point_columns(
                         column.weight = column.weight * taps[2] + r2.first + t2 * r2.tap_step
                         column.taps = size
                         column.chain = (column - k.column) // CHAIN_COLUMNS
-                        column += 1
+                        if not job.pair:
+                            column += 1
+                            continue
+                        for tap in range(size):
+                            column[tap].src = column.src + tap * k.row_step * job.pitch
+                            column[tap].weight = column.weight + tap * k.weight_step
+                        column += size
     k.columns = column - k.column
     return column
 
@@ -160,6 +188,73 @@ cdef void weave(
             job.leaf.store[job.out.storage](
                 dst + (least * columns.residues + r) * es, pitch * es, es,
                 results + (r * apart + least) * es, job.result_pitch, rows, 1)
+
+
+cdef void weave_pairs(
+    const adjoint_job* job, const kind* kinds, Py_ssize_t row, const char* lines,
+    const char* weight, const char* bias, char* dst
+) noexcept nogil:
+    """The rows of a box, some of all classes along axis 1 at a time: they are neighbours."""
+    cdef const split* down = &job.axis[1]
+    cdef Py_ssize_t es = job.leaf.esize, pitch = job.out.stride[3] // es, i, r1, rows, ahead = 0
+    cdef Py_ssize_t most = min(job.rows, down.positions - row)
+    cdef const kind* k
+    if job.fetch:
+        ahead = LEAF_PAIR_ROWS * down.stride * pitch
+    i = 0
+    while i < most:
+        for r1 in range(down.residues):
+            rows = min(<Py_ssize_t>LEAF_PAIR_ROWS, min(most, down.at[r1].count - row) - i)
+            if rows <= 0:
+                continue
+            k = kinds + 2 * r1
+            job.leaf.taps_pair(
+                rows, job.out.shape[4], k[0].columns, k[1].columns, k.column,
+                lines + i * job.pitch * es, job.pitch, weight, bias,
+                dst + (i * down.stride + r1) * pitch * es, down.stride * pitch, ahead)
+        i += LEAF_PAIR_ROWS
+
+
+cdef void weave_turned(
+    const adjoint_job* job, const kind* kinds, Py_ssize_t g, Py_ssize_t row, const char* lines,
+    char* weights, char* results, char* dst
+) noexcept nogil:
+    """The rows of a box, of all rows m of the weights: [m][line][position], stored line by line."""
+    cdef const split* down = &job.axis[1]
+    cdef const tensor* out = &job.out
+    cdef const leaf_table* table = job.leaf
+    cdef Py_ssize_t es = table.esize, pitch = out.shape[4], m, i = 0, r1, rows, line
+    cdef Py_ssize_t most = min(job.rows, down.positions - row)
+    cdef Py_ssize_t tile = LEAF_PAIR_ROWS * down.stride * pitch, end
+    cdef char* bias = weights + job.multiplier * job.depth * es
+    cdef const kind* k
+    memset(bias, 0, es)
+    for m in range(job.multiplier):
+        load_row(table, &job.weight, g, m, weights + m * job.depth * es)
+    while i < most:
+        for m in range(job.multiplier):
+            if job.has_bias:
+                table.load[job.bias.storage](
+                    bias, 0, job.bias.data + (g * job.multiplier + m) * job.bias.stride[0], 0, es,
+                    1, 1)
+            for r1 in range(down.residues):
+                rows = min(<Py_ssize_t>LEAF_PAIR_ROWS, min(most, down.at[r1].count - row) - i)
+                if rows <= 0:
+                    continue
+                k = kinds + 2 * r1
+                table.taps_pair(
+                    rows, pitch, k[0].columns, k[1].columns, k.column,
+                    lines + i * job.pitch * es, job.pitch, weights + m * job.depth * es, bias,
+                    results + (m * tile + r1 * pitch) * es, down.stride * pitch, 0)
+        line = i * down.stride
+        end = min(line + LEAF_PAIR_ROWS * down.stride, out.shape[3] - row * down.stride)
+        end = min(end, most * down.stride)
+        while line < end:
+            table.store[out.storage](
+                dst + line * out.stride[3], out.stride[1], out.stride[4],
+                results + (line - i * down.stride) * pitch * es, tile, job.multiplier, pitch)
+            line += 1
+        i += LEAF_PAIR_ROWS
 
 
 cdef void adjoint_task(
@@ -221,6 +316,12 @@ cdef void adjoint_task(
                         lines + ((plane * job.lines + lo1) * job.pitch + lo2) * es, job.pitch,
                         src + (q + t0 * r0.dilation) * x.stride[2], x.stride[3], x.stride[4],
                         hi1 - lo1, hi2 - lo2)
+        if job.turned:
+            weave_turned(
+                job, job.kinds + (r0 - axis[0].at) * axis[1].residues * 2, g, row, lines, weights,
+                results, out.data + n * out.stride[0] + g * job.multiplier * out.stride[1]
+                + i0 * out.stride[2] + row * axis[1].stride * out.stride[3])
+            continue
         for m in range(job.multiplier):
             i = g * job.multiplier + m
             if job.weights_in_order:
@@ -238,6 +339,10 @@ cdef void adjoint_task(
                 ahead.write = dst + ahead.write_bytes
                 ahead.write_bytes = ceil_div(
                     ahead.write_bytes, axis[1].residues * axis[2].residues)
+            if job.pair:
+                weave_pairs(job, job.kinds + (r0 - axis[0].at) * axis[1].residues * 2, row, lines,
+                            weight, bias, dst)
+                continue
             for r1 in range(axis[1].residues):
                 rows = min(job.rows, axis[1].at[r1].count - row)
                 if rows <= 0:
@@ -411,6 +516,13 @@ cdef int fill_axis(split* axis, residue* at, phases, Py_ssize_t stride) except -
     return 0
 
 
+cdef bint in_rows(const adjoint_job* job) noexcept nogil:
+    """Whether rows of the result can be written where they are, and lines be read so."""
+    if not job.out.in_place or (job.out.shape[4] > 1 and job.out.stride[4] != job.leaf.esize):
+        return False
+    return job.x.shape[4] <= 1 or magnitude(job.x.stride[1]) >= magnitude(job.x.stride[4])
+
+
 def correlate(
     x, weight, bias, out, stride, phases, int compute, int threads, Py_ssize_t budget,
     bint measure=False
@@ -442,12 +554,7 @@ def correlate(
         job.weight.shape[0], job.weight.shape[1], job.weight.shape[2])
     total = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.depth = job.channels * total
-    job.lanes, in_lanes = 0, suit_lanes(&job)
-    if not in_lanes:
-        if not job.out.in_place or (job.out.shape[4] > 1 and job.out.stride[4] != job.leaf.esize):
-            return -1
-        if job.x.shape[4] > 1 and magnitude(job.x.stride[1]) < magnitude(job.x.stride[4]):
-            return -1       # channels next to each other: they are to be the vectors
+    job.lanes, job.pair, job.turned, in_lanes = 0, False, False, suit_lanes(&job)
     job.weights_in_order = weight.flags.c_contiguous and job.weight.in_place
     job.has_bias = bias is not None
     if job.has_bias:
@@ -462,6 +569,11 @@ def correlate(
     if in_lanes:
         lay_out_lanes(&job)
     else:
+        job.pair = suit_pair(&job)
+        if not in_rows(&job):
+            if not job.pair or (job.multiplier <= 4 and job.channels == 1):
+                return -1       # channels next to each other: they are to be the vectors
+            job.turned = True
         lay_out(&job)
     scratch = job.line_bytes + job.weight_bytes + job.result_bytes
     size = out.size

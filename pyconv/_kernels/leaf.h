@@ -76,6 +76,9 @@ static inline int leaf_has_rows(ptrdiff_t kind) {
 #undef LEAF_ROWS_CASE
 }
 
+/* Rows that `taps_pair` takes, at most. */
+#define LEAF_PAIR_ROWS 4
+
 /* Rows that `taps_lanes` takes. */
 #define LEAF_LANE_ROWS 8
 
@@ -168,7 +171,17 @@ typedef struct leaf_table {
                  const void *src, ptrdiff_t src_rs, const void *w, ptrdiff_t ws, const void *bias,
                  void *dst, ptrdiff_t dst_rs, const leaf_ahead *ahead);
 
-    /* The same sums where each line is found by a pointer: line[lines_of_column + (r + k) * line_rs]
+    /* Two classes along a row, of single taps: the first `first` columns and the `second` after them.
+     * dst[r * dst_rs + 2 * j + q] = bias[0] + sum over the taps of class q of
+     *     w[weight_of_tap] * src[src_of_tap + r * src_rs + j]
+     * for r < rows, 2 * j + q < length; each a chain over its taps in order, from zero.  Up to a
+     * vector past the last position is read.  What lies `ahead` elements further, unless it is 0,
+     * is fetched to be written. */
+    void (*taps_pair)(ptrdiff_t rows, ptrdiff_t length, ptrdiff_t first, ptrdiff_t second,
+                      const leaf_column *column, const void *src, ptrdiff_t src_rs, const void *w,
+                      const void *bias, void *dst, ptrdiff_t dst_rs, ptrdiff_t ahead);
+
+    /* The sums of `taps` where each line is found by a pointer: line[lines_of_column + (r + k) * line_rs]
      * is what tap k of a column reads for row r, and dst[r * dst_rs + j] meets element
      * src_of_column + j * step of it.  `kind` is a LEAF_ROWS that there is, with the lengths of the
      * columns, all of one chain; rows >= LEAF_ROWS_LEAST, cols >= vl.  With step 2 the element

@@ -967,6 +967,8 @@ static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const cha
 
 #include "leaf_taps.inc.c"
 
+#include "leaf_pair.inc.c"
+
 /* ---- taps where the lanes are channels: the same sums, a pixel's channels a vector -------------
  *   AVX2, 8 rows of 5 taps: 8 accumulators + 5 weights + 1 of a line = 14 of 16 registers */
 INLINE void NAME(lanes_column)(const int taps, const int rows, ptrdiff_t lines, const T *src,
@@ -1317,6 +1319,7 @@ const leaf_table NAME(leaf_table) = {
     .halves = NAME(halves),
     .taps = NAME(taps),
     .taps_lanes = NAME(taps_lanes),
+    .taps_pair = NAME(taps_pair),
     .taps_rows = NAME(taps_rows),
     .fetch = NAME(fetch),
     .dots = NAME(dots),

@@ -131,11 +131,12 @@ def describe_adjoint(
     operator: Operator, axes: engine.Axes, weight_shape: Shape, mode: str, wanted: str
 ) -> engine.Adjoint:
     """The gradient of the input of a convolution, given what ``algorithm=`` says."""
-    algorithm = "phase"
-    if not engine.is_folded(axes, mode):
-        groups, rows, channels = weight_shape[:3]
-        algorithm = choose_adjoint(operator, axes, rows, channels, groups, wanted)
-    return engine.describe_adjoint(axes, weight_shape, algorithm)
+    groups, rows, channels = weight_shape[:3]
+    folded = engine.is_folded(axes, mode)
+    on = engine.covered(axes) if folded else axes
+    algorithm = choose_adjoint(operator, on, rows, channels, groups, wanted)
+    describe = engine.describe_folded if folded else engine.describe_adjoint
+    return describe(axes, weight_shape, algorithm)
 
 
 def choose_adjoint(
@@ -154,7 +155,10 @@ def choose_adjoint(
             return "winograd"
         if "fft" in known and single:
             gain = algorithms.fft_gain(classes[0], channels, rows, groups)
-            return "fft" if gain >= algorithms.WORTH_IT else "phase"
+            if gain >= algorithms.WORTH_IT:
+                return "fft"
+        if groups == 1 and algorithms.columns_gain(axes, channels, rows) > 1:
+            return "col2im"
         return "phase"
     if wanted == "winograd":
         return wanted if any(map(algorithms.winograd_takes, classes)) else "phase"
@@ -335,7 +339,7 @@ class Convolution(Operator):
         return weight, engine.pack_for(run, weight, problem.how)
 
     def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        if name != "x" or engine.is_folded(engine.three(problem.axes), problem.padding_mode):
+        if name != "x":
             return None
         weight = self.weight_view(problem, arrays["weight"])
         return engine.pack_for_adjoint(run, weight, problem.toward_x)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import product
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from pyconv import algorithms, checks, engine, geometry, reference
-from pyconv._kernels import _col2im
 from pyconv.checks import Verbatim
-from pyconv.engine import Axes, Box, Run
+from pyconv.engine import Axes, Run
 from pyconv.operator import Array, Case, Cost, Operator, Shape
 from pyconv.operators._convolution import (
     ConvProblem,
@@ -28,9 +24,6 @@ from pyconv.operators._convolution import (
     pick_algorithm,
 )
 from pyconv.operators._docs import shared
-
-# A row of the result that one thread gathers at a time.
-ROW_BYTES = 2**16
 
 
 @shared
@@ -181,7 +174,7 @@ class Transposed(Operator):
         # as it lies in memory
         weight = engine.grouped_weight(arrays["weight"], problem.groups)
         if problem.algorithm == "col2im":  # gathers the columns the other way round instead
-            return _apply_col2im(run, x, weight, bias, y, axes, problem.flip)
+            return engine.adjoint_by_columns(run, x, weight, bias, y, axes, problem.flip)
         if problem.flip:
             weight = engine.flipped(weight)
         return engine.apply_adjoint(run, x, weight, bias, y, problem.adjoint, prepared)
@@ -270,72 +263,3 @@ def _describe_gradient(axes: Axes, weight_shape: Shape, wanted: str) -> Any:
     else:
         takes = wanted == "winograd" and algorithms.winograd_takes(axes)
     return engine.describe(axes, weight_shape, algorithm="winograd" if takes else "direct")
-
-
-def _apply_col2im(
-    run: Run, x: Array, weight: Array, bias: Array | None, out: Array, axes: Axes, flip: bool
-) -> int:
-    """The adjoint as a matrix product and a gather of its columns, box by box.
-
-    Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
-    that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
-    to take half of the workspace at most. A flipped kernel is one whose taps step backwards.
-    """
-    groups, channels, rows = weight.shape[:3]
-    taps = weight.shape[3:]
-    depth, es = prod(taps), run.dtype.itemsize
-    most = run.budget // 2
-    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
-    steps = [-a.dilation if flip else a.dilation for a in axes]
-
-    def sources(box: Box) -> list[tuple[int, int]]:
-        return [engine.read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
-
-    def columns_bytes(box: Box) -> int:
-        return depth * es * prod(last - first for first, last in sources(box))
-
-    def fits(box: Box) -> bool:
-        lo, hi = box[2]
-        return columns_bytes(box) <= most and hi - lo <= max(1, row)
-
-    pieces = list(engine.boxes(out.shape[2:], fits))
-    largest = max(pieces, key=columns_bytes)
-    if columns_bytes(largest) > most:
-        checks.fail(
-            run.operator, "algorithm",
-            f"not be 'col2im' for this shape: the columns of one output take "
-            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
-            "col2im",
-        )  # fmt: skip
-    widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
-    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
-    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
-    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
-    gemm = run.less(store.nbytes)
-    used = 0
-    for box, block in zip(pieces, blocks, strict=True):
-        source = sources(box)
-        extent = [last - first for first, last in source]
-        piece, place = x[engine.region(source)], out[engine.region(box)]
-        shift = [
-            first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
-            for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
-        ]
-        for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
-            count = min(block, rows - m)
-            columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
-            part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
-            need = engine.product_with(
-                gemm, engine.matrix(part.swapaxes(1, 2)),
-                piece[n : n + 1, g * channels : (g + 1) * channels], columns,
-            )  # fmt: skip
-            used = max(used, store.nbytes + need)
-            if run.measure:
-                break
-            at = slice(g * rows + m, g * rows + m + count)
-            _col2im.fold(
-                columns.reshape(count, depth, *extent), None if bias is None else bias[at],
-                place[n, at], taps, [a.stride for a in axes], steps, shift,
-                run.compute, run.threads,
-            )  # fmt: skip
-    return used
