@@ -49,8 +49,10 @@ ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
 # What a part of the result takes that is computed by itself; and, to be worth it, what leaving out
-# taps in it has to save: GEMM + FEW_SKIPPED / rows for each multiply-add.
-PART, PART_WORTH, FEW_SKIPPED = 1.5e5, 8e5, 12.0
+# taps in it has to save, GEMM + FEW_SKIPPED / rows for each multiply-add: more in a gradient, where
+# the part of the weights is turned round as well.
+PART, FEW_SKIPPED = 1.5e5, 12.0
+PART_WORTH, MIRRORED_WORTH = 3.5e5, 8e5
 
 # A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; the way
 # of its values to the results that they are part of, for each value and for each line of them; and
@@ -101,28 +103,31 @@ Region = tuple[tuple[int, int, int, int], ...]
 Tile = tuple[int, int]
 
 
-def skipping(axes: Sequence[Axis], rows: int, depth: int) -> tuple[Region, ...]:
+def skipping(
+    axes: Sequence[Axis], rows: int, depth: int, mirrored: bool = False
+) -> tuple[Region, ...]:
     """Regions of the output of a zero-padded convolution, each with the taps it needs.
 
     A region has a range of outputs and a range of taps ``(lo, hi, first, last)`` for each axis; the
     taps beyond read nothing but padding. None at all where the whole may as well be one, given how
-    many `rows` a group has, and channels there are, of all groups.
+    many `rows` a group has, and channels there are, of all groups; and whether it is the adjoint
+    that is computed, with `mirrored` weights.
     """
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes), rows, depth)
+    return _skipping(tuple(axes), rows, depth, MIRRORED_WORTH if mirrored else PART_WORTH)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...], rows: int, depth: int) -> tuple[Region, ...]:
+def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, worth: float) -> tuple[Region, ...]:
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
     regions = tuple(product(*(tap_ranges(a) for a in axes)))
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
     saved = whole - _work(regions)
     time = saved * depth * (GEMM * rows + FEW_SKIPPED)
-    if saved < WORTH_SKIPPING * whole or time < PART_WORTH * len(regions):
+    if saved < WORTH_SKIPPING * whole or time < worth * len(regions):
         return ()
     return regions
 

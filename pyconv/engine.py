@@ -334,13 +334,15 @@ def correlate(
     return convolve(run, x, weight, bias, out, describe(axes, weight.shape, mode), packed)
 
 
-def split_by_taps(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
+def split_by_taps(
+    axes: Axes, weight_shape: Sequence[int], mirrored: bool = False
+) -> tuple[Piece, ...]:
     """The regions of `algorithms.skipping`, each with the taps it needs.
 
     None at all where the whole may as well be one, as it always may for the depthwise kernel.
     """
     groups, rows, channels = weight_shape[:3]
-    regions = algorithms.skipping(axes, rows, groups * channels)
+    regions = algorithms.skipping(axes, rows, groups * channels, mirrored)
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         return ()
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
@@ -488,7 +490,7 @@ def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...
         piece._replace(taps=piece.taps[:3] + tuple(
             _from_the_end(t, a.kernel) for t, a in zip(piece.taps[3:], axes, strict=True)
         ))
-        for piece in split_by_taps(mirrored(axes), weight_shape)
+        for piece in split_by_taps(mirrored(axes), weight_shape, mirrored=True)
     )  # fmt: skip
 
 

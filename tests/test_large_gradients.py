@@ -47,10 +47,7 @@ DILATED = {
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Parts of a result however little they save."""
-    monkeypatch.setattr(algorithms, "PART_WORTH", 0.0)
-    algorithms._skipping.cache_clear()
-    yield
-    algorithms._skipping.cache_clear()
+    monkeypatch.setattr(algorithms, "MIRRORED_WORTH", 0.0)
 
 
 @pytest.mark.usefixtures("small_pieces")
