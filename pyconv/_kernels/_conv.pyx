@@ -12,7 +12,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport leaf, leaf_table
+from pyconv._kernels._cpu cimport __builtin_prefetch, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     depth_block,
@@ -29,10 +29,6 @@ from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
 from pyconv._kernels._weights cimport weight_gemm
-
-
-cdef extern from *:
-    void __builtin_prefetch(const void* address, int writing, int locality) noexcept nogil
 
 
 cdef enum:

@@ -180,3 +180,7 @@ cdef extern from "leaf.h" nogil:
 
 # The table for a compute type: 0 float32, 1 float64 (the storage codes of pyconv.dtypes).
 cdef const leaf_table* leaf(int compute) noexcept nogil
+
+cdef extern from *:
+    # Asks for the cache line of an address, which need not be valid; locality 3: to stay longest.
+    void __builtin_prefetch(const void* address, int writing, int locality) noexcept nogil

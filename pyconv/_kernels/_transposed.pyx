@@ -30,10 +30,7 @@ Sums are made as _gemm.pyx makes them, turned or not: a chain for each KC depths
 
 from libc.string cimport memset
 
-cdef extern from *:
-    void __builtin_prefetch(const void* address, int writing, int locality) noexcept nogil
-
-from pyconv._kernels._cpu cimport LEAF_WIDE, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_WIDE, __builtin_prefetch, leaf, leaf_table
 from pyconv._kernels._gemm cimport depth_block, load_bias
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, odd_lines, round_up
