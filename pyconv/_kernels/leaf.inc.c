@@ -20,7 +20,8 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
 
 /* ---- gemm ------------------------------------------------------------------------------------
  *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
- *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers
+ *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers; four depths each time
+ *   round, as VFMA2, for compilers run out of registers when they unroll them
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
 
@@ -29,8 +30,8 @@ INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, ptrdiff_t c_cs, T st
     ptrdiff_t j = 0;
     if (c_cs == 1)
         for (; j + VL <= n; j += VL)
-            VSTORE(c + j, VADD(add ? VLOAD(c + j) : VSET1(start), VLOAD(sum + j)));
-    for (; j < n; ++j) c[j * c_cs] = (add ? c[j * c_cs] : start) + sum[j];
+            VSTORE(c + j, VADDTO(add ? VLOAD(c + j) : VSET1(start), VLOAD(sum + j)));
+    for (; j < n; ++j) c[j * c_cs] = SADDTO(add ? c[j * c_cs] : start, sum[j]);
 }
 
 INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
@@ -46,6 +47,23 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
             __builtin_prefetch(c + i * c_rs + nv * VL - 1, 1);
         }
 
+#ifdef VFMA2
+    /* Four depths each time round: with one, counters and pointers take as many instructions as
+     * half of the multiply-adds, which shows as soon as anything else uses the core. */
+    if (nv == 2 && (a_ks == MR || a_ks == 1))
+        for (; k >= 4; k -= 4) {
+            UNROLL for (int d = 0; d < 4; ++d) {
+                const T *row = b + (table ? b_at[d] : d * b_ks);
+                if (ahead) __builtin_prefetch(row + 2 * NR - 1);
+                const VEC b0 = VLOAD(row), b1 = VLOAD(row + VL);
+                UNROLL for (int i = 0; i < rows; ++i)
+                    VFMA2(acc[i * nv], acc[i * nv + 1], b0, b1, a[i * a_rs + d * a_ks]);
+            }
+            a += 4 * a_ks;
+            b += 4 * b_ks;
+            if (table) b_at += 4;
+        }
+#endif
     for (; k > 0; --k) {
         const T *row = table ? b + *b_at++ : b;
         if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
@@ -76,7 +94,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
             VEC start = VSET1(bias && !add ? bias[i] : (T)0);
             UNROLL for (int v = 0; v < nv; ++v) {
                 VEC base = add ? VLOAD(row + v * VL) : start;
-                VSTORE(row + v * VL, VADD(base, acc[i * nv + v]));
+                VSTORE(row + v * VL, VADDTO(base, acc[i * nv + v]));
             }
         }
         return;
@@ -137,7 +155,8 @@ INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k
 #undef GEMM_CASE
 #undef GEMM_BODY
 
-/* Packed A (a_rs == 1, a_ks == MR) or A in place; half a panel of B where that is all there is. */
+/* Packed A (a_rs == 1, a_ks == MR), A with its depths next to each other or with any strides; half
+ * a panel of B where that is all there is. */
 #define GEMM(b_ks, table, b_at)                                                                   \
     if (a_rs == 1 && a_ks == MR) {                                                                \
         if (n <= NR / 2)                                                                          \
@@ -146,6 +165,9 @@ INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k
         else                                                                                      \
             NAME(gemm_panel)(NV, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, c_cs,  \
                              bias, add);                                                          \
+    } else if (a_ks == 1) {                                                                       \
+        NAME(gemm_panel)(NV, m, n, k, a, a_rs, 1, MR * a_rs, b, b_ks, table, b_at, c, c_rs, c_cs, \
+                         bias, add);                                                              \
     } else {                                                                                      \
         NAME(gemm_panel)(NV, m, n, k, a, a_rs, a_ks, MR * a_rs, b, b_ks, table, b_at, c, c_rs,    \
                          c_cs, bias, add);                                                        \
@@ -197,10 +219,10 @@ INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, 
         b += b_ks;
     }
     UNROLL for (int i = 0; i < rows; ++i)
-        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[i]));
+        VSTORE(c + i * c_rs, VADDTO(add ? VLOAD(c + i * c_rs) : VZERO(), acc[i]));
     c += MR * c_rs;
     UNROLL for (int i = 0; i < more; ++i)
-        VSTORE(c + i * c_rs, VADD(add ? VLOAD(c + i * c_rs) : VZERO(), acc[MR + i]));
+        VSTORE(c + i * c_rs, VADDTO(add ? VLOAD(c + i * c_rs) : VZERO(), acc[MR + i]));
 }
 
 #define NARROW_CASE(m)                                                                           \
@@ -247,6 +269,20 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
         from[i] = b + pixel[i];
         UNROLL for (int v = 0; v < nv; ++v) acc[i * nv + v] = VZERO();
     }
+#ifdef VFMA2 /* four depths each time round, as in gemm_rows */
+    if (nv == 2)
+        for (; k >= 4; k -= 4) {
+            UNROLL for (int d = 0; d < 4; ++d) {
+                const ptrdiff_t at = b_at[d];
+                __builtin_prefetch(a + d * NR + next, 0, 2);
+                const VEC a0 = VLOAD(a + d * NR), a1 = VLOAD(a + d * NR + VL);
+                UNROLL for (int i = 0; i < pixels; ++i)
+                    VFMA2(acc[i * nv], acc[i * nv + 1], a0, a1, from[i][at]);
+            }
+            a += 4 * NR;
+            b_at += 4;
+        }
+#endif
     for (; k > 0; --k) {
         const ptrdiff_t at = *b_at++;
         __builtin_prefetch(a + next, 0, 2); /* the next panel */
@@ -262,7 +298,7 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
     UNROLL for (int i = 0; i < pixels; ++i) UNROLL for (int v = 0; v < nv; ++v) {
         T *to = c + (i * nv + v) * VL;
         VEC start = bias ? VLOAD(bias + v * VL) : VZERO();
-        VSTORE(to, VADD(add ? VLOAD(to) : start, acc[i * nv + v]));
+        VSTORE(to, VADDTO(add ? VLOAD(to) : start, acc[i * nv + v]));
     }
 }
 

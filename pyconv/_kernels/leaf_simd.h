@@ -3,8 +3,12 @@
  * Included once per (instruction set, type) with LEAF_ISA_* and LEAF_DOUBLE set.  Defines
  *   T, VEC, VL          element, vector, elements per vector
  *   MR, NV              micro-tile: rows, vectors per row
+ *   VFMA2(s0, s1, x0, x1, t)  where defined: s0, s1 += x0, x1 times the element t of memory, where
+ *                       it stands in the code and with one register more: compilers run out of
+ *                       registers when they unroll depths
  *   CHAINS              multiply-adds in flight that hide their latency, two units or more
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
+ *   VADDTO(c, s) SADDTO c + s, with the bits of s where both are NaN: compilers exchange operands
  *   VEVEN VODD          every second element of two vectors
  *   VLOW VHIGH          elements of two vectors in turn: of their lower, of their upper halves
  *   VLANELOW VLANEHIGH  the same within each lane of 16 bytes
@@ -24,6 +28,10 @@
 #undef NV
 #undef CHAINS
 #undef LANE_PIXELS
+#undef VFMA2
+#undef VADDTO
+#undef SADDTO
+#undef LEAF_TYPED
 #undef VLOAD
 #undef VSTORE
 #undef VSET1
@@ -206,6 +214,38 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 #define VFMA(a, b, c) ((a) * (b) + (c))
 #define SFMA(a, b, c) ((a) * (b) + (c))
 
+#endif
+
+#if defined(__x86_64__) && defined(__GNUC__) && (defined(LEAF_ISA_AVX2) || defined(LEAF_ISA_AVX512))
+#ifdef LEAF_DOUBLE
+#define LEAF_TYPED(name, kind) name kind "d"
+#else
+#define LEAF_TYPED(name, kind) name kind "s"
+#endif
+#ifdef LEAF_ISA_AVX2
+#define VFMA2(s0, s1, x0, x1, t)                                                                  \
+    do {                                                                                          \
+        VEC all_;                                                                                 \
+        __asm__ volatile(LEAF_TYPED("vbroadcast", "s") " %[one], %[all]\n\t"                      \
+                         LEAF_TYPED("vfmadd231", "p") " %[v0], %[all], %[c0]\n\t"                 \
+                         LEAF_TYPED("vfmadd231", "p") " %[v1], %[all], %[c1]"                     \
+                         : [c0] "+x"(s0), [c1] "+x"(s1), [all] "=&x"(all_)                        \
+                         : [v0] "x"(x0), [v1] "x"(x1), [one] "m"(t));                             \
+    } while (0)
+#endif
+static inline __attribute__((always_inline)) VEC LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(VEC c, VEC s) {
+    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    return s;
+}
+static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(T c, T s) {
+    __asm__(LEAF_TYPED("vadd", "s") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    return s;
+}
+#define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#define SADDTO(c, s) LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#else
+#define VADDTO(c, s) VADD(c, s)
+#define SADDTO(c, s) ((c) + (s))
 #endif
 
 #if defined(__clang__) || __GNUC__ >= 12
