@@ -216,13 +216,12 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && (defined(LEAF_ISA_AVX2) || defined(LEAF_ISA_AVX512))
+#if defined(__x86_64__) && defined(__GNUC__) && defined(LEAF_ISA_AVX2)
 #ifdef LEAF_DOUBLE
 #define LEAF_TYPED(name, kind) name kind "d"
 #else
 #define LEAF_TYPED(name, kind) name kind "s"
 #endif
-#ifdef LEAF_ISA_AVX2
 #define VFMA2(s0, s1, x0, x1, t)                                                                  \
     do {                                                                                          \
         VEC all_;                                                                                 \
@@ -232,13 +231,12 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
                          : [c0] "+x"(s0), [c1] "+x"(s1), [all] "=&x"(all_)                        \
                          : [v0] "x"(x0), [v1] "x"(x1), [one] "m"(t));                             \
     } while (0)
-#endif
 static inline __attribute__((always_inline)) VEC LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(VEC c, VEC s) {
-    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+x"(s) : [c] "x"(c));
     return s;
 }
 static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(T c, T s) {
-    __asm__(LEAF_TYPED("vadd", "s") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    __asm__(LEAF_TYPED("vadd", "s") " %[c], %[s], %[s]" : [s] "+x"(s) : [c] "x"(c));
     return s;
 }
 #define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
