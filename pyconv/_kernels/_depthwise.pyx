@@ -80,6 +80,9 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
+    MOST_TILE_ROWS = 9          # of `taps`, and instructions besides those of its vectors:
+    COLUMN_COST = 4             # ... for a column of taps
+    TILE_COST = 20              # ... for a tile
     FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
@@ -113,6 +116,7 @@ cdef struct direct_job:
     Py_ssize_t block            # groups that share a task
     Py_ssize_t rows, columns    # of a box
     Py_ssize_t row_boxes, column_boxes
+    leaf_column* single_taps    # the taps of those columns, one in each; NULL unless `row_step` > 1
     leaf_column* tap_columns    # forward; `src`, `lines` and `pixel` are the plane, the line and
     #                             the pixel of a box where channels are the vectors; `lines` and
     #                             `src` the line and the pixel where lines are read where they are
@@ -143,6 +147,7 @@ cdef struct place:
     Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
     Py_ssize_t o0, row, column
     Py_ssize_t rows, columns    # how many of them
+    bint singly                 # taps are not taken by columns
 
 
 # Elements of the input that lie side by side in the lines, and inside the array.
@@ -200,7 +205,45 @@ cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
     at.o0 = spot // job.row_boxes
     at.rows = min(job.rows, job.q.out[1] - at.row)
     at.columns = min(job.columns, job.q.out[2] - at.column)
+    at.singly = better_singly(job, at.rows, at.columns)
     return at
+
+
+cdef Py_ssize_t tile_cost(
+    Py_ssize_t rows, Py_ssize_t vecs, Py_ssize_t columns, Py_ssize_t taps
+) noexcept nogil:
+    """Instructions for so many columns of taps: multiply-adds, lines and weights that are read."""
+    return (columns * (rows * vecs * taps + (rows + taps - 1) * vecs + taps + COLUMN_COST)
+            + TILE_COST)
+
+
+cdef Py_ssize_t box_cost(
+    const direct_job* job, Py_ssize_t rows, Py_ssize_t length, Py_ssize_t columns
+) noexcept nogil:
+    """Of rows that share lines, where the taps are in so many columns."""
+    cdef Py_ssize_t taps = ceil_div(job.q.channels * job.taps, columns), vl = job.q.leaf.vl
+    cdef Py_ssize_t pieces = ceil_div(rows, MOST_TILE_ROWS), vecs = 1, tiles
+    if rows == 0:
+        return 0
+    rows = ceil_div(rows, pieces)
+    if rows <= 4:
+        vecs = 3 if rows == 3 else 8 // rows
+    tiles = length // (vecs * vl)
+    return pieces * (
+        tiles * tile_cost(rows, vecs, columns, taps)
+        + ceil_div(length - tiles * vecs * vl, vl) * tile_cost(rows, 1, columns, taps))
+
+
+cdef bint better_singly(
+    const direct_job* job, Py_ssize_t rows, Py_ssize_t length
+) noexcept nogil:
+    """Whether so few rows of a box share lines that all are better taken together, tap by tap."""
+    cdef Py_ssize_t step = job.row_step, longer = rows % step, columns = job.tap_column_count
+    if job.single_taps == NULL:
+        return False
+    return box_cost(job, rows, length, job.q.channels * job.taps) < (
+        longer * box_cost(job, rows // step + 1, length, columns)
+        + (step - longer) * box_cost(job, rows // step, length, columns))
 
 
 cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept nogil:
@@ -317,6 +360,11 @@ cdef void sum_taps(
     """One channel of results, rows `dst_rs` elements apart."""
     cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
     cdef Py_ssize_t calls = min(step, at.rows)
+    if at.singly:
+        job.q.leaf.taps(
+            at.rows, at.columns, job.q.channels * job.taps, job.single_taps, lines, job.pitch,
+            weight, 0, bias, dst, dst_rs, &ahead)
+        return
     ahead.read_bytes = ceil_div(ahead.read_bytes, calls)
     ahead.write_bytes = ceil_div(ahead.write_bytes, calls)
     for r in range(calls):
@@ -1510,6 +1558,22 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                             column.src = t2 * q.dilation[2] - job.s2.low
                             column.lines = plane * job.lines + t1 * q.dilation[1] - job.s1.low
                         column += 1
+    if job.single_taps != NULL:
+        part_columns(job)
+
+
+cdef void part_columns(direct_job* job) noexcept nogil:
+    """The taps of the columns, in the same order and chains."""
+    cdef const leaf_column* column = job.tap_columns
+    cdef leaf_column* single = job.single_taps
+    cdef Py_ssize_t _i, k
+    for _i in range(job.tap_column_count):
+        for k in range(column.taps):
+            single.src = column.src + k * job.row_step * job.pitch
+            single.weight = column.weight + k * job.weight_step
+            single.taps, single.chain = 1, column.chain
+            single += 1
+        column += 1
 
 
 cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
@@ -1617,6 +1681,7 @@ cdef Workspace set_up(
 ):
     """Fill the job; returns the tables that it points to."""
     cdef Workspace tables
+    cdef Py_ssize_t taps
     job.units_together = 0
     describe(weight, 6, compute, &job.weight)
     describe(out, 5, compute, &job.out)
@@ -1629,12 +1694,14 @@ cdef Workspace set_up(
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
         compute, &job.q)
+    count_columns(job)
+    taps = job.q.channels * job.taps
     tables = Workspace(
         3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t)
-        + job.q.channels * job.taps * sizeof(leaf_column))
+        + taps * sizeof(leaf_column) * (2 if job.row_step > 1 else 1))
     job.tap_columns = <leaf_column*>split_axis(
         &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
-    count_columns(job)
+    job.single_taps = job.tap_columns + taps if job.row_step > 1 else NULL
     job.halves = (job.s2.residues == 2 and job.q.stride[2] == 2 and job.q.x.in_place
                   and job.q.x.stride[4] == job.q.leaf.esize)
     scratch[0] = choose_box(job, gradient)
@@ -1928,6 +1995,7 @@ cdef void pack_channels(
             done = 0
             while done < length:
                 at.column, at.columns = column + done, min(job.columns, length - done)
+                at.singly = better_singly(job, at.rows, at.columns)
                 pack_box(
                     job, &b, n, &at, k0, k1, width, mixed.fetch, panel + done * q.leaf.esize)
                 at.spot += 1
@@ -1948,7 +2016,7 @@ cdef size_t choose_mixed(mixed_job* mixed, leaf_column* columns) noexcept nogil:
     job.result_bytes = 0            # results go to the tile
     mixed.fetch = inputs_far(job)
     mixed.lines = job[0]
-    mixed.lines.tap_columns = columns
+    mixed.lines.tap_columns, mixed.lines.single_taps = columns, NULL
     mixed.least = 0
     scratch = choose_rows(&mixed.lines)
     if scratch > 0 and mixed.lines.column_boxes == 1:
@@ -1993,6 +2061,7 @@ def correlate_mixed(
     pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
     pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
+    pk.rows = max(<Py_ssize_t>1, job.least)
     pk.scratch_per_pixel = 0
     return fixed + implicit_gemm(
         operator, &pk, &a, &job.copied.out, bias, job.copied.q.leaf, threads, budget - fixed,
