@@ -437,6 +437,13 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     return pack_for(run, weight, describe(axes, weight.shape))
 
 
+class Classes(NamedTuple):
+    """How the residue classes of an adjoint are made, all in one call."""
+
+    shifts: bool  # by the kernel of few channels
+    split: _transposed.Split | None  # or else so; None where there are too many
+
+
 class Adjoint(NamedTuple):
     """The adjoint of a convolution without its arrays, for `apply_adjoint`."""
 
@@ -448,6 +455,7 @@ class Adjoint(NamedTuple):
     # Where that is to be folded, `axes` are those of the padded input; these the input's own.
     inner: Axes | None = None
     columns: bool = False  # by `adjoint_by_columns`
+    classes: Classes | None = None  # what `adjoint` settles first, if it is to be applied
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -480,8 +488,9 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         pieces = _split_mirrored(axes, shape)
         if not pieces and algorithms.mirroring_pays(axes, channels, rows):
             return Adjoint(axes, describe(mirrored(axes), shape), ())
-        return Adjoint(axes, None, pieces)
-    return Adjoint(axes, None, ())
+        if pieces:
+            return Adjoint(axes, None, pieces)
+    return Adjoint(axes, None, (), classes=_classes(axes, shape))
 
 
 def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
@@ -543,7 +552,7 @@ def apply_adjoint(
         return convolve_pieces(
             run.less(taken), grad, weight, bias, out, what.pieces, packed
         ) + taken  # fmt: skip
-    return adjoint(run, grad, weight, bias, out, what.axes, packed)
+    return adjoint(run, grad, weight, bias, out, what.axes, packed, what.classes)
 
 
 def _swapped(weight: Array) -> Array:
@@ -584,12 +593,16 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
     return _transposed.Split([a.size for a in axes], phases, cropped)
 
 
+def _classes(axes: Axes, weight_shape: Sequence[int]) -> Classes:
+    """How the residue classes are made, of the shapes alone; rows and channels are swapped."""
+    shifts = _shifts(axes, weight_shape)
+    return Classes(shifts, None if shifts else split(axes, weight_shape[1]))
+
+
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
     weight = weight.swapaxes(1, 2)
-    if _shifts(axes, weight.shape):
-        return None
-    classes = split(axes, weight.shape[1])
+    classes = _classes(axes, weight.shape).split
     if classes is None:
         return None
     return _transposed.pack_weights(weight, classes, run.compute, run.threads)
@@ -603,15 +616,15 @@ def adjoint(
     out: Array,
     axes: Axes,
     packed: Any = None,
+    how: Classes | None = None,
 ) -> int:
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
     `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``; `packed` is of
-    `pack_adjoint`.
+    `pack_adjoint`, `how` of `_classes`, if that is known already.
     """
     weight = weight.swapaxes(1, 2)
-    shifts = _shifts(axes, weight.shape)
-    classes = None if shifts else split(axes, weight.shape[1])
+    shifts, classes = how or _classes(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,

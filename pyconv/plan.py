@@ -176,8 +176,10 @@ class Plan:
         """The problem and all arrays of a call, checked."""
         operator, problem, dtype = self._operator, self._problem, self._dtype
         names = operator.per_call
-        if later or len(args) != len(names):
+        if later or len(args) > len(names):
             args = self._in_order(args, later)
+        elif len(args) < len(names):
+            args = (*args, *(None,) * (len(names) - len(args)))
         arrays = self._fixed.copy()
         for i, name in enumerate(names):
             array = args[i]
