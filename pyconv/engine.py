@@ -56,6 +56,7 @@ WHOLE = 1.25
 # Residue classes along an axis that the kernel for all of them takes, and the splits into classes
 # that are remembered.
 MOST_CLASSES = 512
+MOST_WOVEN = 1024  # by the kernel of few channels
 _MOST_SPLITS = 256
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
@@ -130,8 +131,13 @@ def plain(array: Array, *, batched: bool, channels_last: bool) -> Array:
 
 def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
     """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
-    array = plain(array, batched=batched, channels_last=channels_last)
-    return array[(slice(None),) * 2 + (np.newaxis,) * (5 - array.ndim)]
+    return _with_axes(plain(array, batched=batched, channels_last=channels_last))
+
+
+def _with_axes(image: Array) -> Array:
+    """View an image ``(N, C, *S)`` with the missing leading spatial axes filled in."""
+    missing = 5 - image.ndim
+    return image[(slice(None),) * 2 + (np.newaxis,) * missing] if missing else image
 
 
 def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
@@ -440,8 +446,9 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
 class Classes(NamedTuple):
     """How the residue classes of an adjoint are made, all in one call."""
 
-    shifts: bool  # by the kernel of few channels
-    split: _transposed.Split | None  # or else so; None where there are too many
+    split: _transposed.Split | None  # None where there are too many, or few channels
+    # Strides and classes for the kernel of few channels; None where it is not for them.
+    woven: tuple[list[int], tuple[tuple[geometry.Phase, ...], ...]] | None
 
 
 class Adjoint(NamedTuple):
@@ -595,8 +602,12 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
 
 def _classes(axes: Axes, weight_shape: Sequence[int]) -> Classes:
     """How the residue classes are made, of the shapes alone; rows and channels are swapped."""
-    shifts = _shifts(axes, weight_shape)
-    return Classes(shifts, None if shifts else split(axes, weight_shape[1]))
+    if not _shifts(axes, weight_shape):
+        return Classes(split(axes, weight_shape[1]), None)
+    strides = [a.stride for a in axes]
+    if max(strides) == 1 or any(min(a.stride, a.size) > MOST_WOVEN for a in axes):
+        return Classes(None, None)
+    return Classes(None, (strides, phases_along(axes)))
 
 
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
@@ -620,11 +631,12 @@ def adjoint(
 ) -> int:
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
-    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``; `packed` is of
-    `pack_adjoint`, `how` of `_classes`, if that is known already.
+    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``, whose missing leading
+    spatial axes may be left out; `packed` is of `pack_adjoint`, `how` of `_classes`, if that is
+    known already.
     """
     weight = weight.swapaxes(1, 2)
-    shifts, classes = how or _classes(axes, weight.shape)
+    classes, woven = how or _classes(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,
@@ -632,14 +644,14 @@ def adjoint(
         )  # fmt: skip
         if used >= 0:
             return used
-    if shifts and any(a.stride > 1 for a in axes):
+    if woven is not None:
         used = _depthwise_adjoint.correlate(
-            grad, weight, bias, out, [a.stride for a in axes], phases_along(axes), run.compute,
-            run.threads, run.budget, run.measure,
-        )  # fmt: skip
+            grad, weight, bias, out, *woven, run.compute, run.threads, run.budget, run.measure
+        )
         if used >= 0:
             return used
     # Channels last, too many classes, or too little workspace: one at a time.
+    grad, out = _with_axes(grad), _with_axes(out)
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 

@@ -169,11 +169,12 @@ class Transposed(Operator):
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        bias = arrays["bias"]
+        image, bias, what = problem.image, arrays["bias"], problem.adjoint
+        canonical = image.view if what.pieces or what.columns else image.plain
+        x, y = canonical(arrays["x"]), canonical(out)
         if prepared is not None:
             weight, packed = prepared
-            return engine.apply_adjoint(run, x, weight, bias, y, problem.adjoint, packed)
+            return engine.apply_adjoint(run, x, weight, bias, y, what, packed)
         # as it lies in memory
         weight = engine.grouped_weight(arrays["weight"], problem.groups)
         if problem.algorithm == "col2im":  # gathers the columns the other way round instead
@@ -181,7 +182,7 @@ class Transposed(Operator):
             return engine.adjoint_by_columns(run, x, weight, bias, y, axes, problem.flip)
         if problem.flip:
             weight = engine.flipped(weight)
-        return engine.apply_adjoint(run, x, weight, bias, y, problem.adjoint)
+        return engine.apply_adjoint(run, x, weight, bias, y, what)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
