@@ -32,6 +32,9 @@ Nothing is filled in around the array then: what a tap meets there is left out, 
 where its weight is finite, and a block of groups with other weights gets its padding.  The sums
 have the same order, so both ways give the same bits.
 
+Where so few rows of a box share lines that columns have hardly a row to serve, all rows are taken
+together, tap by tap, in the same order (`better_singly`).
+
 Where rows are long, and their pixels next to each other or every second one wanted, nothing is
 copied but the ends of the lines: taps read them where they are, each found by a pointer, which is
 that of zeros, or of another line, where a line is outside the array.  The order is the same again.
