@@ -56,6 +56,7 @@ WHOLE = 1.25
 # Residue classes along an axis that the kernel for all of them takes, and the splits into classes
 # that are remembered.
 MOST_CLASSES = 512
+MOST_WOVEN = 1024  # by the kernel of few channels
 _MOST_SPLITS = 256
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
@@ -130,8 +131,13 @@ def plain(array: Array, *, batched: bool, channels_last: bool) -> Array:
 
 def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
     """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
-    array = plain(array, batched=batched, channels_last=channels_last)
-    return array[(slice(None),) * 2 + (np.newaxis,) * (5 - array.ndim)]
+    return _with_axes(plain(array, batched=batched, channels_last=channels_last))
+
+
+def _with_axes(image: Array) -> Array:
+    """View an image ``(N, C, *S)`` with the missing leading spatial axes filled in."""
+    missing = 5 - image.ndim
+    return image[(slice(None),) * 2 + (np.newaxis,) * missing] if missing else image
 
 
 def grouped_weight(weight: Array, groups: int, flip: bool = False) -> Array:
@@ -437,6 +443,14 @@ def pack(run: Run, weight: Array, axes: Axes) -> Any:
     return pack_for(run, weight, describe(axes, weight.shape))
 
 
+class Classes(NamedTuple):
+    """How the residue classes of an adjoint are made, all in one call."""
+
+    split: _transposed.Split | None  # None where there are too many, or few channels
+    # Strides and classes for the kernel of few channels; None where it is not for them.
+    woven: tuple[list[int], tuple[tuple[geometry.Phase, ...], ...]] | None
+
+
 class Adjoint(NamedTuple):
     """The adjoint of a convolution without its arrays, for `apply_adjoint`."""
 
@@ -448,6 +462,7 @@ class Adjoint(NamedTuple):
     # Where that is to be folded, `axes` are those of the padded input; these the input's own.
     inner: Axes | None = None
     columns: bool = False  # by `adjoint_by_columns`
+    classes: Classes | None = None  # what `adjoint` settles first, if it is to be applied
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -480,8 +495,9 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         pieces = _split_mirrored(axes, shape)
         if not pieces and algorithms.mirroring_pays(axes, channels, rows):
             return Adjoint(axes, describe(mirrored(axes), shape), ())
-        return Adjoint(axes, None, pieces)
-    return Adjoint(axes, None, ())
+        if pieces:
+            return Adjoint(axes, None, pieces)
+    return Adjoint(axes, None, (), classes=_classes(axes, shape))
 
 
 def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
@@ -543,7 +559,7 @@ def apply_adjoint(
         return convolve_pieces(
             run.less(taken), grad, weight, bias, out, what.pieces, packed
         ) + taken  # fmt: skip
-    return adjoint(run, grad, weight, bias, out, what.axes, packed)
+    return adjoint(run, grad, weight, bias, out, what.axes, packed, what.classes)
 
 
 def _swapped(weight: Array) -> Array:
@@ -584,12 +600,20 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
     return _transposed.Split([a.size for a in axes], phases, cropped)
 
 
+def _classes(axes: Axes, weight_shape: Sequence[int]) -> Classes:
+    """How the residue classes are made, of the shapes alone; rows and channels are swapped."""
+    if not _shifts(axes, weight_shape):
+        return Classes(split(axes, weight_shape[1]), None)
+    strides = [a.stride for a in axes]
+    if max(strides) == 1 or any(min(a.stride, a.size) > MOST_WOVEN for a in axes):
+        return Classes(None, None)
+    return Classes(None, (strides, phases_along(axes)))
+
+
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
     weight = weight.swapaxes(1, 2)
-    if _shifts(axes, weight.shape):
-        return None
-    classes = split(axes, weight.shape[1])
+    classes = _classes(axes, weight.shape).split
     if classes is None:
         return None
     return _transposed.pack_weights(weight, classes, run.compute, run.threads)
@@ -603,15 +627,16 @@ def adjoint(
     out: Array,
     axes: Axes,
     packed: Any = None,
+    how: Classes | None = None,
 ) -> int:
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
-    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``; `packed` is of
-    `pack_adjoint`.
+    `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``, whose missing leading
+    spatial axes may be left out; `packed` is of `pack_adjoint`, `how` of `_classes`, if that is
+    known already.
     """
     weight = weight.swapaxes(1, 2)
-    shifts = _shifts(axes, weight.shape)
-    classes = None if shifts else split(axes, weight.shape[1])
+    classes, woven = how or _classes(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,
@@ -619,14 +644,14 @@ def adjoint(
         )  # fmt: skip
         if used >= 0:
             return used
-    if shifts and any(a.stride > 1 for a in axes):
+    if woven is not None:
         used = _depthwise_adjoint.correlate(
-            grad, weight, bias, out, [a.stride for a in axes], phases_along(axes), run.compute,
-            run.threads, run.budget, run.measure,
-        )  # fmt: skip
+            grad, weight, bias, out, *woven, run.compute, run.threads, run.budget, run.measure
+        )
         if used >= 0:
             return used
     # Channels last, too many classes, or too little workspace: one at a time.
+    grad, out = _with_axes(grad), _with_axes(out)
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
+# Problems that a plan remembers, where they depend on what it is given at each call.
+MOST_MET = 8
+
 
 class Plan:
     """A call with its shapes, parameters and weights fixed, to be run on many images.
@@ -36,8 +39,8 @@ class Plan:
     """
 
     __slots__ = (
-        "_dtype", "_fixed", "_kept", "_lock", "_operator", "_params", "_prepared", "_problem",
-        "_run", "_threads", "_x_shape", "workspace_bytes",
+        "_dtype", "_fixed", "_kept", "_lock", "_met", "_operator", "_params", "_prepared",
+        "_problem", "_run", "_threads", "_x_shape", "workspace_bytes",
     )  # fmt: skip
 
     #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
@@ -46,6 +49,7 @@ class Plan:
     _fixed: MappingProxyType[str, Any]
     _kept: dict[str, Any]  # by argument: what `Operator.prepare_gradient` made
     _lock: Lock  # held while it does
+    _met: dict[tuple[Any, ...], Problem]  # by the shapes of what is given at a call
     _operator: Operator
     _params: dict[str, Any]
     _prepared: Any
@@ -76,6 +80,7 @@ class Plan:
         put("_operator", operator)
         put("_kept", {})
         put("_lock", Lock())
+        put("_met", {})
         put("_params", params)
         put("_run", run)
         put("_threads", runtime.get("threads"))
@@ -176,8 +181,10 @@ class Plan:
         """The problem and all arrays of a call, checked."""
         operator, problem, dtype = self._operator, self._problem, self._dtype
         names = operator.per_call
-        if later or len(args) != len(names):
+        if later or len(args) > len(names):
             args = self._in_order(args, later)
+        elif len(args) < len(names):
+            args = (*args, *(None,) * (len(names) - len(args)))
         arrays = self._fixed.copy()
         for i, name in enumerate(names):
             array = args[i]
@@ -192,7 +199,13 @@ class Plan:
                 Verbatim(str(arrays["x"].shape)),
             )  # fmt: skip
         if len(names) > 1:
-            problem = operator._problem(shapes_of(arrays), self._params)
+            key = tuple([None if arrays[n] is None else arrays[n].shape for n in names])
+            found = self._met.get(key)
+            if found is None:
+                found = operator._problem(shapes_of(arrays), self._params)
+                if len(self._met) < MOST_MET:
+                    self._met[key] = found
+            problem = found
         return problem, arrays
 
     def _in_order(self, args: tuple[Any, ...], later: dict[str, Any]) -> tuple[Any, ...]:

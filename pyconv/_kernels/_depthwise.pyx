@@ -32,6 +32,9 @@ Nothing is filled in around the array then: what a tap meets there is left out, 
 where its weight is finite, and a block of groups with other weights gets its padding.  The sums
 have the same order, so both ways give the same bits.
 
+Where so few rows of a box share lines that columns have hardly a row to serve, all rows are taken
+together, tap by tap, in the same order (`better_singly`).
+
 Where rows are long, and their pixels next to each other or every second one wanted, nothing is
 copied but the ends of the lines: taps read them where they are, each found by a pointer, which is
 that of zeros, or of another line, where a line is outside the array.  The order is the same again.
@@ -80,6 +83,9 @@ cdef enum:
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
+    MOST_TILE_ROWS = 9          # of `taps`, and instructions besides those of its vectors:
+    COLUMN_COST = 4             # ... for a column of taps
+    TILE_COST = 20              # ... for a tile
     FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
@@ -113,6 +119,7 @@ cdef struct direct_job:
     Py_ssize_t block            # groups that share a task
     Py_ssize_t rows, columns    # of a box
     Py_ssize_t row_boxes, column_boxes
+    leaf_column* single_taps    # the taps of those columns, one in each; NULL unless `row_step` > 1
     leaf_column* tap_columns    # forward; `src`, `lines` and `pixel` are the plane, the line and
     #                             the pixel of a box where channels are the vectors; `lines` and
     #                             `src` the line and the pixel where lines are read where they are
@@ -143,6 +150,7 @@ cdef struct place:
     Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
     Py_ssize_t o0, row, column
     Py_ssize_t rows, columns    # how many of them
+    bint singly                 # taps are not taken by columns
 
 
 # Elements of the input that lie side by side in the lines, and inside the array.
@@ -200,7 +208,45 @@ cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
     at.o0 = spot // job.row_boxes
     at.rows = min(job.rows, job.q.out[1] - at.row)
     at.columns = min(job.columns, job.q.out[2] - at.column)
+    at.singly = better_singly(job, at.rows, at.columns)
     return at
+
+
+cdef Py_ssize_t tile_cost(
+    Py_ssize_t rows, Py_ssize_t vecs, Py_ssize_t columns, Py_ssize_t taps
+) noexcept nogil:
+    """Instructions for so many columns of taps: multiply-adds, lines and weights that are read."""
+    return (columns * (rows * vecs * taps + (rows + taps - 1) * vecs + taps + COLUMN_COST)
+            + TILE_COST)
+
+
+cdef Py_ssize_t box_cost(
+    const direct_job* job, Py_ssize_t rows, Py_ssize_t length, Py_ssize_t columns
+) noexcept nogil:
+    """Of rows that share lines, where the taps are in so many columns."""
+    cdef Py_ssize_t taps = ceil_div(job.q.channels * job.taps, columns), vl = job.q.leaf.vl
+    cdef Py_ssize_t pieces = ceil_div(rows, MOST_TILE_ROWS), vecs = 1, tiles
+    if rows == 0:
+        return 0
+    rows = ceil_div(rows, pieces)
+    if rows <= 4:
+        vecs = 3 if rows == 3 else 8 // rows
+    tiles = length // (vecs * vl)
+    return pieces * (
+        tiles * tile_cost(rows, vecs, columns, taps)
+        + ceil_div(length - tiles * vecs * vl, vl) * tile_cost(rows, 1, columns, taps))
+
+
+cdef bint better_singly(
+    const direct_job* job, Py_ssize_t rows, Py_ssize_t length
+) noexcept nogil:
+    """Whether so few rows of a box share lines that all are better taken together, tap by tap."""
+    cdef Py_ssize_t step = job.row_step, longer = rows % step, columns = job.tap_column_count
+    if job.single_taps == NULL:
+        return False
+    return box_cost(job, rows, length, job.q.channels * job.taps) < (
+        longer * box_cost(job, rows // step + 1, length, columns)
+        + (step - longer) * box_cost(job, rows // step, length, columns))
 
 
 cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept nogil:
@@ -317,6 +363,11 @@ cdef void sum_taps(
     """One channel of results, rows `dst_rs` elements apart."""
     cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
     cdef Py_ssize_t calls = min(step, at.rows)
+    if at.singly:
+        job.q.leaf.taps(
+            at.rows, at.columns, job.q.channels * job.taps, job.single_taps, lines, job.pitch,
+            weight, 0, bias, dst, dst_rs, &ahead)
+        return
     ahead.read_bytes = ceil_div(ahead.read_bytes, calls)
     ahead.write_bytes = ceil_div(ahead.write_bytes, calls)
     for r in range(calls):
@@ -718,9 +769,8 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     cdef Py_ssize_t kind, i, more, fewer = 0, length
     cdef const leaf_column* column = job.tap_columns
     cdef stretch s[3]
-    if not (q.x.in_place and q.x.stride[4] == es and job.out.in_place
-            and job.out.stride[4] == es and q.stride[2] <= 2 and job.tap_column_count > 0
-            and q.out[1] >= step and q.out[2] >= q.leaf.vl):
+    if not (q.x.in_place and q.x.stride[4] == es and q.stride[2] <= 2
+            and job.tap_column_count > 0 and q.out[1] >= step and q.out[2] >= q.leaf.vl):
         return 0
     point_columns(job)
     more = column.taps
@@ -749,28 +799,38 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
         job.rows = q.out[1] // job.row_boxes // step * step
     else:
         job.row_boxes, job.rows = 1, q.out[1]
-    job.lines = span(q, 1, q.out[1] - row_of(job, job.row_boxes - 1))
     # where both ends are wide, the copies are no longer than a line and two vectors' pixels
     job.pitch = length + 2
+    job.kind = kind
+    return rows_scratch(job, q.out[1] - row_of(job, job.row_boxes - 1))
+
+
+cdef size_t rows_scratch(direct_job* job, Py_ssize_t rows) noexcept nogil:
+    """Bytes of scratch for boxes of so many rows, at most, whose lines are where they are."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, planes = q.channels * q.taps[0]
+    job.lines = span(q, 1, rows)
     job.line_bytes = aligned(planes * job.lines * job.pitch * es)
     job.result_bytes = aligned((span(q, 2, job.columns) + 1) * es)      # the line of zeros
     job.pointer_bytes = aligned(3 * planes * job.lines * sizeof(void*))
     job.weight_bytes = aligned(q.channels * job.taps * es)
     job.bias_bytes = aligned(es)
-    job.fetch = worth_fetching(job)
-    job.kind = kind
     return (job.line_bytes + job.result_bytes + job.pointer_bytes + job.weight_bytes
             + job.bias_bytes)
 
 
-cdef bint worth_fetching(const direct_job* job) noexcept nogil:
-    """Whether a group's lines, and those of its results, follow each other and are not in L2."""
+cdef bint inputs_far(const direct_job* job) noexcept nogil:
+    """Whether a group's lines follow each other and are not in L2."""
     cdef const tensor* x = &job.q.x
     return (x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4]
             > FETCH_BYTES // job.q.leaf.esize
             and job.q.channels * job.q.taps[0] == 1
-            and x.in_place and x.stride[3] == x.shape[4] * job.q.leaf.esize
-            and job.out.in_place
+            and x.in_place and x.stride[3] == x.shape[4] * job.q.leaf.esize)
+
+
+cdef bint worth_fetching(const direct_job* job) noexcept nogil:
+    """The same of its results, too."""
+    return (inputs_far(job) and job.out.in_place
             and job.out.stride[3] == job.q.out[2] * job.q.leaf.esize)
 
 
@@ -848,6 +908,36 @@ cdef void point_lines(
             k += job.lines
 
 
+cdef void start_lines(
+    const direct_job* job, const place* at, stretch* s, char* copies, const void** lines
+) noexcept nogil:
+    """Before the lines of boxes of these columns are pointed at."""
+    cdef Py_ssize_t count = job.q.channels * job.q.taps[0] * job.lines, i, r
+    cut_columns(job, at.column, at.columns, s)
+    memset(copies, 0, job.line_bytes)
+    for i in range(3):
+        s[i].lines = lines + i * count
+        for r in range(count):
+            s[i].lines[r] = copies + (r * job.pitch + s[i].start) * job.q.leaf.esize
+
+
+cdef void sum_lines(
+    const direct_job* job, const place* at, const stretch* s, const char* weight,
+    const char* bias, char* dst, Py_ssize_t dst_rs
+) noexcept nogil:
+    """One channel of results, rows `dst_rs` bytes apart, from lines that are pointed at."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, step = job.row_step, r, i
+    for r in range(min(step, at.rows)):
+        for i in range(3):
+            if s[i].columns == 0:
+                continue
+            q.leaf.taps_rows(
+                ceil_div(at.rows - r, step), s[i].columns, job.kind, job.tap_column_count,
+                job.tap_columns, s[i].lines + r * q.stride[1], step * q.stride[1], weight,
+                job.weight_step, bias, dst + r * dst_rs + s[i].column * es, step * dst_rs // es)
+
+
 cdef void rows_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -855,9 +945,9 @@ cdef void rows_task(
     cdef const grid* q = &job.q
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
-    cdef Py_ssize_t es = table.esize, planes = q.channels * q.taps[0], held = -1
-    cdef Py_ssize_t depth = q.channels * job.taps, step = job.row_step
-    cdef Py_ssize_t task, spot, row_box, n, g, m, i, r, channel
+    cdef Py_ssize_t es = table.esize, held = -1
+    cdef Py_ssize_t depth = q.channels * job.taps
+    cdef Py_ssize_t task, spot, row_box, n, g, m, i, channel
     cdef char* copies = scratch
     cdef char* zeros = copies + job.line_bytes
     cdef const void** lines = <const void**>(zeros + job.result_bytes)
@@ -886,12 +976,7 @@ cdef void rows_task(
         at.columns = min(job.columns, q.out[2] - at.column)
         if i != held:
             held = i
-            cut_columns(job, at.column, at.columns, s)
-            memset(copies, 0, job.line_bytes)
-            for i in range(3):
-                s[i].lines = lines + i * planes * job.lines
-                for r in range(planes * job.lines):
-                    s[i].lines[r] = copies + (r * job.pitch + s[i].start) * es
+            start_lines(job, &at, s, copies, lines)
         src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
         channel = g * job.multiplier
         dst = (out.data + n * out.stride[0] + channel * out.stride[1] + at.o0 * out.stride[2]
@@ -911,15 +996,7 @@ cdef void rows_task(
             if job.has_bias:
                 table.load[job.bias.storage](
                     bias, 0, job.bias.data + (channel + m) * job.bias.stride[0], 0, es, 1, 1)
-            for r in range(min(step, at.rows)):
-                for i in range(3):
-                    if s[i].columns == 0:
-                        continue
-                    table.taps_rows(
-                        ceil_div(at.rows - r, step), s[i].columns, job.kind,
-                        job.tap_column_count, job.tap_columns, s[i].lines + r * q.stride[1],
-                        step * q.stride[1], weight, job.weight_step, bias,
-                        dst + r * out.stride[3] + s[i].column * es, step * out.stride[3] // es)
+            sum_lines(job, &at, s, weight, bias, dst, out.stride[3])
             dst += out.stride[1]
 
 
@@ -1484,6 +1561,22 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                             column.src = t2 * q.dilation[2] - job.s2.low
                             column.lines = plane * job.lines + t1 * q.dilation[1] - job.s1.low
                         column += 1
+    if job.single_taps != NULL:
+        part_columns(job)
+
+
+cdef void part_columns(direct_job* job) noexcept nogil:
+    """The taps of the columns, in the same order and chains."""
+    cdef const leaf_column* column = job.tap_columns
+    cdef leaf_column* single = job.single_taps
+    cdef Py_ssize_t _i, k
+    for _i in range(job.tap_column_count):
+        for k in range(column.taps):
+            single.src = column.src + k * job.row_step * job.pitch
+            single.weight = column.weight + k * job.weight_step
+            single.taps, single.chain = 1, column.chain
+            single += 1
+        column += 1
 
 
 cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
@@ -1591,6 +1684,7 @@ cdef Workspace set_up(
 ):
     """Fill the job; returns the tables that it points to."""
     cdef Workspace tables
+    cdef Py_ssize_t taps
     job.units_together = 0
     describe(weight, 6, compute, &job.weight)
     describe(out, 5, compute, &job.out)
@@ -1603,12 +1697,14 @@ cdef Workspace set_up(
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
         compute, &job.q)
+    count_columns(job)
+    taps = job.q.channels * job.taps
     tables = Workspace(
         3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t)
-        + job.q.channels * job.taps * sizeof(leaf_column))
+        + taps * sizeof(leaf_column) * (2 if job.row_step > 1 else 1))
     job.tap_columns = <leaf_column*>split_axis(
         &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
-    count_columns(job)
+    job.single_taps = job.tap_columns + taps if job.row_step > 1 else NULL
     job.halves = (job.s2.residues == 2 and job.q.stride[2] == 2 and job.q.x.in_place
                   and job.q.x.stride[4] == job.q.leaf.esize)
     scratch[0] = choose_box(job, gradient)
@@ -1626,7 +1722,7 @@ def correlate(
     cdef direct_job job
     cdef Workspace tables
     cdef Py_ssize_t tasks, fixed, size = out.size
-    cdef size_t scratch = 0, lanes_scratch, rows_scratch
+    cdef size_t scratch = 0, lanes_scratch, line_scratch
     if size == 0:
         return 0
     tables = set_up(
@@ -1649,9 +1745,12 @@ def correlate(
             run(lane_task, &job, tasks, threads, scratch)
         return fixed + threads * <Py_ssize_t>(scratch + 128)
     job.lanes = 0
-    rows_scratch = choose_rows(&job)
-    if 0 < rows_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
-        scratch = rows_scratch
+    line_scratch = 0
+    if job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
+        line_scratch = choose_rows(&job)
+    job.fetch = worth_fetching(&job)
+    if 0 < line_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
+        scratch = line_scratch
         point_columns(&job)
         tasks = (job.out.shape[0] * job.groups * job.q.out[0] * job.row_boxes
                  * job.column_boxes)
@@ -1662,7 +1761,7 @@ def correlate(
         return fixed + threads * <Py_ssize_t>(scratch + 128)
     job.kind = 0
     choose_box(&job, False)
-    job.fetch = job.together == 1 and worth_fetching(&job)
+    job.fetch = job.fetch and job.together == 1
     scratch = choose_block(&job, threads)
     point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
@@ -1784,9 +1883,29 @@ cdef bint sums_in_lanes(const direct_job* job) noexcept nogil:
 # Where the channels of the result are mixed next, they are the rows of the mix's operand B: taps
 # write them into the tile that the micro-kernel reads, and they are never anywhere else.
 
+cdef struct mixed_job:
+    direct_job copied           # any box, by copies of its lines
+    direct_job lines            # boxes of so many rows, or a few more, by lines where they are,
+    Py_ssize_t least            # ... and at least so many; 0: there are none
+    bint fetch                  # lines of the next channel are asked for
+
+
+cdef void fetch_lines(
+    const direct_job* job, Py_ssize_t n, const place* at, Py_ssize_t g
+) noexcept nogil:
+    """Ask for what a box reads of group g, if there is one."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t lo, hi, first = at.row * q.stride[1] + job.s1.low + q.offset[1]
+    inside(first, 1, span(q, 1, at.rows), q.x.shape[3], &lo, &hi)
+    if g < job.groups and hi > lo:
+        q.leaf.fetch(
+            q.x.data + n * q.x.stride[0] + g * q.x.stride[1] + (first + lo) * q.x.stride[3],
+            (hi - lo) * q.x.stride[3], False)
+
+
 cdef void pack_box(
     const direct_job* job, box* b, Py_ssize_t n, const place* at, Py_ssize_t k0, Py_ssize_t k1,
-    Py_ssize_t width, char* dst
+    Py_ssize_t width, bint fetch, char* dst
 ) noexcept nogil:
     """Channels k0 .. k1-1 of a box: depth k at row k - k0, output rows next to each other."""
     cdef const grid* q = &job.q
@@ -1798,6 +1917,8 @@ cdef void pack_box(
     memset(&none, 0, sizeof(none))
     while g * multiplier < k1:
         count = min(job.together, ceil_div(k1, multiplier) - g)
+        if fetch:
+            fetch_lines(job, n, at, g + count)
         load_lines(job, b, n, g, count, at)
         for i in range(count):
             for k in range(max(k0, (g + i) * multiplier), min(k1, (g + i + 1) * multiplier)):
@@ -1812,14 +1933,49 @@ cdef void pack_box(
         g += count
 
 
+cdef void pack_lines(
+    const direct_job* job, char* scratch, Py_ssize_t n, const place* at, Py_ssize_t k0,
+    Py_ssize_t k1, Py_ssize_t width, bint fetch, char* dst
+) noexcept nogil:
+    """The same of whole rows whose lines are read where they are."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps, held = -1, g, k
+    cdef char* zeros = scratch + job.line_bytes
+    cdef const void** lines = <const void**>(zeros + job.result_bytes)
+    cdef char* weights = <char*>lines + job.pointer_bytes
+    cdef char* bias = weights + job.weight_bytes
+    cdef const char* weight
+    cdef stretch s[3]
+    memset(zeros, 0, job.result_bytes)
+    memset(bias, 0, es)
+    start_lines(job, at, s, scratch, lines)
+    for k in range(k0, k1):
+        g = k // job.multiplier
+        if g != held:
+            if fetch:
+                fetch_lines(job, n, at, g + 1)
+            point_lines(
+                job, at, s, scratch, zeros,
+                q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1])
+            held = g
+        weight = weights
+        if job.weights_in_order:
+            weight = job.weight.data + k * depth * es
+        else:
+            load_weights(job, weights, k, 1)
+        sum_lines(job, at, s, weight, bias, dst, q.out[2] * es)
+        dst += width * es
+
+
 cdef void pack_channels(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
     Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
 ) noexcept nogil:
     """A tile in boxes: whole rows where there are some, and parts of one before and after."""
-    cdef const direct_job* job = <const direct_job*>ctx
+    cdef const mixed_job* mixed = <const mixed_job*>ctx
+    cdef const direct_job* job = &mixed.copied
     cdef const grid* q = &job.q
-    cdef Py_ssize_t row, column, length, done, end = p + count
+    cdef Py_ssize_t row, column, length, done, rows, end = p + count
     cdef box b = carve(job, scratch)
     cdef place at
     memset(b.bias, 0, q.leaf.esize)
@@ -1828,16 +1984,53 @@ cdef void pack_channels(
         row, column = p // q.out[2], p % q.out[2]
         length = min(q.out[2] - column, end - p)
         at.o0, at.row, at.rows = row // q.out[1], row % q.out[1], 1
+        rows = 0
         if length == q.out[2]:
-            at.rows = min(min(job.rows, q.out[1] - at.row), (end - p) // length)
-        done = 0
-        while done < length:
-            at.column, at.columns = column + done, min(job.columns, length - done)
-            pack_box(job, &b, n, &at, k0, k1, width, panel + done * q.leaf.esize)
-            at.spot += 1
-            done += at.columns
+            rows = min(q.out[1] - at.row, (end - p) // length)
+        if rows >= mixed.least > 0:
+            at.column, at.columns = 0, length
+            at.rows = mixed.lines.rows if rows >= mixed.lines.rows + mixed.least else rows
+            pack_lines(
+                &mixed.lines, scratch + mixed_scratch(job), n, &at, k0, k1, width, mixed.fetch,
+                panel)
+        else:
+            at.rows = max(<Py_ssize_t>1, min(job.rows, rows))
+            done = 0
+            while done < length:
+                at.column, at.columns = column + done, min(job.columns, length - done)
+                at.singly = better_singly(job, at.rows, at.columns)
+                pack_box(
+                    job, &b, n, &at, k0, k1, width, mixed.fetch, panel + done * q.leaf.esize)
+                at.spot += 1
+                done += at.columns
         panel += at.rows * length * q.leaf.esize
         p += at.rows * length
+
+
+cdef inline size_t mixed_scratch(const direct_job* job) noexcept nogil:
+    return aligned(job.line_bytes + job.total_bytes + job.weight_bytes + job.bias_bytes
+                   + job.piece_bytes)
+
+
+cdef size_t choose_mixed(mixed_job* mixed, leaf_column* columns) noexcept nogil:
+    """How tiles are packed; returns the scratch.  `columns` is a second table of taps."""
+    cdef direct_job* job = &mixed.copied
+    cdef size_t scratch = 0
+    job.result_bytes = 0            # results go to the tile
+    mixed.fetch = inputs_far(job)
+    mixed.lines = job[0]
+    mixed.lines.tap_columns, mixed.lines.single_taps = columns, NULL
+    mixed.least = 0
+    scratch = choose_rows(&mixed.lines)
+    if scratch > 0 and mixed.lines.column_boxes == 1:
+        mixed.least = job.row_step * LEAF_ROWS_LEAST
+        scratch = rows_scratch(
+            &mixed.lines, min(job.q.out[1], mixed.lines.rows + mixed.least - 1))
+        point_columns(&mixed.lines)
+    else:
+        scratch = 0
+    point_columns(job)
+    return mixed_scratch(job) + scratch
 
 
 def packs(weight_shape, stride, dilation):
@@ -1853,25 +2046,26 @@ def correlate_mixed(
 
     `packed` holds `mix` in kernel order.  Returns the bytes of workspace.
     """
-    cdef direct_job job
+    cdef mixed_job job
     cdef packer pk
     cdef operand a
-    cdef Workspace tables
+    cdef Workspace tables, columns
     cdef size_t scratch = 0
+    cdef Py_ssize_t fixed
     if out.size == 0:
         return 0
     tables = set_up(
-        &job, x, weight, out, stride, dilation, offset, mode, compute, False, &scratch)
-    point_columns(&job)
+        &job.copied, x, weight, out, stride, dilation, offset, mode, compute, False, &scratch)
+    columns = Workspace(job.copied.q.channels * job.copied.taps * sizeof(leaf_column))
+    fixed = tables.nbytes + columns.nbytes + 128
     describe_operand(mix, compute, &a)
     if packed is not None:
         packed.take_place_of(&a)
-    job.result_bytes = 0            # results go to the tile
-    pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.q.out[2]
+    pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
-    pk.scratch = (job.line_bytes + job.total_bytes + job.weight_bytes + job.bias_bytes
-                  + job.piece_bytes)
+    pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
+    pk.rows = max(<Py_ssize_t>1, job.least)
     pk.scratch_per_pixel = 0
-    return tables.nbytes + 64 + implicit_gemm(
-        operator, &pk, &a, &job.out, bias, job.q.leaf, threads, budget - tables.nbytes - 64,
+    return fixed + implicit_gemm(
+        operator, &pk, &a, &job.copied.out, bias, job.copied.q.leaf, threads, budget - fixed,
         measure)

@@ -56,8 +56,8 @@ cdef struct packer:
     Py_ssize_t sample_bytes         # from one prepared sample to the next; 0: nothing to prepare
     const planes* direct            # of prepared samples, if they need no packing; or NULL
     # 0: panels of nr columns; else a tile is one panel, of whole output rows where it can be, each
-    # of so many pixels
-    Py_ssize_t row
+    # of so many pixels, rather so many of them, or a multiple
+    Py_ssize_t row, rows
 
 
 # The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last

@@ -292,7 +292,8 @@ cdef struct gemm_job:
     Py_ssize_t sample_bytes
     Py_ssize_t groups, rows, depth
     Py_ssize_t lines            # per sample and group: 1, or those of the planes
-    Py_ssize_t pixels, panels   # of a line
+    Py_ssize_t unit             # pixels that are not parted: of a panel, or of an output row
+    Py_ssize_t pixels, panels   # of a line; as panels count what is not parted
     Py_ssize_t pitch            # pixels from one output row to the next
     Py_ssize_t first            # sample of the first panel
     Py_ssize_t all_panels
@@ -320,8 +321,8 @@ cdef inline Py_ssize_t row_step(const gemm_job* job) noexcept nogil:
 
 
 cdef inline Py_ssize_t pixel_step(const gemm_job* job) noexcept nogil:
-    """Pixels of a panel, or that stay together where rows are in lanes."""
-    return LANE_STEP if job.lanes else job.leaf.nr
+    """Pixels that stay together."""
+    return job.unit
 
 
 cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
@@ -350,7 +351,7 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
 
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
-    cdef Py_ssize_t es = job.leaf.esize
+    cdef Py_ssize_t es = job.leaf.esize, columns = round_up(job.nc, job.leaf.nr)
     job.b_bytes = job.offset_bytes = job.lane_bytes = 0
     if job.direct == NULL:
         # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
@@ -358,14 +359,14 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
         # So they are where packing is a computation, by rows.
         job.width = job.leaf.nr
         if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row or job.lanes:
-            job.width = odd_lines(job.nc, es)
-        job.b_bytes = aligned(job.kc * max(job.nc, job.width) * es)
+            job.width = odd_lines(columns, es)
+        job.b_bytes = aligned(job.kc * max(columns, job.width) * es)
         job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
     elif job.direct.end != NULL:
         job.b_bytes = aligned(job.kc * job.leaf.nr * es) + aligned(job.kc * sizeof(Py_ssize_t))
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
         round_up(job.mc, job.leaf.mr) * job.kc * es)
-    job.tile_width = odd_lines(job.nc, es)
+    job.tile_width = odd_lines(columns, es)
     job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.tile_width * es)
     if job.lanes:
         job.c_bytes = aligned((job.tile_rows + job.leaf.nr // 2) * job.nc * es)
@@ -376,10 +377,44 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
             + aligned(job.pk.scratch) + aligned(job.pk.scratch_per_pixel * job.nc))
 
 
+cdef void take_unit(gemm_job* job, Py_ssize_t unit) noexcept nogil:
+    """Have so many pixels not be parted."""
+    cdef Py_ssize_t lines = job.all_panels // job.panels
+    job.unit = unit
+    job.panels = ceil_div(job.pixels, unit)
+    job.all_panels = lines * job.panels
+
+
+cdef bint take_rows(gemm_job* job, Py_ssize_t most, int threads) noexcept nogil:
+    """Have tiles be of whole output rows, evenly many, if the packer wants them; whether it is so.
+
+    Such a tile has `most` pixels at most, and its last panel may be a short one.
+    """
+    cdef Py_ssize_t row = job.pk.row, rows, even, count
+    if row == 0 or row > most or job.panels == 0:
+        return False
+    rows = job.pixels // row
+    if job.all_panels // job.panels * rows < 2 * threads:
+        return False
+    even = least_multiple(job.unit, row) // row     # so many rows are whole panels
+    most //= row
+    count = ceil_div(rows, ceil_div(rows, most))
+    if count < rows:
+        if round_up(count, job.pk.rows) <= most:
+            count = round_up(count, job.pk.rows)
+        elif count > job.pk.rows:
+            count -= count % job.pk.rows
+        if round_up(count, even) <= most:
+            count = round_up(count, even)
+    take_unit(job, row)
+    job.nc = count * row
+    return True
+
+
 cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose tile sizes within the workspace; returns bytes of scratch per thread."""
-    cdef Py_ssize_t nr = pixel_step(job), mr = job.leaf.mr, es = job.leaf.esize, tiles, most, whole
-    cdef Py_ssize_t step = row_step(job)
+    cdef Py_ssize_t nr = pixel_step(job), mr = job.leaf.mr, es = job.leaf.esize, tiles, most
+    cdef Py_ssize_t step = row_step(job), unit = nr
     cdef size_t scratch
     job.nc = min(MOST_PIXELS, max(nr, TILE_BYTES // (job.kc * es) // nr * nr))
     if SHALLOW_BYTES >= LEAST_PIXELS * job.kc * es:
@@ -393,18 +428,13 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
             job.direct.taps if job.direct != NULL else 1)
         job.nc = min(MOST_LANE_PIXELS, max(LEAST_LANE_PIXELS, job.nc // nr * nr))
     most = job.nc
-    if job.panels * nr < job.nc:
+    if take_rows(job, min(most + most // 2, MOST_PIXELS), threads[0]):
+        nr = job.unit
+    elif job.panels * nr < job.nc:
         job.nc = job.panels * nr
     elif job.panels > 0:        # even tiles: no small one at the end of a plane
         tiles = ceil_div(job.panels * nr, job.nc)
         job.nc = ceil_div(job.panels, tiles) * nr
-        # whole rows, where a tile that is not much larger holds some
-        whole = least_multiple(nr, job.pk.row)
-        if whole and whole <= most + most // 2:
-            tiles = job.nc // whole
-            if round_up(job.nc, whole) <= most + most // 4 or tiles == 0:
-                tiles = ceil_div(job.nc, whole)
-            job.nc = tiles * whole
     job.nc = max(job.nc, nr)
     job.mc = min(round_up(max(job.rows, 1), mr), max(mr, BLOCK_BYTES // (job.kc * es) // mr * mr))
     if job.kc * job.nc * es <= SHALLOW_BYTES + SHALLOW_BYTES // 2:
@@ -414,6 +444,10 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     scratch = scratch_of(job)
     while <Py_ssize_t>(scratch + 128) * threads[0] > budget:
         if job.nc > nr:
+            job.nc = round_up(job.nc // 2, nr)
+        elif nr != unit:
+            nr = unit
+            take_unit(job, nr)
             job.nc = round_up(job.nc // 2, nr)
         elif job.tile_rows > step and not job.to_output:
             job.tile_rows = round_up(job.tile_rows // 2, step)
@@ -834,6 +868,7 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     """Into lines and panels, whether B is read from planes or (NULL) packed."""
     cdef const tensor* out = job.out
     job.direct = direct
+    job.unit = LANE_STEP if job.lanes else job.leaf.nr
     job.lines, job.pitch = 1, out.shape[4]
     job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
     if direct != NULL and not job.lanes:

@@ -36,6 +36,7 @@ MOST_INDICES = 2**16
 COLUMN_BYTES = 2 * 2**20
 
 Views = tuple[Array, Array, Array | None]  # x, offset and mask as (N, C, S0, S1, S2)
+Numbers = tuple[list[int], list[int], list[int]]  # of `engine.numbers`
 
 
 @shared
@@ -220,26 +221,31 @@ class Deformable(Operator):
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        weight = _channels_last(problem, arrays["weight"])
+        weight, numbers, packed = prepared or (*self._ready(problem, arrays), None)
+        stride, dilation, first = numbers
         y = problem.image.view(out)
         if arrays["x"].size == 0:  # nothing to sample, and maybe no channel to find a group of
             if run.measure:
                 return 0
             y[...] = 0 if arrays["bias"] is None else arrays["bias"].reshape(-1, 1, 1, 1)
             return 0
-        axes = engine.three(problem.axes)
         x, offset, mask = self._views(problem, arrays)
         return int(
             _deform.correlate(
                 run.operator, x, offset, mask, weight, arrays["bias"], y,
-                len(problem.axes), *engine.numbers(axes), run.compute, run.threads, run.budget,
-                packed=prepared, measure=run.measure,
+                len(problem.axes), stride, dilation, first, run.compute, run.threads, run.budget,
+                packed=packed, measure=run.measure,
             )
         )  # fmt: skip
 
-    def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+    def _ready(self, problem: Any, arrays: dict[str, Any]) -> tuple[Array, Numbers]:
+        """The weights and the numbers of the axes, as the engine takes them."""
         weight = _channels_last(problem, arrays["weight"])
-        return engine.pack_rows(run, weight, engine.three(problem.axes))
+        return weight, engine.numbers(engine.three(problem.axes))
+
+    def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        weight, numbers = self._ready(problem, arrays)
+        return weight, numbers, engine.pack_rows(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
@@ -319,7 +325,8 @@ OPERATOR = Deformable()
 
 def _channels_last(problem: Any, weight: Array) -> Array:
     """View weights as ``(groups, M, T0, T1, T2, C)``: channels are sampled together."""
-    return np.moveaxis(engine.grouped_weight(weight, problem.groups, problem.flip), 2, 5)
+    weight = engine.grouped_weight(weight, problem.groups, problem.flip)
+    return weight.transpose(0, 1, 3, 4, 5, 2)
 
 
 def _sweep_once(

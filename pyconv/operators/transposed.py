@@ -169,21 +169,26 @@ class Transposed(Operator):
     def compute(
         self, problem: Any, arrays: dict[str, Any], out: Array, run: Run, prepared: Any = None
     ) -> int:
-        x, y = problem.image.view(arrays["x"]), problem.image.view(out)
-        bias, axes = arrays["bias"], engine.three(problem.axes)
+        image, bias, what = problem.image, arrays["bias"], problem.adjoint
+        canonical = image.view if what.pieces or what.columns else image.plain
+        x, y = canonical(arrays["x"]), canonical(out)
+        if prepared is not None:
+            weight, packed = prepared
+            return engine.apply_adjoint(run, x, weight, bias, y, what, packed)
         # as it lies in memory
         weight = engine.grouped_weight(arrays["weight"], problem.groups)
         if problem.algorithm == "col2im":  # gathers the columns the other way round instead
+            axes = engine.three(problem.axes)
             return engine.adjoint_by_columns(run, x, weight, bias, y, axes, problem.flip)
         if problem.flip:
             weight = engine.flipped(weight)
-        return engine.apply_adjoint(run, x, weight, bias, y, problem.adjoint, prepared)
+        return engine.apply_adjoint(run, x, weight, bias, y, what)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             return None
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
-        return engine.pack_for_adjoint(run, weight, problem.adjoint)
+        return weight, engine.pack_for_adjoint(run, weight, problem.adjoint)
 
     def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if name != "x":
