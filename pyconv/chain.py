@@ -31,9 +31,6 @@ from pyconv.geometry import Axis
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
 
-# The same for gradients: a box costs them more than what its images lose in cache.
-GRADIENT_BYTES = 2**22
-
 # What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
 REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
 
@@ -190,16 +187,14 @@ class Chain:
             yield slice(first, min(first + count, self.samples))
 
     def pieces(
-        self, run: Run, level: int, each: Callable[[Box, int], int], most: int = BOX_BYTES,
-        strips: bool = True,
-    ) -> tuple[list[Piece], int]:  # fmt: skip
+        self, run: Run, level: int, each: Callable[[Box, int], int], strips: bool = True
+    ) -> tuple[list[Piece], int]:
         """Samples and boxes of a level for which no more is held than there is room for; the bytes.
 
-        `each` says what is held for a box of so many samples, `most` how much that may be, if the
-        workspace has it; see `engine.boxes` for `strips`.
+        `each` says what is held for a box of so many samples; see `engine.boxes` for `strips`.
         """
         extent, pieces = self.extents[level], list[Piece]()
-        limit = min(run.budget, most)
+        limit = min(run.budget, BOX_BYTES)
         for samples in self._batches(run, each(tuple((0, e) for e in extent), 1), limit):
             n = samples.stop - samples.start
             fits = lambda box, n=n: each(box, n) <= limit  # noqa: E731
@@ -427,7 +422,7 @@ class Chain:
                 return self.backward_bytes(run, 1, self._read_by(0, box), n, some)
 
             # What is folded comes from far away: the nearer to a cube a box is, the better.
-            return self.pieces(run, 0, each, GRADIENT_BYTES, strips=self.mode == "zeros")[0]
+            return self.pieces(run, 0, each, strips=self.mode == "zeros")[0]
 
         count, pieces = groups, pieces_of(groups)
         if self._divisible():
@@ -543,7 +538,7 @@ class Pass:
             held = chain.forward_bytes(run, level + 1, box, n)
             return held + chain.backward_bytes(run, level + 1, box, n)
 
-        pieces, _ = chain.pieces(run, level + 1, each, GRADIENT_BYTES)
+        pieces, _ = chain.pieces(run, level + 1, each)
         for _, _, total in sums if not pieces else ():
             total[...] = 0
         for i, (samples, box) in enumerate(pieces):
