@@ -110,6 +110,7 @@ class Chain:
         self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
         self._remembered: dict[Run, Settled] = {}
         self._input_remembered: dict[Run, InputPieces] = {}
+        self._weight_remembered: dict[tuple[Run, int], list[Piece]] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
@@ -332,6 +333,22 @@ class Chain:
             with engine.rounding():
                 part[...] = total
 
+    def weight_pieces(self, run: Run, level: int) -> list[Piece]:
+        """Samples and boxes of a stage's result by which its weight's gradient is summed."""
+        found = self._weight_remembered.get((run, level))
+        if found is None:
+
+            def each(box: Box, n: int) -> int:
+                held = self.forward_bytes(run, level + 1, box, n)
+                return held + self.backward_bytes(run, level + 1, box, n)
+
+            found, _ = self.pieces(run, level + 1, each)
+            if len(self._weight_remembered) >= REMEMBERED_RUNS:
+                self._weight_remembered.clear()
+            if len(found) <= REMEMBERED_BOXES:
+                self._weight_remembered[run, level] = found
+        return found
+
     def input_gradient(
         self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array,
         back: Sequence[Any] | None = None,
@@ -534,11 +551,7 @@ class Pass:
         stage = chain.stages[level]
         _, rows, channels = stage.weight_shape[:3]
 
-        def each(box: Box, n: int) -> int:
-            held = chain.forward_bytes(run, level + 1, box, n)
-            return held + chain.backward_bytes(run, level + 1, box, n)
-
-        pieces, _ = chain.pieces(run, level + 1, each)
+        pieces = chain.weight_pieces(run, level)
         for _, _, total in sums if not pieces else ():
             total[...] = 0
         for i, (samples, box) in enumerate(pieces):

@@ -130,6 +130,8 @@ def plain(array: Array, *, batched: bool, channels_last: bool) -> Array:
 
 def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
     """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
+    if batched and not channels_last and array.ndim == 4:  # at once, being the most usual
+        return array[:, :, np.newaxis]
     array = plain(array, batched=batched, channels_last=channels_last)
     return array[(slice(None),) * 2 + (np.newaxis,) * (5 - array.ndim)]
 
@@ -388,6 +390,11 @@ def convolve_pieces(
     # A workspace too small is found out before anything is written.
     if run.tight or (pieces and pieces[0].how is None and not run.measure):
         convolve_pieces(run.measuring(), x, weight, bias, out, pieces, packed)
+    if len(pieces) == 1:
+        place, taps, how = pieces[0]
+        if how is not None:
+            hold = packed[0] if packed is not None else None
+            return convolve(run, x, weight[taps], bias, out[place], how, hold)
     # All pieces of some samples come before the next: they read the same, so far from a cache.
     together = max(1, NEAR_BYTES * len(x) // max(1, x.nbytes))
     if len(pieces) > 1 and together < len(x) and not run.measure:
@@ -448,6 +455,8 @@ class Adjoint(NamedTuple):
     # Where that is to be folded, `axes` are those of the padded input; these the input's own.
     inner: Axes | None = None
     columns: bool = False  # by `adjoint_by_columns`
+    # Strided, few channels in a group: strides and classes, for the kernel that does all of these.
+    shifts: tuple[list[int], tuple[tuple[geometry.Phase, ...], ...]] | None = None
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -476,7 +485,13 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
     if algorithm == "winograd":
         return Adjoint(axes, None, split_by_phases(axes, shape, algorithm))
-    if all(a.stride == 1 for a in axes) and not _shifts(axes, shape):
+    dense = all(a.stride == 1 for a in axes)
+    if _shifts(axes, shape):
+        if dense:
+            return Adjoint(axes, None, split_by_phases(axes, shape))
+        if all(min(a.stride, a.size) <= MOST_CLASSES for a in axes):
+            return Adjoint(axes, None, (), shifts=([a.stride for a in axes], phases_along(axes)))
+    elif dense:
         pieces = _split_mirrored(axes, shape)
         if not pieces and algorithms.mirroring_pays(axes, channels, rows):
             return Adjoint(axes, describe(mirrored(axes), shape), ())
@@ -506,6 +521,8 @@ def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
         return None
     if what.how is not None:
         return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
+    if what.shifts is not None:
+        return None
     if what.pieces:
         return pack_pieces(run, weight.swapaxes(1, 2), what.pieces)
     return pack_adjoint(run, weight, what.axes)
@@ -530,8 +547,16 @@ def apply_adjoint(
             return adjoint_by_columns(run, grad, weight, bias, out, what.axes)
         except ValueError:  # the workspace is too small for columns; nothing is written yet
             return adjoint(run, grad, weight, bias, out, what.axes)
+    if what.shifts is not None:
+        used = _depthwise_adjoint.correlate(
+            grad, weight.swapaxes(1, 2), bias, out, *what.shifts, run.compute, run.threads,
+            run.budget, run.measure,
+        )  # fmt: skip
+        return used if used >= 0 else adjoint(run, grad, weight, bias, out, what.axes)
     # To transform or pack weights in order takes less time, by more than their copy does.
-    copied = packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
+    first = what.pieces[0].how if what.pieces else what.how
+    copied = packed is None and (first is None or first.pack is not None)
+    copied = copied and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
     taken = weight.nbytes if copied else 0
     if what.how is not None:
         weight = flipped(weight).swapaxes(1, 2)
@@ -795,6 +820,8 @@ def bias_gradient(run: Run, grad: Array, out: Array) -> None:
 
 def shifted(axis: Axis, lo: int, hi: int) -> Axis:
     """The axis that computes outputs ``lo .. hi-1`` of `axis` alone."""
+    if lo == 0 and hi == axis.out:
+        return axis
     return replace(axis, before=axis.before - lo * axis.stride, out=hi - lo)
 
 
@@ -815,6 +842,8 @@ def read_by(axis: Axis, lo: int, hi: int) -> tuple[int, int]:
 def adjoint_on(axis: Axis, lo: int, hi: int) -> tuple[Axis, int, int]:
     """The axis whose adjoint gives positions ``lo .. hi-1``, and the outputs it starts from."""
     first, last = read_by(axis, lo, hi)
+    if (lo, hi, first, last) == (0, axis.size, 0, axis.out):
+        return axis, first, last
     before = axis.before + lo - first * axis.stride
     return replace(axis, size=hi - lo, before=before, out=last - first), first, last
 
