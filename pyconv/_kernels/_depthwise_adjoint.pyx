@@ -554,7 +554,7 @@ def correlate(
         job.weight.shape[0], job.weight.shape[1], job.weight.shape[2])
     total = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.depth = job.channels * total
-    job.lanes, job.pair, job.turned, in_lanes = 0, False, False, suit_lanes(&job)
+    job.lanes, job.pair, job.turned = 0, False, False
     job.weights_in_order = weight.flags.c_contiguous and job.weight.in_place
     job.has_bias = bias is not None
     if job.has_bias:
@@ -566,10 +566,14 @@ def correlate(
     for i in range(3):
         fill_axis(&job.axis[i], at, phases[i], stride[i])
         at += len(phases[i])
+    # Two classes that are woven in registers, a vector or more, take less than channels turned.
+    job.pair = suit_pair(&job)
+    in_lanes = suit_lanes(&job) and not (
+        job.pair and in_rows(&job) and job.out.shape[4] >= 2 * job.leaf.vl)
     if in_lanes:
+        job.pair = False
         lay_out_lanes(&job)
     else:
-        job.pair = suit_pair(&job)
         if not in_rows(&job):
             if not job.pair or (job.multiplier <= 4 and job.channels == 1):
                 return -1       # channels next to each other: they are to be the vectors
