@@ -31,6 +31,9 @@ from pyconv.geometry import Axis
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
 
+# The same for gradients of weights, whose sums each box takes up again.
+SUM_BYTES = 2**22
+
 # What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
 REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
 
@@ -188,14 +191,16 @@ class Chain:
             yield slice(first, min(first + count, self.samples))
 
     def pieces(
-        self, run: Run, level: int, each: Callable[[Box, int], int], strips: bool = True
-    ) -> tuple[list[Piece], int]:
+        self, run: Run, level: int, each: Callable[[Box, int], int], most: int = BOX_BYTES,
+        strips: bool = True,
+    ) -> tuple[list[Piece], int]:  # fmt: skip
         """Samples and boxes of a level for which no more is held than there is room for; the bytes.
 
-        `each` says what is held for a box of so many samples; see `engine.boxes` for `strips`.
+        `each` says what is held for a box of so many samples, `most` how much that may be, if the
+        workspace has it; see `engine.boxes` for `strips`.
         """
         extent, pieces = self.extents[level], list[Piece]()
-        limit = min(run.budget, BOX_BYTES)
+        limit = min(run.budget, most)
         for samples in self._batches(run, each(tuple((0, e) for e in extent), 1), limit):
             n = samples.stop - samples.start
             fits = lambda box, n=n: each(box, n) <= limit  # noqa: E731
@@ -342,7 +347,7 @@ class Chain:
                 held = self.forward_bytes(run, level + 1, box, n)
                 return held + self.backward_bytes(run, level + 1, box, n)
 
-            found, _ = self.pieces(run, level + 1, each)
+            found, _ = self.pieces(run, level + 1, each, SUM_BYTES)
             if len(self._weight_remembered) >= REMEMBERED_RUNS:
                 self._weight_remembered.clear()
             if len(found) <= REMEMBERED_BOXES:
