@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from math import prod
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,7 @@ WHOLE = 1.25
 # that are remembered.
 MOST_CLASSES = 512
 _MOST_SPLITS = 256
+_FEW_SPLITS = 32  # of those that may be long
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
 NEAR_BYTES = 2**22
@@ -655,6 +657,25 @@ def adjoint(
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
+@lru_cache(_FEW_SPLITS)
+def column_boxes(
+    axes: Axes, shape: tuple[int, ...], most: int, row: int
+) -> tuple[tuple[Box, Box, int], ...]:
+    """Boxes of a result of `shape`, the inputs that reach each, and how many: `most`, if possible.
+
+    No box is longer than `row` along the last axis.
+    """
+
+    def sources(box: Box) -> Box:
+        return tuple(read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True))
+
+    def fits(box: Box) -> bool:
+        lo, hi = box[2]
+        return _volume(sources(box)) <= most and hi - lo <= max(1, row)
+
+    return tuple((b, s, _volume(s)) for b in boxes(shape, fits) for s in [sources(b)])
+
+
 def adjoint_by_columns(
     run: Run,
     x: Array,
@@ -676,34 +697,22 @@ def adjoint_by_columns(
     most = run.budget // 2
     row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
     steps = [-a.dilation if flip else a.dilation for a in axes]
-
-    def sources(box: Box) -> list[tuple[int, int]]:
-        return [read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
-
-    def columns_bytes(box: Box) -> int:
-        return depth * es * prod(last - first for first, last in sources(box))
-
-    def fits(box: Box) -> bool:
-        lo, hi = box[2]
-        return columns_bytes(box) <= most and hi - lo <= max(1, row)
-
-    pieces = list(boxes(out.shape[2:], fits))
-    largest = max(pieces, key=columns_bytes)
-    if columns_bytes(largest) > most:
+    pieces = column_boxes(axes, out.shape[2:], most // max(1, depth * es), row)
+    largest = depth * es * max(inputs for _, _, inputs in pieces)
+    if largest > most:
         checks.fail(
             run.operator, "algorithm",
             f"not be 'col2im' for this shape: the columns of one output take "
-            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
+            f"{largest} bytes, more than half of max_workspace ({run.budget})",
             "col2im",
         )  # fmt: skip
     widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
-    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
-    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
-    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
+    each = [depth * inputs for _, _, inputs in pieces]  # elements of a row's columns
+    blocks = [max(1, min(rows, widest, most // max(1, es * n))) for n in each]
+    store = np.empty(max(map(mul, blocks, each)), run.dtype)  # for every box in turn
     gemm = run.less(store.nbytes)
     used = 0
-    for box, block in zip(pieces, blocks, strict=True):
-        source = sources(box)
+    for (box, source, _), block in zip(pieces, blocks, strict=True):
         extent = [last - first for first, last in source]
         piece, place = x[region(source)], out[region(box)]
         shift = [
