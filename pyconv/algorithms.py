@@ -61,9 +61,10 @@ COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
 FEW_TOGETHER = 1.5
 
 # The same for the gradient of an input at stride 1, with taps that are FAR_APART and up to
-# FEW_GATHERED rows: the columns of few rows take SMALL_COLUMNS times as long, and each multiply-add
+# FEW_GATHERED rows, or any taps and LONE_GATHERED: the columns of few rows take SMALL_COLUMNS times as long, and each multiply-add
 # of a direct adjoint GEMM + FEW_DIRECT / rows.
 FAR_APART, FEW_GATHERED, SMALL_COLUMNS, FEW_DIRECT = 3, 8, 1.5, 7.0
+LONE_GATHERED = 2
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -366,13 +367,13 @@ def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
 def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster col2im is than an adjoint of few rows at stride 1; 0 if not for it.
 
-    For large dilations alone: few rows then compute much between output rows, and what meets the
-    padding.
+    For large dilations, with which few rows compute much between output rows, and what meets the
+    padding; and for a row or two, which use little of what they load.
     """
     taps = [a for a in axes if a.kernel > 1]
     if not taps or rows > FEW_GATHERED or channels == 0 or any(a.stride > 1 for a in axes):
         return 0.0
-    if min(a.dilation for a in taps) < FAR_APART:
+    if rows > LONE_GATHERED and min(a.dilation for a in taps) < FAR_APART:
         return 0.0
     count, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
     line = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
