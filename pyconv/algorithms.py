@@ -61,8 +61,8 @@ COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
 FEW_TOGETHER = 1.5
 
 # The same for the gradient of an input at stride 1, with taps that are FAR_APART and up to
-# FEW_GATHERED rows, or any taps and LONE_GATHERED: the columns of few rows take SMALL_COLUMNS times as long, and each multiply-add
-# of a direct adjoint GEMM + FEW_DIRECT / rows.
+# FEW_GATHERED rows, or any taps and LONE_GATHERED: the columns of few rows take SMALL_COLUMNS times
+# as long, and each multiply-add of a direct adjoint GEMM + FEW_DIRECT / rows.
 FAR_APART, FEW_GATHERED, SMALL_COLUMNS, FEW_DIRECT = 3, 8, 1.5, 7.0
 LONE_GATHERED = 2
 

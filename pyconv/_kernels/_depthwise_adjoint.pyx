@@ -20,8 +20,9 @@ Of two classes along the last axis, as at stride 2, the taps are taken one by on
 few, and the results are woven in registers; where rows cannot be written as they are, with channels
 last for one, those of all rows m of the weights before they are stored, turned.
 
-Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
-as a vector has lanes, and the classes need no weaving::
+Where planes have few pixels, and rows are short or not woven in registers, the vectors run along
+the channels instead, as many groups at a time as a vector has lanes, and the classes need no
+weaving::
 
     for each sample, block of groups, box of positions
         bring the lines that the box reads together         [line][pixel][lane]
