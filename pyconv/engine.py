@@ -66,6 +66,10 @@ NEAR_BYTES = 2**22
 # A row of the result that one thread gathers from columns at a time.
 ROW_BYTES = 2**16
 
+# Rows of a single group that the kernel for few channels makes one by one, in gradients of weights;
+# half as many at a stride.
+FEW_ROWS = 4
+
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
 
@@ -816,7 +820,29 @@ def weight_gradient(
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
     if _depthwise.gradient_suits(out.shape, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+    if _one_by_one(out.shape, stride, dilation):
+        return max(
+            int(_depthwise.weight_gradient(
+                run.operator, x, same, part[:, np.newaxis, np.newaxis], *args, run.measure
+            ))
+            for part, row in zip(out[0], grad.swapaxes(0, 1), strict=True)
+            for same in [np.broadcast_to(row[:, np.newaxis], (*x.shape[:2], *grad.shape[2:]))]
+        )  # fmt: skip
     return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+
+
+def _one_by_one(shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> bool:
+    """Whether the rows of a single group are better made one by one, in a gradient of weights.
+
+    Each is that of a depthwise convolution then, whose channels share the gradient of a result:
+    few rows would leave most of a product's vectors empty.
+    """
+    groups, rows, channels, *taps = shape
+    passes = rows * (1 if max(stride) == 1 else 2)
+    return bool(
+        groups == 1 and 0 < passes <= FEW_ROWS and prod(taps) > 1
+        and _depthwise.gradient_suits((channels, 1, 1, *taps), stride, dilation)
+    )  # fmt: skip
 
 
 def bias_gradient(run: Run, grad: Array, out: Array) -> None:
