@@ -191,16 +191,16 @@ class Chain:
             yield slice(first, min(first + count, self.samples))
 
     def pieces(
-        self, run: Run, level: int, each: Callable[[Box, int], int], most: int = BOX_BYTES,
+        self, run: Run, level: int, each: Callable[[Box, int], int], most: int = 0,
         strips: bool = True,
     ) -> tuple[list[Piece], int]:  # fmt: skip
         """Samples and boxes of a level for which no more is held than there is room for; the bytes.
 
-        `each` says what is held for a box of so many samples, `most` how much that may be, if the
-        workspace has it; see `engine.boxes` for `strips`.
+        `each` says what is held for a box of so many samples, `most` how much that may be, if not
+        BOX_BYTES and if the workspace has it; see `engine.boxes` for `strips`.
         """
         extent, pieces = self.extents[level], list[Piece]()
-        limit = min(run.budget, most)
+        limit = min(run.budget, most or BOX_BYTES)
         for samples in self._batches(run, each(tuple((0, e) for e in extent), 1), limit):
             n = samples.stop - samples.start
             fits = lambda box, n=n: each(box, n) <= limit  # noqa: E731
