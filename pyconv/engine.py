@@ -67,8 +67,9 @@ NEAR_BYTES = 2**22
 ROW_BYTES = 2**16
 
 # Rows of a single group that the kernel for few channels makes one by one, in gradients of weights;
-# half as many at a stride.
-FEW_ROWS = 4
+# half as many at a stride.  And how many multiply-adds a row has to have before a second one is
+# worth it; four times as many before a third, and so on.
+FEW_ROWS, PASS_WORTH = 4, 125_000
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
@@ -820,7 +821,7 @@ def weight_gradient(
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
     if _depthwise.gradient_suits(out.shape, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
-    if _one_by_one(out.shape, stride, dilation):
+    if _one_by_one(out.shape, grad.size // max(1, grad.shape[1]), stride, dilation):
         return max(
             int(_depthwise.weight_gradient(
                 run.operator, x, same, part[:, np.newaxis, np.newaxis], *args, run.measure
@@ -831,7 +832,9 @@ def weight_gradient(
     return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
 
 
-def _one_by_one(shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> bool:
+def _one_by_one(
+    shape: Sequence[int], pixels: int, stride: Sequence[int], dilation: Sequence[int]
+) -> bool:
     """Whether the rows of a single group are better made one by one, in a gradient of weights.
 
     Each is that of a depthwise convolution then, whose channels share the gradient of a result:
@@ -839,10 +842,10 @@ def _one_by_one(shape: Sequence[int], stride: Sequence[int], dilation: Sequence[
     """
     groups, rows, channels, *taps = shape
     passes = rows * (1 if max(stride) == 1 else 2)
-    return bool(
-        groups == 1 and 0 < passes <= FEW_ROWS and prod(taps) > 1
-        and _depthwise.gradient_suits((channels, 1, 1, *taps), stride, dilation)
-    )  # fmt: skip
+    if groups != 1 or prod(taps) == 1 or not 0 < passes <= FEW_ROWS:
+        return False
+    worth = pixels * channels * prod(taps) >= PASS_WORTH * (passes - 1) ** 2
+    return worth and bool(_depthwise.gradient_suits((channels, 1, 1, *taps), stride, dilation))
 
 
 def bias_gradient(run: Run, grad: Array, out: Array) -> None:
