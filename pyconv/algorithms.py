@@ -117,20 +117,32 @@ def skipping(
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes), rows, depth, MIRRORED_WORTH if mirrored else PART_WORTH)
+    return _skipping(tuple(axes), rows, depth, mirrored)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, worth: float) -> tuple[Region, ...]:
+def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, mirrored: bool) -> tuple[Region, ...]:
+    worth = MIRRORED_WORTH if mirrored else PART_WORTH
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
-    regions = tuple(product(*(tap_ranges(a) for a in axes)))
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
-    saved = whole - _work(regions)
-    time = saved * depth * (GEMM * rows + FEW_SKIPPED)
-    if saved < WORTH_SKIPPING * whole or time < worth * len(regions):
-        return ()
-    return regions
+    ranges = [tap_ranges(a) for a in axes]
+    choices = [tuple(product(*ranges))]
+    if mirrored:  # along one axis alone, too: kernels as large as their results are wide
+        undivided = [((0, a.out, 0, a.kernel),) for a in axes]
+        choices += [
+            tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
+            for i in range(len(axes))
+            if len(ranges[i]) > 1
+        ]
+    best: tuple[Region, ...] = ()
+    most = WORTH_SKIPPING * whole
+    for regions in choices:
+        saved = whole - _work(regions)
+        time = saved * depth * (GEMM * rows + FEW_SKIPPED)
+        if saved >= most and time >= worth * len(regions):
+            best, most = regions, saved
+    return best
 
 
 def _work(regions: Sequence[Region]) -> int:
