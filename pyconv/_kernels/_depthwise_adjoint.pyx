@@ -59,7 +59,8 @@ cdef enum:
     PAIR_TAPS = 16              # of a class, and a chain; more, and columns
     PAIR_COLUMN = 3             # of more than that, are better taken as columns
     FEW_PIXELS = 1024           # of a plane of the result: its channels are the vectors
-    MANY_BLOCKS = 4             # of channels: lanes of the last may stay empty
+    MANY_BLOCKS = 4             # of channels: lanes of the last may stay empty,
+    WIDE_PIXELS = 400           # ... of planes of up to so many pixels
     LANES_BYTES = 64 * 1024     # of their box, and what it reads
 
 
@@ -387,12 +388,14 @@ cdef void lay_out_lanes(adjoint_job* job) noexcept nogil:
     cdef const split* rows = &job.axis[1]
     cdef const split* columns = &job.axis[2]
     cdef Py_ssize_t es = job.leaf.esize, wide, vector, each, most
-    # Whole cache lines where channels are next to each other, and else where few lanes stay empty.
+    # Whole cache lines where channels are next to each other, and else of planes whose vectors stay
+    # in L1, where few lanes are empty.
     wide = LEAF_LANE_BYTES // es
     job.lanes = job.leaf.vl
     if job.groups >= wide and (
             magnitude(job.out.stride[1]) < magnitude(job.out.stride[4])
-            or job.groups % wide == 0 or job.groups >= MANY_BLOCKS * wide):
+            or (job.out.shape[3] * job.out.shape[4] <= WIDE_PIXELS
+                and (job.groups % wide == 0 or job.groups >= MANY_BLOCKS * wide))):
         job.lanes = wide
     vector = job.lanes * es
     job.pitch = columns.positions + columns.high - columns.low
