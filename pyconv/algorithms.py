@@ -117,12 +117,14 @@ def skipping(
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes), rows, depth, mirrored)
+    worth = MIRRORED_WORTH if mirrored else PART_WORTH
+    return _skipping(tuple(axes), rows, depth, worth, mirrored)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, mirrored: bool) -> tuple[Region, ...]:
-    worth = MIRRORED_WORTH if mirrored else PART_WORTH
+def _skipping(
+    axes: tuple[Axis, ...], rows: int, depth: int, worth: float, mirrored: bool
+) -> tuple[Region, ...]:
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
@@ -132,7 +134,7 @@ def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, mirrored: bool) -> 
         undivided = [((0, a.out, 0, a.kernel),) for a in axes]
         choices += [
             tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
-            for i in range(len(axes))
+            for i in reversed(range(len(axes)))
             if len(ranges[i]) > 1
         ]
     best: tuple[Region, ...] = ()
