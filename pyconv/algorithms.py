@@ -61,9 +61,10 @@ COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
 FEW_TOGETHER = 1.5
 
 # The same for the gradient of an input at stride 1, with taps that are FAR_APART and up to
-# FEW_GATHERED rows: the columns of few rows take SMALL_COLUMNS times as long, and each multiply-add
-# of a direct adjoint GEMM + FEW_DIRECT / rows.
+# FEW_GATHERED rows, or any taps and LONE_GATHERED: the columns of few rows take SMALL_COLUMNS times
+# as long, and each multiply-add of a direct adjoint GEMM + FEW_DIRECT / rows.
 FAR_APART, FEW_GATHERED, SMALL_COLUMNS, FEW_DIRECT = 3, 8, 1.5, 7.0
+LONE_GATHERED = 2
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -116,20 +117,34 @@ def skipping(
     # At once for the many that have little padding next to their size.
     if all(4 * (max(a.before, 0) + max(a.after, 0)) * (a.kernel > 1) <= a.size for a in axes):
         return ()
-    return _skipping(tuple(axes), rows, depth, MIRRORED_WORTH if mirrored else PART_WORTH)
+    worth = MIRRORED_WORTH if mirrored else PART_WORTH
+    return _skipping(tuple(axes), rows, depth, worth, mirrored)
 
 
 @lru_cache(1024)
-def _skipping(axes: tuple[Axis, ...], rows: int, depth: int, worth: float) -> tuple[Region, ...]:
+def _skipping(
+    axes: tuple[Axis, ...], rows: int, depth: int, worth: float, mirrored: bool
+) -> tuple[Region, ...]:
     if prod(a.kernel for a in axes) > MOST_TAPS:
         return ()
-    regions = tuple(product(*(tap_ranges(a) for a in axes)))
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
-    saved = whole - _work(regions)
-    time = saved * depth * (GEMM * rows + FEW_SKIPPED)
-    if saved < WORTH_SKIPPING * whole or time < worth * len(regions):
-        return ()
-    return regions
+    ranges = [tap_ranges(a) for a in axes]
+    choices = [tuple(product(*ranges))]
+    if mirrored:  # along one axis alone, too: kernels as large as their results are wide
+        undivided = [((0, a.out, 0, a.kernel),) for a in axes]
+        choices += [
+            tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
+            for i in reversed(range(len(axes)))
+            if len(ranges[i]) > 1
+        ]
+    best: tuple[Region, ...] = ()
+    most = WORTH_SKIPPING * whole
+    for regions in choices:
+        saved = whole - _work(regions)
+        time = saved * depth * (GEMM * rows + FEW_SKIPPED)
+        if saved >= most and time >= worth * len(regions):
+            best, most = regions, saved
+    return best
 
 
 def _work(regions: Sequence[Region]) -> int:
@@ -366,13 +381,13 @@ def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
 def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster col2im is than an adjoint of few rows at stride 1; 0 if not for it.
 
-    For large dilations alone: few rows then compute much between output rows, and what meets the
-    padding.
+    For large dilations, with which few rows compute much between output rows, and what meets the
+    padding; and for a row or two, which use little of what they load.
     """
     taps = [a for a in axes if a.kernel > 1]
     if not taps or rows > FEW_GATHERED or channels == 0 or any(a.stride > 1 for a in axes):
         return 0.0
-    if min(a.dilation for a in taps) < FAR_APART:
+    if rows > LONE_GATHERED and min(a.dilation for a in taps) < FAR_APART:
         return 0.0
     count, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
     line = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE

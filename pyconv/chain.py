@@ -31,6 +31,9 @@ from pyconv.geometry import Axis
 # Intermediate images of a box: they stay in cache from one stage to the next.
 BOX_BYTES = 2**20
 
+# The same for gradients of weights, whose sums each box takes up again.
+SUM_BYTES = 2**22
+
 # What a chain remembers: workspaces, and boxes for each. More boxes take long anyway.
 REMEMBERED_RUNS, REMEMBERED_BOXES = 8, 64
 
@@ -110,6 +113,7 @@ class Chain:
         self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
         self._remembered: dict[Run, Settled] = {}
         self._input_remembered: dict[Run, InputPieces] = {}
+        self._weight_remembered: dict[tuple[Run, int], list[Piece]] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
@@ -170,31 +174,36 @@ class Chain:
         elements, channels = 0, channels or self.channels
         for at in range(level, len(self.stages)):
             elements += channels[at] * prod(hi - lo for lo, hi in box)
-            box = tuple(
-                engine.read_by(a, lo, hi)
-                for a, (lo, hi) in zip(self.stages[at].axes, box, strict=True)
-            )
+            box = self._read_by(at, box)
         return n * elements * run.dtype.itemsize * (1 if self.mode == "zeros" else 3)
 
-    def _batches(self, run: Run, each: int) -> Iterator[slice]:
-        """Ranges of samples that fit together, given the bytes that one takes."""
+    def _read_by(self, stage: int, box: Box) -> Box:
+        """The outputs of a stage that may read a box."""
+        axes = self.stages[stage].axes
+        return tuple(engine.read_by(a, *side) for a, side in zip(axes, box, strict=True))
+
+    def _batches(self, run: Run, each: int, limit: int) -> Iterator[slice]:
+        """Ranges of samples that fit together, given the bytes that one and that all may take."""
         if self.mode != "zeros":
             each = max(each, 3 * engine.fold_bytes(run))
-        count = max(1, min(self.samples, _limit(run) // max(1, each)))
+        count = max(1, min(self.samples, limit // max(1, each)))
         for first in range(0, self.samples, count):
             yield slice(first, min(first + count, self.samples))
 
     def pieces(
-        self, run: Run, level: int, each: Callable[[Box, int], int], strips: bool = False
-    ) -> tuple[list[Piece], int]:
+        self, run: Run, level: int, each: Callable[[Box, int], int], most: int = 0,
+        strips: bool = True,
+    ) -> tuple[list[Piece], int]:  # fmt: skip
         """Samples and boxes of a level for which no more is held than there is room for; the bytes.
 
-        `each` says what is held for a box of so many samples; see `engine.boxes` for `strips`.
+        `each` says what is held for a box of so many samples, `most` how much that may be, if not
+        BOX_BYTES and if the workspace has it; see `engine.boxes` for `strips`.
         """
         extent, pieces = self.extents[level], list[Piece]()
-        for samples in self._batches(run, each(tuple((0, e) for e in extent), 1)):
+        limit = min(run.budget, most or BOX_BYTES)
+        for samples in self._batches(run, each(tuple((0, e) for e in extent), 1), limit):
             n = samples.stop - samples.start
-            fits = lambda box, n=n: each(box, n) <= _limit(run)  # noqa: E731
+            fits = lambda box, n=n: each(box, n) <= limit  # noqa: E731
             pieces += [(samples, box) for box in engine.boxes(extent, fits, strips)]
         held = max((each(box, s.stop - s.start) for s, box in pieces), default=0)
         if held > run.budget:
@@ -252,7 +261,7 @@ class Chain:
             def each(box: Box, n: int) -> int:
                 return self.forward_bytes(half, level, box, n)
 
-            pieces, held = self.pieces(half, level, each, strips=True)
+            pieces, held = self.pieces(half, level, each)
             if len(pieces) > REMEMBERED_BOXES:
                 return Settled(half, held, pieces, ())
             found = Settled(half, held, pieces, [self.image(level, box) for _, box in pieces])
@@ -294,43 +303,75 @@ class Chain:
 
     # ---- gradients ---------------------------------------------------------------------------
 
+    def pack_back(self, run: Run, weights: Sequence[Array]) -> list[Any]:
+        """Weights in the order of the kernels, for gradients of what is before a stage.
+
+        Of stages without taps, whose order is that of any box.
+        """
+        return [
+            engine.pack_adjoint(run, weight, stage.axes)
+            if all(a.kernel == a.stride == 1 for a in stage.axes) else None
+            for stage, weight in zip(self.stages, weights, strict=True)
+        ]  # fmt: skip
+
     def weight_gradient(
         self, run: Run, x: Array, weights: Sequence[Array], level: int, grad: Array, out: Array,
-        packs: Sequence[Any] | None = None,
+        packs: Sequence[Any] | None = None, back: Sequence[Any] | None = None,
     ) -> None:  # fmt: skip
-        """Gradient of the weight of a stage into `out` (G, M, C, T0, T1, T2); `packs` of `pack`."""
+        """Gradient of the weight of a stage into `out` (G, M, C, T0, T1, T2).
+
+        `packs` are of `pack`, `back` of `pack_back`.
+        """
         half = run.share(2)
-        one = Pass(self, half, x, weights, packs or [None] * len(weights))
+        one = Pass(self, half, x, weights, packs, back)
         groups, rows = out.shape[:2]
         row = prod(out.shape[2:]) * run.dtype.itemsize  # bytes, in the compute type
         most = max(1, half.budget // 8 // max(1, row))
         parts = [(g, m, out[g, m]) for g, m in engine.blocks(groups, rows, most)]
         if out.dtype == run.dtype:
-            out[...] = 0
             one.sum_weight(level, grad, parts)
             return
         # A 16-bit gradient is summed in the compute type, as many rows at a time as there is room.
         for g, m, part in parts:
-            total = np.zeros(part.shape, run.dtype)
+            total = np.empty(part.shape, run.dtype)
             one.sum_weight(level, grad, [(g, m, total)])
             with engine.rounding():
                 part[...] = total
 
+    def weight_pieces(self, run: Run, level: int) -> list[Piece]:
+        """Samples and boxes of a stage's result by which its weight's gradient is summed."""
+        found = self._weight_remembered.get((run, level))
+        if found is None:
+
+            def each(box: Box, n: int) -> int:
+                held = self.forward_bytes(run, level + 1, box, n)
+                return held + self.backward_bytes(run, level + 1, box, n)
+
+            found, _ = self.pieces(run, level + 1, each, SUM_BYTES)
+            if len(self._weight_remembered) >= REMEMBERED_RUNS:
+                self._weight_remembered.clear()
+            if len(found) <= REMEMBERED_BOXES:
+                self._weight_remembered[run, level] = found
+        return found
+
     def input_gradient(
-        self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array
-    ) -> None:
-        """Gradient of the input into `out`."""
-        half, none = run.share(2), [None] * len(weights)
+        self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array,
+        back: Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Gradient of the input into `out`; `back` is of `pack_back`."""
+        half = run.share(2)
         blocks, pieces = self._input_pieces(half)
         for first, last in blocks:
             channels = self.stages[0].weight_shape[2]
             there = out[:, first * channels : last * channels]
             part, after = self._part(weights, first, last)
-            one = Pass(self, half, x, part, none)
+            one = Pass(self, half, x, part, None, back if len(blocks) == 1 else None)
             for samples, box in pieces:
-                gradient = one.gradient(0, box, samples, grad[:, after])
-                with engine.rounding():
-                    there[engine.region(box, samples)] = gradient
+                place = there[engine.region(box, samples)]
+                gradient = one.gradient(0, box, samples, grad[:, after], place)
+                if gradient is not place:
+                    with engine.rounding():
+                        place[...] = gradient
 
     def _part(self, weights: Sequence[Array], first: int, last: int) -> tuple[list[Array], slice]:
         """What some groups of the first stage reach: weights of all stages, channels of the result.
@@ -395,7 +436,13 @@ class Chain:
 
         def pieces_of(count: int) -> list[Piece]:
             some = self._some_channels(count) if count < groups else ()
-            each = lambda box, n: self.backward_bytes(run, 0, box, n, some)  # noqa: E731
+
+            def each(box: Box, n: int) -> int:
+                if self.mode != "zeros":
+                    return self.backward_bytes(run, 0, box, n, some)
+                # What is not folded is computed where it goes to.
+                return self.backward_bytes(run, 1, self._read_by(0, box), n, some)
+
             # What is folded comes from far away: the nearer to a cube a box is, the better.
             return self.pieces(run, 0, each, strips=self.mode == "zeros")[0]
 
@@ -410,30 +457,27 @@ class Chain:
 
     def _overlap(self, pieces: Sequence[Piece]) -> float:
         """What pieces of the input compute of the gradient after the first stage, over it all."""
-        axes = self.stages[0].axes
         computed = 0
         for samples, box in pieces:
-            sides = [engine.read_by(a, *side) for a, side in zip(axes, box, strict=True)]
+            sides = self._read_by(0, box)
             computed += (samples.stop - samples.start) * prod(hi - lo for lo, hi in sides)
         return computed / max(1, self.samples * prod(self.extents[1]))
-
-
-def _limit(run: Run) -> int:
-    """Bytes that the images of a box may take, given what is for the kernels."""
-    return min(run.budget, BOX_BYTES)
 
 
 class Pass:
     """A chain with the arrays of a call: one pass over its boxes."""
 
     def __init__(
-        self, chain: Chain, run: Run, x: Array, weights: Sequence[Array], packs: Sequence[Any]
-    ) -> None:
+        self, chain: Chain, run: Run, x: Array, weights: Sequence[Array],
+        packs: Sequence[Any] | None, back: Sequence[Any] | None = None,
+    ) -> None:  # fmt: skip
+        none = [None] * len(weights)
         self.chain = chain
         self.run = run
         self.x = x
         self.weights = weights
-        self.packs = packs
+        self.packs = packs or none
+        self.back = back or none
         self.used = 0
 
     # ---- forward -----------------------------------------------------------------------------
@@ -473,45 +517,49 @@ class Pass:
 
     # ---- backward ----------------------------------------------------------------------------
 
-    def gradient(self, level: int, box: Box, samples: slice, grad: Array) -> Array:
-        """Gradient with respect to the image of a level on a box; `grad` is that of the last."""
+    def gradient(
+        self, level: int, box: Box, samples: slice, grad: Array, out: Array | None = None
+    ) -> Array:
+        """Gradient with respect to the image of a level on a box; `grad` is that of the last.
+
+        It may be in `out`, if that is given.
+        """
         chain = self.chain
         if level == len(chain.stages):
             return grad[engine.region(box, samples)]
         axes, weight = chain.stages[level].axes, self.weights[level]
         shape = (samples.stop - samples.start, weight.shape[0] * weight.shape[2])
 
-        def adjoint(part: Box) -> Array:
+        def adjoint(part: Box, result: Array | None = None) -> Array:
             on = [engine.adjoint_on(a, *side) for a, side in zip(axes, part, strict=True)]
             after = self.gradient(
                 level + 1, tuple((first, last) for _, first, last in on), samples, grad
             )
-            result = np.empty(shape + tuple(hi - lo for lo, hi in part), self.run.dtype)
+            if result is None:
+                result = np.empty(shape + tuple(hi - lo for lo, hi in part), self.run.dtype)
             there = engine.three([axis for axis, _, _ in on])
-            engine.adjoint(self.run, after, weight, None, result, there)
+            engine.adjoint(self.run, after, weight, None, result, there, self.back[level])
             return result
 
         if chain.mode == "zeros":
-            return adjoint(box)
+            return adjoint(box, out)
         return engine.fold(self.run, axes, box, chain.mode, adjoint, shape)
 
     def sum_weight(
         self, level: int, grad: Array, sums: Sequence[tuple[slice, slice, Array]]
     ) -> None:
-        """Add what every box contributes to a weight's gradient.
+        """Sum what every box contributes to a weight's gradient.
 
-        `sums` are ranges of groups and of their rows, and the sums for these.
+        `sums` are ranges of groups and of their rows, and where the sums for these go.
         """
         chain, run = self.chain, self.run
         stage = chain.stages[level]
         _, rows, channels = stage.weight_shape[:3]
 
-        def each(box: Box, n: int) -> int:
-            held = chain.forward_bytes(run, level + 1, box, n)
-            return held + chain.backward_bytes(run, level + 1, box, n)
-
-        pieces, _ = chain.pieces(run, level + 1, each)
-        for samples, box in pieces:
+        pieces = chain.weight_pieces(run, level)
+        for _, _, total in sums if not pieces else ():
+            total[...] = 0
+        for i, (samples, box) in enumerate(pieces):
             dy = self.gradient(level + 1, box, samples, grad)
             if level == 0:  # the input is there as a whole
                 x, mode = self.x[samples], chain.mode
@@ -520,9 +568,10 @@ class Pass:
                 (source, axes), mode = chain.source(level, box), "zeros"
                 x = self._read(source, samples)
             for g, m, total in sums:
-                part = np.empty(total.shape, run.dtype)
+                part = total if i == 0 else np.empty(total.shape, run.dtype)
                 engine.weight_gradient(
                     run, x[:, engine.channel_range(g, slice(0, channels), channels)],
                     dy[:, engine.channel_range(g, m, rows)], part, engine.three(axes), mode,
                 )  # fmt: skip
-                total += part
+                if part is not total:
+                    total += part

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from math import prod
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,12 +59,18 @@ WHOLE = 1.25
 MOST_CLASSES = 512
 MOST_WOVEN = 1024  # by the kernel of few channels
 _MOST_SPLITS = 256
+_FEW_SPLITS = 32  # of those that may be long
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
 NEAR_BYTES = 2**22
 
 # A row of the result that one thread gathers from columns at a time.
 ROW_BYTES = 2**16
+
+# Rows of a single group that the kernel for few channels makes one by one, in gradients of weights;
+# half as many at a stride.  And how many multiply-adds a row has to have before a second one is
+# worth it; four times as many before a third, and so on.
+FEW_ROWS, PASS_WORTH = 4, 125_000
 
 # Pixels that a box should have room for, before its channels are split.
 LEAST_PIXELS = 256
@@ -131,6 +138,8 @@ def plain(array: Array, *, batched: bool, channels_last: bool) -> Array:
 
 def canonical(array: Array, *, batched: bool, channels_last: bool) -> Array:
     """View an image of 1 to 3 spatial axes as ``(N, C, S0, S1, S2)``."""
+    if batched and not channels_last and array.ndim == 4:  # at once, being the most usual
+        return array[:, :, np.newaxis]
     return _with_axes(plain(array, batched=batched, channels_last=channels_last))
 
 
@@ -394,6 +403,11 @@ def convolve_pieces(
     # A workspace too small is found out before anything is written.
     if run.tight or (pieces and pieces[0].how is None and not run.measure):
         convolve_pieces(run.measuring(), x, weight, bias, out, pieces, packed)
+    if len(pieces) == 1:
+        place, taps, how = pieces[0]
+        if how is not None:
+            hold = packed[0] if packed is not None else None
+            return convolve(run, x, weight[taps], bias, out[place], how, hold)
     # All pieces of some samples come before the next: they read the same, so far from a cache.
     together = max(1, NEAR_BYTES * len(x) // max(1, x.nbytes))
     if len(pieces) > 1 and together < len(x) and not run.measure:
@@ -491,7 +505,9 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         return Adjoint(axes, describe(mirrored(axes), shape, algorithm=algorithm), ())
     if algorithm == "winograd":
         return Adjoint(axes, None, split_by_phases(axes, shape, algorithm))
-    if all(a.stride == 1 for a in axes) and not _shifts(axes, shape):
+    if all(a.stride == 1 for a in axes):
+        if _shifts(axes, shape):
+            return Adjoint(axes, None, split_by_phases(axes, shape))
         pieces = _split_mirrored(axes, shape)
         if not pieces and algorithms.mirroring_pays(axes, channels, rows):
             return Adjoint(axes, describe(mirrored(axes), shape), ())
@@ -547,7 +563,9 @@ def apply_adjoint(
         except ValueError:  # the workspace is too small for columns; nothing is written yet
             return adjoint(run, grad, weight, bias, out, what.axes)
     # To transform or pack weights in order takes less time, by more than their copy does.
-    copied = packed is None and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
+    first = what.pieces[0].how if what.pieces else what.how
+    copied = packed is None and (first is None or first.pack is not None)
+    copied = copied and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
     taken = weight.nbytes if copied else 0
     if what.how is not None:
         weight = flipped(weight).swapaxes(1, 2)
@@ -655,6 +673,25 @@ def adjoint(
     return convolve_pieces(run, grad, weight, bias, out, split_by_phases(axes, weight.shape))
 
 
+@lru_cache(_FEW_SPLITS)
+def column_boxes(
+    axes: Axes, shape: tuple[int, ...], most: int, row: int
+) -> tuple[tuple[Box, Box, int], ...]:
+    """Boxes of a result of `shape`, the inputs that reach each, and how many: `most`, if possible.
+
+    No box is longer than `row` along the last axis.
+    """
+
+    def sources(box: Box) -> Box:
+        return tuple(read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True))
+
+    def fits(box: Box) -> bool:
+        lo, hi = box[2]
+        return _volume(sources(box)) <= most and hi - lo <= max(1, row)
+
+    return tuple((b, s, _volume(s)) for b in boxes(shape, fits) for s in [sources(b)])
+
+
 def adjoint_by_columns(
     run: Run,
     x: Array,
@@ -676,34 +713,22 @@ def adjoint_by_columns(
     most = run.budget // 2
     row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
     steps = [-a.dilation if flip else a.dilation for a in axes]
-
-    def sources(box: Box) -> list[tuple[int, int]]:
-        return [read_by(a, lo, hi) for a, (lo, hi) in zip(axes, box, strict=True)]
-
-    def columns_bytes(box: Box) -> int:
-        return depth * es * prod(last - first for first, last in sources(box))
-
-    def fits(box: Box) -> bool:
-        lo, hi = box[2]
-        return columns_bytes(box) <= most and hi - lo <= max(1, row)
-
-    pieces = list(boxes(out.shape[2:], fits))
-    largest = max(pieces, key=columns_bytes)
-    if columns_bytes(largest) > most:
+    pieces = column_boxes(axes, out.shape[2:], most // max(1, depth * es), row)
+    largest = depth * es * max(inputs for _, _, inputs in pieces)
+    if largest > most:
         checks.fail(
             run.operator, "algorithm",
             f"not be 'col2im' for this shape: the columns of one output take "
-            f"{columns_bytes(largest)} bytes, more than half of max_workspace ({run.budget})",
+            f"{largest} bytes, more than half of max_workspace ({run.budget})",
             "col2im",
         )  # fmt: skip
     widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
-    blocks = [max(1, min(rows, widest, most // max(1, columns_bytes(b)))) for b in pieces]
-    sizes = [n * columns_bytes(b) // es for n, b in zip(blocks, pieces, strict=True)]
-    store = np.empty(max(sizes), run.dtype)  # for the columns of every box in turn
+    each = [depth * inputs for _, _, inputs in pieces]  # elements of a row's columns
+    blocks = [max(1, min(rows, widest, most // max(1, es * n))) for n in each]
+    store = np.empty(max(map(mul, blocks, each)), run.dtype)  # for every box in turn
     gemm = run.less(store.nbytes)
     used = 0
-    for box, block in zip(pieces, blocks, strict=True):
-        source = sources(box)
+    for (box, source, _), block in zip(pieces, blocks, strict=True):
         extent = [last - first for first, last in source]
         piece, place = x[region(source)], out[region(box)]
         shift = [
@@ -807,7 +832,31 @@ def weight_gradient(
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
     if _depthwise.gradient_suits(out.shape, stride, dilation):
         return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+    if _one_by_one(out.shape, grad.size // max(1, grad.shape[1]), stride, dilation):
+        return max(
+            int(_depthwise.weight_gradient(
+                run.operator, x, same, part[:, np.newaxis, np.newaxis], *args, run.measure
+            ))
+            for part, row in zip(out[0], grad.swapaxes(0, 1), strict=True)
+            for same in [np.broadcast_to(row[:, np.newaxis], (*x.shape[:2], *grad.shape[2:]))]
+        )  # fmt: skip
     return int(_conv.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+
+
+def _one_by_one(
+    shape: Sequence[int], pixels: int, stride: Sequence[int], dilation: Sequence[int]
+) -> bool:
+    """Whether the rows of a single group are better made one by one, in a gradient of weights.
+
+    Each is that of a depthwise convolution then, whose channels share the gradient of a result:
+    few rows would leave most of a product's vectors empty.
+    """
+    groups, rows, channels, *taps = shape
+    passes = rows * (1 if max(stride) == 1 else 2)
+    if groups != 1 or prod(taps) == 1 or not 0 < passes <= FEW_ROWS:
+        return False
+    worth = pixels * channels * prod(taps) >= PASS_WORTH * (passes - 1) ** 2
+    return worth and bool(_depthwise.gradient_suits((channels, 1, 1, *taps), stride, dilation))
 
 
 def bias_gradient(run: Run, grad: Array, out: Array) -> None:
@@ -820,6 +869,8 @@ def bias_gradient(run: Run, grad: Array, out: Array) -> None:
 
 def shifted(axis: Axis, lo: int, hi: int) -> Axis:
     """The axis that computes outputs ``lo .. hi-1`` of `axis` alone."""
+    if lo == 0 and hi == axis.out:
+        return axis
     return replace(axis, before=axis.before - lo * axis.stride, out=hi - lo)
 
 
@@ -840,6 +891,8 @@ def read_by(axis: Axis, lo: int, hi: int) -> tuple[int, int]:
 def adjoint_on(axis: Axis, lo: int, hi: int) -> tuple[Axis, int, int]:
     """The axis whose adjoint gives positions ``lo .. hi-1``, and the outputs it starts from."""
     first, last = read_by(axis, lo, hi)
+    if (lo, hi, first, last) == (0, axis.size, 0, axis.out):
+        return axis, first, last
     before = axis.before + lo - first * axis.stride
     return replace(axis, size=hi - lo, before=before, out=last - first), first, last
 

@@ -327,7 +327,11 @@ class Operator:
                 Verbatim(str(grad.shape)),
             )  # fmt: skip
         names = self._needed(needs, arrays)
-        out = {name: each(arrays[name], lambda a: new(self.name, a.shape, dtype)) for name in names}
+        out = {
+            name: new(self.name, a.shape, dtype) if type(a := arrays[name]) is np.ndarray
+            else each(a, lambda a: new(self.name, a.shape, dtype))
+            for name in names
+        }  # fmt: skip
         filled = out.copy()
         more: dict[str, Any] = {}
         if keep is not None and self._keeps:
@@ -641,6 +645,9 @@ class Operator:
         ]
 
     def _needed(self, needs: Any, arrays: dict[str, Any]) -> list[str]:
+        lone = needs[0] if type(needs) is tuple and len(needs) == 1 else needs
+        if type(lone) is str and arrays.get(lone) is not None and lone not in self.constants:
+            return [lone]
         given = self._given(arrays)
         if needs is None:
             return given

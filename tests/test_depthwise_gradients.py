@@ -273,3 +273,30 @@ def test_strided_input_gradient_of_small_maps(channels, dtype):
         ]
     np.testing.assert_array_equal(np.moveaxis(there, -1, 1), got)
     np.testing.assert_array_equal(np.concatenate([g["x"] for g in one], axis=1), got)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weights_from_images_far_away(stride):
+    """Large images are copied in order and asked for before: that shows in no bit."""
+    rng = np.random.default_rng(7)
+    op, params = pyconv.get("depthwise"), {"stride": stride, "padding": 1}
+    x = rng.standard_normal((3, 26, 211, 136 * stride), np.float32)
+    kernel = (26, 1, 3, 3)
+    grad = rng.standard_normal(op.output_shape(x.shape, kernel, **params), np.float32)
+    assert x.nbytes + grad.nbytes > 10 * 2**20
+    call = {"needs": "weight", "threads": 1, **params}
+    got = op.backward(grad, x, np.zeros(kernel, np.float32), **call)["weight"]
+    spread = np.empty((*x.shape[:3], 2 * x.shape[3]), np.float32)[..., ::2]
+    spread[...] = x
+    for image, threads in ((spread, 1), (x, 2)):
+        again = op.backward(
+            grad, image, np.zeros(kernel, np.float32), **call | {"threads": threads}
+        )["weight"]
+        assert again.tobytes() == got.tobytes()
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = (slice(0, stride * (e - 1) + 1, stride) for e in grad.shape[2:])
+    for t1, t2 in product(range(3), range(3)):
+        part = padded[:, :, t1:, t2:][:, :, rows, columns]
+        expected = np.einsum("nchw,nchw->c", grad.astype(float), part.astype(float))
+        bound = np.einsum("nchw,nchw->c", np.abs(grad), np.abs(part))
+        assert np.all(np.abs(got[:, 0, t1, t2] - expected) <= 32 * 2.0**-24 * bound)

@@ -216,8 +216,12 @@ def test_folded_gradients_any_way(case, mode):
 def test_few_regions_of_small_layers():
     """Pieces have to save more than they cost."""
     op = pyconv.get("dilated")
-    small = op.plan((1, 33, 17, 30), np.zeros((20, 33, 5, 5)), padding=10, dilation=5)
+    small = op.plan((1, 16, 17, 30), np.zeros((10, 16, 5, 5)), padding=10, dilation=5)
     assert not small._problem.toward_x.pieces
+    # Along one axis alone, where two ranges would make more than they save.
+    middle = op.plan((1, 33, 17, 30), np.zeros((20, 33, 5, 5)), padding=10, dilation=5)
+    pieces = middle._problem.toward_x.pieces
+    assert len({str(piece.place[3]) for piece in pieces}) == len(pieces) > 1
     large = op.plan(
         (1, 330, 17, 30), np.zeros((200, 330, 5, 5)), padding=10, dilation=5, algorithm="direct"
     )
@@ -261,3 +265,62 @@ def test_columns_of_few_channels(monkeypatch, case, dtype):
             continue
         few = op.backward(grad, x, weight, **small)["x"]
         np.testing.assert_allclose(few, expected, rtol=0, atol=8 * eps * bound)
+
+
+WIDE = {
+    "rows": ((1, 40, 7, 60), (56, 40, 7, 3), {}),
+    "columns": ((2, 40, 60, 7), (56, 40, 3, 7), {}),
+    "both": ((1, 48, 7, 7), (64, 48, 7, 7), {}),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_kernels_as_large_as_their_results_are_wide(case):
+    """Divided along one axis; near to loops, the same bits on any number of threads."""
+    shape, kernel, params = WIDE[case]
+    rng = np.random.default_rng(8)
+    op = pyconv.get("standard")
+    weight = rng.standard_normal(kernel)
+    plan = op.plan(shape, weight, algorithm="direct", **params)
+    pieces = plan._problem.toward_x.pieces
+    axis = 4 if case == "columns" else 3
+    assert len({str(piece.place[axis]) for piece in pieces}) == len(pieces) > 1
+    grad = rng.standard_normal(plan.output_shape)
+    got = plan.backward(grad, np.zeros(shape), needs="x")["x"]
+    expected = input_gradient(grad, weight, shape[2:], (1, 1), (0, 0))
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-11)
+    again = op.backward(
+        grad, np.zeros(shape), weight, needs="x", threads=3, algorithm="direct", **params
+    )["x"]
+    assert again.tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_weights_of_few_rows(rows, dtype):
+    """Row by row as in depthwise layers: near to loops, any layout and thread count alike."""
+    rng = np.random.default_rng(rows)
+    op, params = pyconv.get("standard"), {"padding": (1, 2), "dilation": (1, 2)}
+    x = rng.standard_normal((2, 21, 53, 60)).astype(dtype)
+    kernel = (rows, 21, 3, 4)
+    grad = rng.standard_normal(op.output_shape(x.shape, kernel, **params)).astype(dtype)
+    zero = np.zeros(kernel, dtype)
+    got = op.backward(grad, x, zero, needs="weight", **params)["weight"]
+    padded = np.pad(x.astype(float), ((0, 0), (0, 0), (1, 1), (2, 2)))
+    expected, bound = np.empty(kernel), np.empty(kernel)
+    for t1, t2 in np.ndindex(3, 4):
+        part = padded[:, :, t1:, 2 * t2 :][:, :, : grad.shape[2], : grad.shape[3]]
+        for out, a, b in (
+            (expected, grad.astype(float), part),
+            (bound, np.abs(grad), np.abs(part)),
+        ):
+            out[:, :, t1, t2] = np.einsum("nmhw,nchw->mc", a.astype(float), b)
+    eps = max(float(np.finfo(dtype).eps), 2.0**-52)
+    single = eps if dtype != "float16" else 2.0**-23
+    limit = 32 * single * bound + eps * np.abs(expected)
+    assert np.all(np.abs(got - expected) <= limit)
+    there = op.backward(
+        np.moveaxis(grad, 1, -1), np.moveaxis(x, 1, -1), zero, needs="weight", threads=3,
+        layout="channels_last", **params,
+    )["weight"]  # fmt: skip
+    assert there.tobytes() == got.tobytes()

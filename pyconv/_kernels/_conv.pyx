@@ -34,6 +34,7 @@ from pyconv._kernels._weights cimport weight_gemm
 cdef enum:
     LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
+    FEW_LANES = 4           # of a vector, in gradients of weights
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
@@ -733,11 +734,13 @@ def weight_gradient(
     cdef grid q
     cdef packer pk
     cdef tensor result, dy
+    cdef bint few
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
     # Where each pixel meets its own inputs alone, rows and channels may change places: fewer are
-    # transposed then.
-    if result.shape[1] > result.shape[2] and single_tap(
+    # transposed then, but for so few that they would leave the lanes empty.
+    few = min(result.shape[1], result.shape[2]) <= FEW_LANES
+    if (result.shape[1] > result.shape[2]) != few and single_tap(
         &result, stride, offset, x.shape, grad.shape
     ):
         x, grad, out = grad, x, out.swapaxes(1, 2)

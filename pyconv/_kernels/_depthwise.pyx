@@ -44,6 +44,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport (
+    __builtin_prefetch,
     LEAF_CHAIN,
     LEAF_COLUMN_TAPS,
     LEAF_DOTS_TAPS,
@@ -80,6 +81,10 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of one group in a box: they stay in L1
     BLOCK_BYTES = 256 * 1024    # lines of all groups of a box: they stay in L2
     MOST_COLUMNS = 2048
+    LINE_BYTES = 64
+    FAR_BYTES = 10 * 1024 * 1024    # gradient: more of both images is far away, and not in L3;
+    FETCH_STEP = 512            # ... so much of a plane of theirs is copied at a time,
+    FETCH_AHEAD = 2048          # ... and asked for so far ahead
     SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
@@ -135,6 +140,7 @@ cdef struct direct_job:
     Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
     Py_ssize_t kind             # LEAF_ROWS where lines are read where they are; 0: elsewhere
     bint fetch
+    bint far                    # gradient: images are read in order, and asked for before
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction
     char* partial               # gradient: [chunk][G][M][C][taps], compute type
     Py_ssize_t neighbours       # gradient: pixels next to each other that have sums of their own
@@ -292,6 +298,56 @@ cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept n
     b.spot = at.spot
 
 
+cdef inline void ask_for(const char* src, Py_ssize_t bytes) noexcept nogil:
+    cdef Py_ssize_t at = 0
+    while at < bytes:
+        __builtin_prefetch(src + at, 0, 3)
+        at += LINE_BYTES
+
+
+cdef void load_plane(
+    const direct_job* job, const tensor* t, const char* src, Py_ssize_t src_rs, Py_ssize_t src_cs,
+    char* dst, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    """Rows of a plane; of one that is far away, some at a time, those to come being asked for.
+
+    All of a plane at once would be too much to ask for, and parts of lines mislead the hardware.
+    """
+    cdef const leaf_table* table = job.q.leaf
+    cdef Py_ssize_t es = table.esize, some
+    if not (job.far and t.in_place and src_cs == es and columns >= table.vl
+            and pitch - columns <= table.vl and 0 < src_rs <= 2 * columns * es):
+        table.load[t.storage](dst, pitch, src, src_rs, src_cs, rows, columns)
+        return
+    while rows > 0:
+        some = min(rows, ceil_div(FETCH_STEP, src_rs))
+        ask_for(src + FETCH_AHEAD, some * src_rs)
+        table.pad(1, some, columns, src, 0, src_rs // es, dst, 0, pitch, 0, 0)
+        src += some * src_rs
+        dst += some * pitch * es
+        rows -= some
+
+
+cdef void load_halves(
+    const direct_job* job, const char* src, Py_ssize_t src_rs, char* dst, char* second,
+    Py_ssize_t rows, Py_ssize_t columns
+) noexcept nogil:
+    """`load_plane` for every second element, and for those between them."""
+    cdef const leaf_table* table = job.q.leaf
+    cdef Py_ssize_t es = table.esize, some
+    if not job.far or src_rs <= 0:
+        table.halves(rows, columns, src, src_rs // es, dst, second, job.pitch)
+        return
+    while rows > 0:
+        some = min(rows, ceil_div(FETCH_STEP, src_rs))
+        ask_for(src + FETCH_AHEAD, some * src_rs)
+        table.halves(some, columns, src, src_rs // es, dst, second, job.pitch)
+        src += some * src_rs
+        dst += some * job.pitch * es
+        second += some * job.pitch * es
+        rows -= some
+
+
 cdef void load_lines(
     const direct_job* job, box* b, Py_ssize_t n, Py_ssize_t g, Py_ssize_t count, const place* at
 ) noexcept nogil:
@@ -311,14 +367,14 @@ cdef void load_lines(
                 p = b.pieces + i
                 if p.second >= 0:
                     dst = b.lines + c * channel_pitch * es
-                    q.leaf.halves(
-                        p.rows, p.columns, src + c * q.x.stride[1] + p.src,
-                        q.x.stride[3] * q.stride[1] // es, dst + p.dst, dst + p.second, job.pitch)
+                    load_halves(
+                        job, src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
+                        dst + p.dst, dst + p.second, p.rows, p.columns)
                     continue
-                q.leaf.load[q.x.storage](
-                    b.lines + c * channel_pitch * es + p.dst, job.pitch,
-                    src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
-                    q.x.stride[4] * q.stride[2], p.rows, p.columns)
+                load_plane(
+                    job, &q.x, src + c * q.x.stride[1] + p.src, q.x.stride[3] * q.stride[1],
+                    q.x.stride[4] * q.stride[2], b.lines + c * channel_pitch * es + p.dst,
+                    job.pitch, p.rows, p.columns)
         return
     first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
     first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
@@ -1090,8 +1146,8 @@ cdef void load_grad(
     cdef const tensor* dy = &job.out
     cdef Py_ssize_t r, es = job.q.leaf.esize
     if channels == 1:
-        job.q.leaf.load[dy.storage](
-            b.result, pitch, src, dy.stride[3], dy.stride[4], at.rows, at.columns)
+        load_plane(
+            job, dy, src, dy.stride[3], dy.stride[4], b.result, pitch, at.rows, at.columns)
         return
     for r in range(at.rows):
         job.q.leaf.load[dy.storage](
@@ -1139,7 +1195,9 @@ cdef void sum_units(
     cdef Py_ssize_t size = count * job.multiplier * depth * (LEAF_LANE_BYTES // es)
     cdef Py_ssize_t unit, n, g, m, o, pitch, grad_pitch, grad_plane
     cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane
-    cdef bint in_place = dy.in_place and (q.out[2] == 1 or dy.stride[4] == es)
+    # What is far away is copied in order: a walk down the lines of a box would wait for each.
+    cdef bint in_place = (dy.in_place and (q.out[2] == 1 or dy.stride[4] == es)
+                          and not job.far)
     cdef place at
     cdef const char* src
     cdef const char* grad
@@ -1692,7 +1750,7 @@ cdef Workspace set_up(
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
     job.lanes = job.kind = 0
-    job.fetch = False
+    job.fetch = job.far = False
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
@@ -1845,6 +1903,7 @@ def weight_gradient(
     units = job.out.shape[0] * job.q.out[0] * job.row_boxes * job.column_boxes
     choose_sums(&job, units)
     point_dots(&job)
+    job.far = worth_fetching(&job) and x.size + grad.size > FAR_BYTES // job.q.leaf.esize
     fixed = tables.nbytes + job.chunks * size * job.q.leaf.esize + 128
     threads = useful_threads(threads, 2.0 * grad.size * job.q.channels * job.taps)
     in_lanes = job.neighbours == 1

@@ -20,8 +20,9 @@ Of two classes along the last axis, as at stride 2, the taps are taken one by on
 few, and the results are woven in registers; where rows cannot be written as they are, with channels
 last for one, those of all rows m of the weights before they are stored, turned.
 
-Where planes have few pixels, the vectors run along the channels instead, as many groups at a time
-as a vector has lanes, and the classes need no weaving::
+Where planes have few pixels, and rows are short or not woven in registers, the vectors run along
+the channels instead, as many groups at a time as a vector has lanes, and the classes need no
+weaving::
 
     for each sample, block of groups, box of positions
         bring the lines that the box reads together         [line][pixel][lane]
@@ -58,6 +59,8 @@ cdef enum:
     PAIR_TAPS = 16              # of a class, and a chain; more, and columns
     PAIR_COLUMN = 3             # of more than that, are better taken as columns
     FEW_PIXELS = 1024           # of a plane of the result: its channels are the vectors
+    MANY_BLOCKS = 4             # of channels: lanes of the last may stay empty,
+    WIDE_PIXELS = 400           # ... of planes of up to so many pixels
     LANES_BYTES = 64 * 1024     # of their box, and what it reads
 
 
@@ -384,11 +387,16 @@ cdef void lay_out_lanes(adjoint_job* job) noexcept nogil:
     """Boxes of some rows of positions, all alike."""
     cdef const split* rows = &job.axis[1]
     cdef const split* columns = &job.axis[2]
-    cdef Py_ssize_t es = job.leaf.esize, vector, each, most
+    cdef Py_ssize_t es = job.leaf.esize, wide, vector, each, most
+    # Whole cache lines where channels are next to each other, and else of planes whose vectors stay
+    # in L1, where few lanes are empty.
+    wide = LEAF_LANE_BYTES // es
     job.lanes = job.leaf.vl
-    if (magnitude(job.out.stride[1]) < magnitude(job.out.stride[4])
-            and job.groups >= LEAF_LANE_BYTES // es):
-        job.lanes = LEAF_LANE_BYTES // es       # next to each other: whole cache lines of them
+    if job.groups >= wide and (
+            magnitude(job.out.stride[1]) < magnitude(job.out.stride[4])
+            or (job.out.shape[3] * job.out.shape[4] <= WIDE_PIXELS
+                and (job.groups % wide == 0 or job.groups >= MANY_BLOCKS * wide))):
+        job.lanes = wide
     vector = job.lanes * es
     job.pitch = columns.positions + columns.high - columns.low
     job.result_pitch = job.out.shape[4]
@@ -554,7 +562,7 @@ def correlate(
         job.weight.shape[0], job.weight.shape[1], job.weight.shape[2])
     total = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.depth = job.channels * total
-    job.lanes, job.pair, job.turned, in_lanes = 0, False, False, suit_lanes(&job)
+    job.lanes, job.pair, job.turned = 0, False, False
     job.weights_in_order = weight.flags.c_contiguous and job.weight.in_place
     job.has_bias = bias is not None
     if job.has_bias:
@@ -566,10 +574,14 @@ def correlate(
     for i in range(3):
         fill_axis(&job.axis[i], at, phases[i], stride[i])
         at += len(phases[i])
+    # Two classes that are woven in registers, a vector or more, take less than channels turned.
+    job.pair = suit_pair(&job)
+    in_lanes = suit_lanes(&job) and not (
+        job.pair and in_rows(&job) and job.out.shape[4] >= 2 * job.leaf.vl)
     if in_lanes:
+        job.pair = False
         lay_out_lanes(&job)
     else:
-        job.pair = suit_pair(&job)
         if not in_rows(&job):
             if not job.pair or (job.multiplier <= 4 and job.channels == 1):
                 return -1       # channels next to each other: they are to be the vectors

@@ -198,19 +198,25 @@ class DepthwiseSeparable(Operator):
             packs = None, engine.pack_for(run, mix, problem.how)
         return kernel, mix, packs
 
+    def prepare_gradient(self, name: str, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
+        if name == "x" or name == "depthwise":  # both go back through the mix
+            return problem.chain.pack_back(run, self._weights(problem, arrays))
+        return None
+
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
         prepared: Any = None,
     ) -> None:  # fmt: skip
         view, chain = problem.image.view, problem.chain
         x, dy = view(arrays["x"]), view(grad)
-        weights = self._weights(problem, arrays)
+        weights, kept = self._weights(problem, arrays), prepared or {}
         results = self._weights(problem, {**arrays, **out})
         for level, name in enumerate(("depthwise", "pointwise")):
             if name in out:
-                chain.weight_gradient(run, x, weights, level, dy, results[level])
+                back = kept.get("x", kept.get(name))
+                chain.weight_gradient(run, x, weights, level, dy, results[level], back=back)
         if "x" in out:
-            chain.input_gradient(run, x, weights, dy, view(out["x"]))
+            chain.input_gradient(run, x, weights, dy, view(out["x"]), kept.get("x"))
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
 
