@@ -41,11 +41,10 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = VZERO();
-    if (add) /* c is on its way while the sums are made */
-        UNROLL for (int i = 0; i < rows; ++i) {
-            __builtin_prefetch(c + i * c_rs, 1);
-            __builtin_prefetch(c + i * c_rs + nv * VL - 1, 1);
-        }
+    UNROLL for (int i = 0; i < rows; ++i) { /* c is on its way while the sums are made */
+        __builtin_prefetch(c + i * c_rs, 1);
+        __builtin_prefetch(c + i * c_rs + nv * VL - 1, 1);
+    }
 
 #ifdef VFMA2
     /* Four depths each time round: with one, counters and pointers take as many instructions as
