@@ -211,6 +211,7 @@ def test_small_workspaces(key):
     gradients = op.backward(grad, *arrays, **params)
     refused = accepted = 0
     for threads in (1, 3):
+        before = accepted
         for exponent in range(48):  # steps of half an octave, from 1 byte to 11 MiB
             budget = int(2 ** (exponent / 2))
             how = {**params, "max_workspace": budget, "threads": threads}
@@ -222,6 +223,7 @@ def test_small_workspaces(key):
                 assert str(error).startswith(f"{op.name}: "), error
                 assert "max_workspace" in str(error), error
                 assert (out == 7).all(), f"{budget} bytes: refused after writing"
+                assert accepted == before, f"{budget} bytes: refused, unlike fewer"
                 continue
             accepted += 1
             np.testing.assert_array_equal(out, expected, err_msg=f"{budget} bytes")

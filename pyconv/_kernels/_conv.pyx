@@ -666,7 +666,7 @@ def correlate(
     use_grid(&pk, q)
     if measure:
         lay_out(&q.x, table.esize)
-    if packed is None and lanes and a.rows * a.depth > 0:
+    if packed is None and lanes and a.rows * a.depth > 0 and budget >= LEAST_WORKSPACE:
         a.lanes = True
         taken = packing_bytes(&a, table, threads)
         if taken <= budget // 4:

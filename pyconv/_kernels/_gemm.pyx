@@ -911,7 +911,7 @@ cdef Py_ssize_t implicit_gemm(
     cdef PackedWeights held_weights
     cdef Workspace held_bias = None
     cdef Workspace prepared = None
-    cdef Py_ssize_t fixed = 0, held = 0, samples = out.shape[0], shortfall
+    cdef Py_ssize_t fixed = 0, held = 0, in_order = 0, samples = out.shape[0], shortfall
     cdef size_t scratch
     cdef int nt, compute = 1 if leaf.esize == 8 else 0
     job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
@@ -930,7 +930,8 @@ cdef Py_ssize_t implicit_gemm(
         fixed = a.groups * a.rows * leaf.esize + 64
     if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 3:
         # every tile reads all of A: put it in order once, where the workspace allows
-        fixed += packing_bytes(a, leaf, threads)
+        in_order = packing_bytes(a, leaf, threads)
+        fixed += in_order
         repacked = a[0]
         if not measure:
             held_weights = pack_operand(a, leaf, threads)
@@ -953,10 +954,15 @@ cdef Py_ssize_t implicit_gemm(
         split_threads(&job, nt)
         nt = <int>(job.pixel_splits * job.row_splits)
         shortfall = fixed + held + nt * (aligned(scratch) + 128) - budget
-        if shortfall <= 0 or held == 0:
+        if shortfall <= 0 or held == in_order == 0:
             break
-        held, samples = 0, out.shape[0]     # no room for prepared samples
-        divide_pixels(&job, NULL)
+        if held > 0:
+            held, samples = 0, out.shape[0]     # no room for prepared samples
+            divide_pixels(&job, NULL)
+        else:
+            job.a = a                           # nor for all of A in order
+            fixed -= in_order
+            in_order = 0
     if shortfall > 0:
         raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
