@@ -44,7 +44,6 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport (
-    __builtin_prefetch,
     LEAF_CHAIN,
     LEAF_COLUMN_TAPS,
     LEAF_DOTS_TAPS,
@@ -81,7 +80,6 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of one group in a box: they stay in L1
     BLOCK_BYTES = 256 * 1024    # lines of all groups of a box: they stay in L2
     MOST_COLUMNS = 2048
-    LINE_BYTES = 64
     FAR_BYTES = 10 * 1024 * 1024    # gradient: more of both images is far away, and not in L3;
     FETCH_STEP = 512            # ... so much of a plane of theirs is copied at a time,
     FETCH_AHEAD = 2048          # ... and asked for so far ahead
@@ -298,13 +296,6 @@ cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept n
     b.spot = at.spot
 
 
-cdef inline void ask_for(const char* src, Py_ssize_t bytes) noexcept nogil:
-    cdef Py_ssize_t at = 0
-    while at < bytes:
-        __builtin_prefetch(src + at, 0, 3)
-        at += LINE_BYTES
-
-
 cdef void load_plane(
     const direct_job* job, const tensor* t, const char* src, Py_ssize_t src_rs, Py_ssize_t src_cs,
     char* dst, Py_ssize_t pitch, Py_ssize_t rows, Py_ssize_t columns
@@ -321,7 +312,7 @@ cdef void load_plane(
         return
     while rows > 0:
         some = min(rows, ceil_div(FETCH_STEP, src_rs))
-        ask_for(src + FETCH_AHEAD, some * src_rs)
+        table.fetch(src + FETCH_AHEAD, some * src_rs, False)
         table.pad(1, some, columns, src, 0, src_rs // es, dst, 0, pitch, 0, 0)
         src += some * src_rs
         dst += some * pitch * es
@@ -340,7 +331,7 @@ cdef void load_halves(
         return
     while rows > 0:
         some = min(rows, ceil_div(FETCH_STEP, src_rs))
-        ask_for(src + FETCH_AHEAD, some * src_rs)
+        table.fetch(src + FETCH_AHEAD, some * src_rs, False)
         table.halves(some, columns, src, src_rs // es, dst, second, job.pitch)
         src += some * src_rs
         dst += some * job.pitch * es
