@@ -12,7 +12,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport __builtin_prefetch, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, __builtin_prefetch, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     depth_block,
@@ -35,6 +35,8 @@ cdef enum:
     LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
     FEW_LANES = 4           # of a vector, in gradients of weights
+    LIST_DEPTHS = 128       # of a block, at most, that are listed at once
+    LISTS = 8               # kept, of runs that alternate along a row
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
@@ -107,13 +109,153 @@ cdef bint taps_inside(
     return first >= 0 and last < q.x.shape[2 + axis]
 
 
+cdef struct tap_list:
+    Py_ssize_t lo, hi                   # taps of the last axis that are inside
+    Py_ssize_t offset[LIST_DEPTHS]      # elements from where the first tap of channel 0 would be
+
+
+cdef inline void taps_within(
+    const grid* q, int axis, Py_ssize_t o, Py_ssize_t* lo, Py_ssize_t* hi
+) noexcept nogil:
+    """Taps lo .. hi-1 of output o are inside the array on an axis."""
+    cdef Py_ssize_t step = q.dilation[axis], taps = q.taps[axis], first
+    cdef Py_ssize_t at = o * q.stride[axis] + q.offset[axis]
+    if step > 0:
+        inside(at, step, taps, q.x.shape[2 + axis], lo, hi)
+        return
+    inside(at + (taps - 1) * step, -step, taps, q.x.shape[2 + axis], &first, lo)
+    hi[0] = taps - first
+    lo[0] = taps - lo[0]
+
+
+cdef Py_ssize_t same_taps_until(
+    const grid* q, Py_ssize_t lo, Py_ssize_t hi
+) noexcept nogil:
+    """The next output along the last axis with other taps inside than lo .. hi-1."""
+    cdef Py_ssize_t step = q.dilation[2], stride = q.stride[2], until = q.out[2]
+    cdef Py_ssize_t leaves = hi - 1, enters = lo - 1, at
+    if step < 0:
+        leaves, enters = lo, hi
+    if lo < hi:
+        at = q.x.shape[4] - q.offset[2] - leaves * step
+        until = min(until, (at + stride - 1) // stride)
+    if 0 <= enters < q.taps[2]:
+        at = -q.offset[2] - enters * step
+        until = min(until, (at + stride - 1) // stride)
+    return until
+
+
+cdef void list_taps(
+    const grid* q, const Py_ssize_t* lo, const Py_ssize_t* hi, Py_ssize_t k0, Py_ssize_t k1,
+    tap_list* result
+) noexcept nogil:
+    """Where depths k0 .. k1-1 are, for outputs with taps lo .. hi-1 of each axis inside."""
+    cdef Py_ssize_t es = q.leaf.esize, k, c, t0, t1, t2
+    result.lo, result.hi = lo[2], hi[2]
+    t2 = k0 % q.taps[2]
+    t1 = k0 // q.taps[2] % q.taps[1]
+    t0 = k0 // q.taps[2] // q.taps[1] % q.taps[0]
+    c = k0 // q.taps[2] // q.taps[1] // q.taps[0]
+    for k in range(k1 - k0):
+        result.offset[k] = LEAF_OUTSIDE
+        if lo[2] <= t2 < hi[2] and lo[1] <= t1 < hi[1] and lo[0] <= t0 < hi[0]:
+            result.offset[k] = (
+                c * q.x.stride[1] + t0 * q.dilation[0] * q.x.stride[2]
+                + t1 * q.dilation[1] * q.x.stride[3] + t2 * q.dilation[2] * es) // es
+        t2 += 1
+        if t2 == q.taps[2]:
+            t2 = 0
+            t1 += 1
+            if t1 == q.taps[1]:
+                t1 = 0
+                t0 += 1
+                if t0 == q.taps[0]:
+                    t0 = 0
+                    c += 1
+
+
+cdef inline bint listed(const grid* q) noexcept nogil:
+    """Whether neighbouring outputs have neighbouring inputs, to be copied, or zeros."""
+    return (q.x.in_place and q.stride[2] == 1 and q.x.stride[4] == q.leaf.esize
+            and q.mode == PAD_ZEROS)
+
+
+cdef void pack_listed(
+    const grid* q, const char* src, Py_ssize_t p, Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1,
+    Py_ssize_t width, Py_ssize_t panel_size, char* panel
+) noexcept nogil:
+    """`pack_grid` of a `listed` input, k1 - k0 <= LIST_DEPTHS; panels are `panel_size` apart.
+
+    Pixels of one panel and row with the same taps inside go together.  Where their depths are is
+    listed once for all such runs, until rows with other taps inside follow.
+    """
+    cdef Py_ssize_t es = q.leaf.esize, column = 0, length, until = 0, o0, o1, o2
+    cdef Py_ssize_t lo[3]
+    cdef Py_ssize_t hi[3]
+    cdef Py_ssize_t first[2]
+    cdef Py_ssize_t end[2]
+    cdef Py_ssize_t lists = 0, at = 0
+    cdef tap_list held[LISTS]
+    cdef const char* line = NULL
+    first[0] = first[1] = -1    # of taps that are not those of any row
+    end[0] = end[1] = -1
+    o2 = p % q.out[2]
+    o1 = p // q.out[2] % q.out[1]
+    o0 = p // q.out[2] // q.out[1]
+    while count > 0:
+        if line == NULL:
+            taps_within(q, 0, o0, &lo[0], &hi[0])
+            taps_within(q, 1, o1, &lo[1], &hi[1])
+            if lo[0] != first[0] or hi[0] != end[0] or lo[1] != first[1] or hi[1] != end[1]:
+                first[0], end[0], first[1], end[1] = lo[0], hi[0], lo[1], hi[1]
+                lists = 0
+            line = (src + (o0 * q.stride[0] + q.offset[0]) * q.x.stride[2]
+                    + (o1 * q.stride[1] + q.offset[1]) * q.x.stride[3] + q.offset[2] * es)
+            until = o2
+        if o2 == until:
+            taps_within(q, 2, o2, &lo[2], &hi[2])
+            until = same_taps_until(q, lo[2], hi[2])
+            at = 0
+            while at < min(lists, <Py_ssize_t>LISTS) and not (
+                    held[at].lo == lo[2] and held[at].hi == hi[2]):
+                at += 1
+            if at == min(lists, <Py_ssize_t>LISTS):
+                at = lists % LISTS
+                lists += 1
+                list_taps(q, lo, hi, k0, k1, &held[at])
+        length = min(min(count, width - column), until - o2)
+        q.leaf.pack(
+            k1 - k0, length, line + o2 * es, held[at].offset, panel + column * es, width)
+        column += length
+        if column == width:
+            column = 0
+            panel += panel_size
+        count -= length
+        o2 += length
+        if o2 == q.out[2]:
+            o2, line = 0, NULL
+            o1 += 1
+            if o1 == q.out[1]:
+                o1 = 0
+                o0 += 1
+
+
 cdef void pack_grid(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
 ) noexcept nogil:
     cdef const grid* q = <const grid*>ctx
     cdef Py_ssize_t es = q.leaf.esize, column = 0, length, o0, o1, o2, row
+    cdef Py_ssize_t first = k0
     cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
+    if listed(q):
+        while k0 < k1:
+            length = min(<Py_ssize_t>LIST_DEPTHS, k1 - k0)
+            pack_listed(
+                q, src, p, count, k0, k0 + length, width, (k1 - first) * width * es, panel)
+            panel += length * width * es
+            k0 += length
+        return
     o2 = p % q.out[2]
     row = p // q.out[2]
     while count > 0:
@@ -314,8 +456,8 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
     """What reading samples as planes takes, of what packing each depth of each pixel would.
 
     In multiply-adds.  The micro-kernel is 5 % slower where inputs lie apart; an element moved in
-    long rows is worth 5, every second one 10; one that is packed 10, and more where a tap has few
-    channels in a block of depths, or a panel several output rows.
+    long rows is worth 5, every second one 10; one that is packed 5, and more where a tap has few
+    channels in a block of depths, or a panel several output rows; and twice that if not `listed`.
     """
     cdef Py_ssize_t pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
     cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
@@ -324,10 +466,12 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
     cdef double across = <double>(
         s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - s.q.leaf.nr + 1)) / s.layout.pitch
     cdef double copied = across * pixels * rows, apart = 1.05
-    cdef double packed = 10 + 30.0 * taps / max(taps, depth_block(depth))
+    cdef double packed = 5 + 15.0 * taps / max(taps, depth_block(depth))
     if pixels == 0 or rows == 0 or depth == 0 or depth > MOST_DEPTHS:
         return NEVER
     packed *= 1 + <double>s.q.leaf.nr / s.q.out[2]
+    if not listed(&s.q):
+        packed *= 2
     if s.layout.data == NULL:
         copied += <double>s.channel_size * s.q.channels
     elif s.q.x.stride[1] % LINE_BYTES:

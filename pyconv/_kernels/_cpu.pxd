@@ -117,6 +117,9 @@ cdef extern from "leaf.h" nogil:
             double* dst, Py_ssize_t ds) noexcept nogil
         void (*narrow)(Py_ssize_t n, const double* src, void* dst) noexcept nogil
         leaf_dots dots
+        void (*pack)(
+            Py_ssize_t depth, Py_ssize_t n, const void* src, const Py_ssize_t* at, void* dst,
+            Py_ssize_t dst_rs) noexcept nogil
         void (*clear)(
             void* dst, Py_ssize_t dst_rs, Py_ssize_t rows, Py_ssize_t cols) noexcept nogil
         void (*pad)(

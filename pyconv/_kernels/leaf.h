@@ -224,6 +224,11 @@ typedef struct leaf_table {
     /* Sums of products. */
     leaf_dots dots;
 
+    /* dst[k * dst_rs + j] = src[at[k] + j], or 0 where at[k] is LEAF_OUTSIDE
+     * for k < depth, j < n; n > 0. */
+    void (*pack)(ptrdiff_t depth, ptrdiff_t n, const void *src, const ptrdiff_t *at, void *dst,
+                 ptrdiff_t dst_rs);
+
     /* dst[r * dst_rs + j] = 0   for r < rows, j < cols. */
     void (*clear)(void *dst, ptrdiff_t dst_rs, ptrdiff_t rows, ptrdiff_t cols);
 

@@ -1000,6 +1000,8 @@ static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const cha
     return 1;
 }
 
+#include "leaf_pack.inc.c"
+
 #include "leaf_taps.inc.c"
 
 #include "leaf_pair.inc.c"
@@ -1358,6 +1360,7 @@ const leaf_table NAME(leaf_table) = {
     .taps_rows = NAME(taps_rows),
     .fetch = NAME(fetch),
     .dots = NAME(dots),
+    .pack = NAME(pack),
     .clear = NAME(clear),
     .pad = NAME(pad),
     .load = ALL_READS(load),
