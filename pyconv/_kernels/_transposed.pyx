@@ -47,6 +47,7 @@ cdef enum:
     FEW_ROWS = 48                   # of all classes: each input is read a few times only
     LINE = 100                      # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
+    SHORT_LINE = 160                # bytes of a line of the output
     CACHE_SETS_BYTES = 1024         # lines that far apart, or a multiple, would evict each other
     TILE_BYTES = 128 * 1024         # turned: weights, transposed, of some channels and rows ...
     TURNED_BYTES = 512 * 1024       # ... and their results
@@ -702,15 +703,19 @@ cdef void multiply(
             return
 
 
-cdef void store_line(
-    const job* w, char* dst, const char* src, Py_ssize_t rows, Py_ssize_t q, Py_ssize_t count,
-    char* line
+cdef void store_lines(
+    const job* w, char* dst, const char* src, Py_ssize_t lines, Py_ssize_t dst_rs,
+    Py_ssize_t src_rs, Py_ssize_t step, Py_ssize_t q, Py_ssize_t count, char* line
 ) noexcept nogil:
-    """Positions q .. q+count-1 of all classes along axis 2 to a line of the output, `dst`."""
+    """Positions q .. q+count-1 of all classes along axis 2 to lines of the output, from `dst` on.
+
+    Lines of the output are `dst_rs` bytes apart; those of a class `src_rs` elements, and classes
+    `step`.
+    """
     cdef const tensor* out = &w.out
     cdef const split_axis* axis = &w.axis[2]
     cdef Py_ssize_t es = w.leaf.esize, s = axis.stride, classes = axis.residues
-    cdef Py_ssize_t step = rows * w.ld, whole, rest, skip, ld, at, r
+    cdef Py_ssize_t whole, rest, skip, ld, at, r
     cdef char* to
     # The last position may be there for the first classes alone, ...
     whole = min(count, max(axis.size // s - q, <Py_ssize_t>0))
@@ -723,23 +728,25 @@ cdef void store_line(
         for r in range(classes):
             at = 1 if r < skip else 0
             w.leaf.store[out.storage](
-                dst + (at * s + r) * out.stride[4], out.stride[1], s * out.stride[4],
-                src + (r * step + at) * es, w.ld, rows, whole + (r < rest) - at)
+                dst + (at * s + r) * out.stride[4], dst_rs, s * out.stride[4],
+                src + (r * step + at) * es, src_rs, lines, whole + (r < rest) - at)
         return
-    to, ld = dst, out.stride[1] // es
+    to, ld = dst, dst_rs // es
     if not out.in_place:
         to, ld = line, whole * s + rest
     if skip > 0:
-        w.leaf.interleave(rows, 1, s - skip, src + skip * step * es, w.ld, step, to + skip * es, ld)
+        w.leaf.interleave(
+            lines, 1, s - skip, src + skip * step * es, src_rs, step, to + skip * es, ld)
         src += es
         to += s * es
         whole -= 1
-    w.leaf.interleave(rows, whole, s, src, w.ld, step, to, ld)
-    w.leaf.interleave(
-        rows, 1 if rest else 0, rest, src + whole * es, w.ld, step, to + whole * s * es, ld)
+    w.leaf.interleave(lines, whole, s, src, src_rs, step, to, ld)
+    if rest > 0:
+        w.leaf.interleave(
+            lines, 1, rest, src + whole * es, src_rs, step, to + whole * s * es, ld)
     if not out.in_place:
         w.leaf.store[out.storage](
-            dst + skip * out.stride[4], out.stride[1], out.stride[4], line + skip * es, ld, rows,
+            dst + skip * out.stride[4], dst_rs, out.stride[4], line + skip * es, ld, lines,
             ld - skip)
 
 
@@ -747,21 +754,36 @@ cdef void store_unit(
     const job* w, const box* b, const char* c, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t r0,
     Py_ssize_t r1, char* line
 ) noexcept nogil:
-    """The C tile of a unit, channels m ..., to its place."""
+    """The C tile of a unit, channels m ..., to its place.
+
+    Short lines channel by channel, in the order of the output; long ones as they were made.
+    """
     cdef const split_axis* axis = w.axis
     cdef const tensor* out = &w.out
-    cdef Py_ssize_t n, q0, q1, i0, i1, at
+    cdef Py_ssize_t es = w.leaf.esize, step = rows * w.ld, n, q0, q1, i0, i1, i, lines
+    cdef char* dst
+    cdef const char* src
+    i1 = b.first[2] * axis[1].stride + r1
+    lines = min(b.length[2], ceil_div(axis[1].size - i1, axis[1].stride))
     for n in range(b.length[0]):
         for q0 in range(b.length[1]):
             i0 = (b.first[1] + q0) * axis[0].stride + r0
-            for q1 in range(b.length[2]):
-                i1 = (b.first[2] + q1) * axis[1].stride + r1
-                if i0 < axis[0].size and i1 < axis[1].size:
-                    at = n * w.pitch[0] + q0 * w.pitch[1] + q1 * w.pitch[2]
-                    store_line(
-                        w, out.data + (b.first[0] + n) * out.stride[0] + m * out.stride[1]
-                        + i0 * out.stride[2] + i1 * out.stride[3],
-                        c + at * w.leaf.esize, rows, b.first[3], b.length[3], line)
+            if i0 >= axis[0].size:
+                break
+            dst = (out.data + (b.first[0] + n) * out.stride[0] + m * out.stride[1]
+                   + i0 * out.stride[2] + i1 * out.stride[3])
+            src = c + (n * w.pitch[0] + q0 * w.pitch[1]) * es
+            if lines > 1 and out.in_place and out.shape[4] * es <= SHORT_LINE:
+                for i in range(rows):
+                    store_lines(
+                        w, dst + i * out.stride[1], src + i * w.ld * es, lines,
+                        axis[1].stride * out.stride[3], w.pitch[2], step, b.first[3], b.length[3],
+                        line)
+                continue
+            for q1 in range(lines):     # there is room for one of each channel
+                store_lines(
+                    w, dst + q1 * axis[1].stride * out.stride[3], src + q1 * w.pitch[2] * es,
+                    rows, out.stride[1], w.ld, step, b.first[3], b.length[3], line)
 
 
 cdef Py_ssize_t columns_of(const job* w, const box* b) noexcept nogil:

@@ -957,14 +957,14 @@ INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src
 
 static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, const void *src_,
                              ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst_, ptrdiff_t dst_rs) {
-    enum { AHEAD = 2 };
     const T *src = src_;
     T *dst = dst_;
-    const ptrdiff_t line = 64 / sizeof(T);
+    const ptrdiff_t line = 64 / sizeof(T), most = 8 * line; /* asked for at a time, or two rows */
+    const ptrdiff_t ahead = cols * classes * 2 < most ? most / (cols * classes + 1) : 2;
     for (ptrdiff_t r = 0; r < rows; ++r) {
-        if (r + AHEAD < rows) /* rows are too short for the hardware to see what comes */
+        if (r + ahead < rows) /* rows are too short for the hardware to see what comes */
             for (ptrdiff_t j = 0; j < cols * classes; j += line)
-                __builtin_prefetch(dst + (r + AHEAD) * dst_rs + j, 1);
+                __builtin_prefetch(dst + (r + ahead) * dst_rs + j, 1);
         if (classes >= VL && cols >= 4)
             NAME(transpose)(classes, cols, src + r * src_rs, src_qs, dst + r * dst_rs, classes);
         else
