@@ -818,7 +818,15 @@ static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdi
             VSTORE(second + j / 2, VINORDER(VLANEODD(a, b)));
             j += 2 * VL;
         }
-        for (; j < cols; ++j) (j % 2 ? second : first)[j / 2] = src[j];
+        while (cols >= 8 && j + 1 < cols) { /* shorter than two vectors */
+            if (j + 8 > cols) j = (cols - 8) / 2 * 2;
+            NAME(quad) a = *(const NAME(quad) *)(src + j), b = *(const NAME(quad) *)(src + j + 4);
+            *(NAME(quad) *)(first + j / 2) = (NAME(quad)){a[0], a[2], b[0], b[2]};
+            *(NAME(quad) *)(second + j / 2) = (NAME(quad)){a[1], a[3], b[1], b[3]};
+            j += 8;
+        }
+        for (; j + 1 < cols; j += 2) first[j / 2] = src[j], second[j / 2] = src[j + 1];
+        if (j < cols) first[j / 2] = src[j];
         src += src_rs;
         first += dst_rs;
         second += dst_rs;
