@@ -56,15 +56,14 @@ PART_WORTH, MIRRORED_WORTH = 3.5e5, 8e5
 
 # A transposed convolution by col2im: a GEMM with a row for each tap of each output channel; the way
 # of its values to the results that they are part of, for each value and for each line of them; and
-# what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product.
-COLUMNS, GATHER, GATHER_LINE, CALL = 1.3, 30.0, 2500.0, 3e6
-FEW_TOGETHER = 1.5
+# what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product,
+# and something besides too.
+COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 22.0, 150.0, 3e6
+FEW_TOGETHER, PHASES_CALL = 2.1, 8e5
 
-# The same for the gradient of an input at stride 1, with taps that are FAR_APART and up to
-# FEW_GATHERED rows, or any taps and LONE_GATHERED: the columns of few rows take SMALL_COLUMNS times
-# as long, and each multiply-add of a direct adjoint GEMM + FEW_DIRECT / rows.
-FAR_APART, FEW_GATHERED, SMALL_COLUMNS, FEW_DIRECT = 3, 8, 1.5, 7.0
-LONE_GATHERED = 2
+# The same for a convolution at stride 1, or the gradient of its input, with FEW_GATHERED rows at
+# most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows.
+FEW_GATHERED, FEW_DIRECT = 8, 2.5
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -372,27 +371,33 @@ def col2im_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     last = axes[-1]
     together = rows * max(1, last.stride if last.kernel % last.stride == 0 else last.stride // 2)
     products = rows * channels * prod(a.kernel * ceil_div(a.size, a.stride) for a in axes)
-    phases = products * (GEMM + FEW_TOGETHER / max(1, together))
-    taps, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
-    line = (COLUMNS * channels + GATHER) * _round_up(last.out, VECTOR) + GATHER_LINE
-    return phases / (rows * taps * lines * line + CALL)
+    phases = products * (GEMM + FEW_TOGETHER / max(1, together)) + PHASES_CALL
+    return phases / _columns_cost(axes, rows, channels)
 
 
 def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """How many times faster col2im is than an adjoint of few rows at stride 1; 0 if not for it.
 
-    For large dilations, with which few rows compute much between output rows, and what meets the
-    padding; and for a row or two, which use little of what they load.
+    A convolution of few rows is one as well, of its `mirrored` axes. What is loaded for few rows is
+    used little, and once for each tap; and large dilations compute much between output rows.
     """
-    taps = [a for a in axes if a.kernel > 1]
-    if not taps or rows > FEW_GATHERED or channels == 0 or any(a.stride > 1 for a in axes):
+    if (
+        not 0 < rows <= FEW_GATHERED
+        or channels == 0
+        or any(a.stride > 1 for a in axes)
+        or not 1 < prod(a.kernel for a in axes) <= MOST_TAPS
+    ):
         return 0.0
-    if rows > LONE_GATHERED and min(a.dilation for a in taps) < FAR_APART:
-        return 0.0
-    count, lines = prod(a.kernel for a in axes), prod(a.out for a in axes[:-1])
+    each = GEMM * rows + FEW_DIRECT * ceil_div(rows, ROWS)
+    direct = prod(a.kernel * a.size for a in axes) * channels * each
+    return direct / _columns_cost(axes, rows, channels)
+
+
+def _columns_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
+    """What an adjoint takes by its columns."""
+    lines = rows * prod(a.kernel for a in axes) * prod(a.out for a in axes[:-1])
     line = (COLUMNS * channels + GATHER) * _round_up(axes[-1].out, VECTOR) + GATHER_LINE
-    direct = count * channels * prod(a.size for a in axes) * (GEMM * rows + FEW_DIRECT)
-    return direct / (SMALL_COLUMNS * (rows * count * lines * line + CALL))
+    return lines * line + CALL
 
 
 def cropped_to_align(axis: Axis, rows: int) -> int:

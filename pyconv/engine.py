@@ -237,6 +237,9 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
     stride, dilation, offset = numbers(axes)
     if _depthwise.suits(weight_shape, stride, dilation):
         return Descriptor(_depthwise.correlate, None, stride, dilation, offset, mode)
+    if _by_columns(axes, weight_shape) and mode == "zeros":
+        columns = partial(_correlate_by_columns, mirrored(axes))
+        return Descriptor(columns, _pack_columns, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
     per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
@@ -354,11 +357,14 @@ def split_by_taps(
 ) -> tuple[Piece, ...]:
     """The regions of `algorithms.skipping`, each with the taps it needs.
 
-    None at all where the whole may as well be one, as it always may for the depthwise kernel.
+    None at all where the whole may as well be one, as it always may for the depthwise kernel, and
+    by columns, which multiply no padding.
     """
     groups, rows, channels = weight_shape[:3]
     regions = algorithms.skipping(axes, rows, groups * channels, mirrored)
-    if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
+    if regions and (
+        _depthwise.suits(weight_shape, *numbers(axes)[:2]) or _by_columns(axes, weight_shape)
+    ):
         return ()
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
 
@@ -438,11 +444,11 @@ def matrix(rows: Array) -> Array:
     return rows[(slice(None),) * 3 + (np.newaxis,) * 3]
 
 
-def product_with(run: Run, rows: Array, x: Array, out: Array) -> int:
+def product_with(run: Run, rows: Array, x: Array, out: Array, packed: Any = None) -> int:
     """Multiply every pixel of `x` by `rows`, a `matrix`; returns the bytes of workspace."""
     unit, zero = (1, 1, 1), (0, 0, 0)
     args = (run.operator, x, rows, None, out, unit, unit, zero, "zeros")
-    return int(_conv.correlate(*args, run.compute, run.threads, run.budget, measure=run.measure))
+    return int(_conv.correlate(*args, run.compute, run.threads, run.budget, packed, run.measure))
 
 
 def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
@@ -535,7 +541,7 @@ def _from_the_end(taps: slice, count: int) -> slice:
 def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
     if what.columns:
-        return None
+        return pack_columns(run, weight)
     if what.how is not None:
         return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
     if what.pieces:
@@ -559,7 +565,7 @@ def apply_adjoint(
         try:
             if run.tight:
                 adjoint_by_columns(run.measuring(), grad, weight, bias, out, what.axes)
-            return adjoint_by_columns(run, grad, weight, bias, out, what.axes)
+            return adjoint_by_columns(run, grad, weight, bias, out, what.axes, packed=packed)
         except ValueError:  # the workspace is too small for columns; nothing is written yet
             return adjoint(run, grad, weight, bias, out, what.axes)
     # To transform or pack weights in order takes less time, by more than their copy does.
@@ -700,12 +706,14 @@ def adjoint_by_columns(
     out: Array,
     axes: Axes,
     flip: bool = False,
+    packed: Any = None,
 ) -> int:
     """The adjoint as a matrix product and a gather of its columns, box by box.
 
     Columns ``[m, t, i] = sum over c of weight[c, m, t] * x[c, i]`` are made for the inputs ``i``
     that reach a box of outputs; boxes, and blocks of rows ``m``, are small enough for the columns
     to take half of the workspace at most. A flipped kernel is one whose taps step backwards.
+    `packed` is of `pack_columns`.
     """
     groups, channels, rows = weight.shape[:3]
     taps = weight.shape[3:]
@@ -738,10 +746,14 @@ def adjoint_by_columns(
         for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
             count = min(block, rows - m)
             columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
-            part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
+            hold = packed if count == rows else None
+            if hold is None:
+                part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
+            else:  # its shape is all that is asked for
+                part = np.broadcast_to(weight[0, 0, 0, 0, 0, 0], (1, channels, count * depth))
             need = product_with(
                 gemm, matrix(part.swapaxes(1, 2)),
-                piece[n : n + 1, g * channels : (g + 1) * channels], columns,
+                piece[n : n + 1, g * channels : (g + 1) * channels], columns, hold,
             )  # fmt: skip
             used = max(used, store.nbytes + need)
             if run.measure:
@@ -753,6 +765,57 @@ def adjoint_by_columns(
                 run.compute, run.threads,
             )  # fmt: skip
     return used
+
+
+def pack_columns(run: Run, weight: Array) -> Any:
+    """Weights in the order of a kernel for `adjoint_by_columns`; None for those of many groups."""
+    if len(weight) != 1 or weight.size == 0:
+        return None
+    rows = weight.reshape(1, weight.shape[1], -1).swapaxes(1, 2)
+    return _conv.pack_weights(matrix(rows), run.compute, run.threads)
+
+
+def _by_columns(axes: Axes, weight_shape: Sequence[int]) -> bool:
+    """Whether a zero-padded convolution of few rows is made as the adjoint that it is."""
+    groups, rows, channels = weight_shape[:3]
+    if groups != 1 or rows > algorithms.FEW_GATHERED:
+        return False
+    return algorithms.columns_gain(mirrored(axes), rows, channels) > algorithms.WORTH_IT
+
+
+def _pack_columns(weight: Array, compute: int, threads: int) -> Any:
+    return pack_columns(Run("", compute, threads, 0), weight.swapaxes(1, 2))
+
+
+def _correlate_by_columns(
+    axes: Axes,
+    operator: str,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    offset: Sequence[int],
+    mode: str,
+    compute: int,
+    threads: int,
+    budget: int,
+    packed: Any = None,
+    measure: bool = False,
+) -> int:
+    """`_conv.correlate` of few rows by the columns of an adjoint along `axes`, mirrored ones."""
+    run = Run(operator, compute, threads, budget, measure)
+    views = _with_axes(x), weight.swapaxes(1, 2), bias, _with_axes(out)
+    try:
+        if run.tight:
+            adjoint_by_columns(run.measuring(), *views, axes, flip=True)
+        return adjoint_by_columns(run, *views, axes, flip=True, packed=packed)
+    except ValueError:  # the workspace is too small for columns; nothing is written yet
+        return int(_conv.correlate(
+            operator, x, weight, bias, out, stride, dilation, offset, mode, compute, threads,
+            budget, None, measure,
+        ))  # fmt: skip
 
 
 def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:

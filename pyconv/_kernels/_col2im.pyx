@@ -11,7 +11,8 @@ atomics and the order of the additions is fixed.
 
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table
+from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport Workspace, run, useful_threads
 from pyconv._kernels._tensor cimport describe, source_index, tensor
 
@@ -19,6 +20,12 @@ from pyconv._kernels._tensor import PADDING_MODES
 
 cdef enum:
     SUM_BLOCK = 1024
+
+
+# The columns of a tap of the last axis that land inside a row, and where the first one does.
+cdef struct tap_run:
+    Py_ssize_t first, count
+    Py_ssize_t place            # with elements that are the stride apart next to each other
 
 
 cdef struct fold_job:
@@ -32,25 +39,31 @@ cdef struct fold_job:
     Py_ssize_t stride[3]
     Py_ssize_t dilation[3]      # may be negative
     Py_ssize_t shift[3]         # output i gets column q with q*stride + t*dilation + shift = i
+    Py_ssize_t pitch            # elements of a row that are the stride apart, at most
+    const tap_run* run          # of each tap of the last axis
 
 
 cdef void fold_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
-    """Tasks are output rows, (m, i0, i1) flattened."""
+    """Tasks are output rows, (m, i0, i1) flattened.
+
+    Elements of a row that are the stride apart are summed next to each other, and woven then.
+    """
     cdef const fold_job* job = <const fold_job*>ctx
     cdef const leaf_table* table = job.leaf
     cdef const tensor* out = &job.out
-    cdef Py_ssize_t es = table.esize, size = out.shape[3]
-    cdef Py_ssize_t task, m, i0, i1, t0, t1, t2, d0, d1, start, q_lo, q_hi
+    cdef Py_ssize_t es = table.esize, size = out.shape[3], stride = job.stride[2]
+    cdef Py_ssize_t task, m, i0, i1, t0, t1, t2, d0, d1
     cdef Py_ssize_t plane = job.box[0] * job.box[1] * job.box[2]
+    cdef const tap_run* part
     cdef const char* src
-    cdef double bias = 0        # room for either compute type
+    cdef char* row
     for task in range(first, last):
         i1 = task % out.shape[2]
         i0 = task // out.shape[2] % out.shape[1]
         m = task // out.shape[2] // out.shape[1]
-        memset(scratch, 0, size * es)
+        memset(scratch, 0, stride * job.pitch * es)
         for t0 in range(job.taps[0]):
             d0 = i0 - t0 * job.dilation[0] - job.shift[0]
             if d0 < 0 or d0 % job.stride[0] or d0 // job.stride[0] >= job.box[0]:
@@ -59,47 +72,55 @@ cdef void fold_task(
                 d1 = i1 - t1 * job.dilation[1] - job.shift[1]
                 if d1 < 0 or d1 % job.stride[1] or d1 // job.stride[1] >= job.box[1]:
                     continue
+                src = job.columns + (
+                    ((m * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] * plane
+                    + (d0 // job.stride[0] * job.box[1] + d1 // job.stride[1]) * job.box[2]) * es
                 for t2 in range(job.taps[2]):
-                    start = t2 * job.dilation[2] + job.shift[2]
-                    # columns q_lo .. q_hi-1 land inside the row
-                    q_lo = (-start + job.stride[2] - 1) // job.stride[2] if start < 0 else 0
-                    if start >= size:
-                        continue
-                    q_hi = min(job.box[2], (size - 1 - start) // job.stride[2] + 1)
-                    if q_hi <= q_lo:
-                        continue
-                    src = job.columns + (
-                        (((m * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] + t2) * plane
-                        + (d0 // job.stride[0] * job.box[1] + d1 // job.stride[1]) * job.box[2]
-                        + q_lo) * es
-                    table.add_strided(
-                        q_hi - q_lo, src, scratch + (start + q_lo * job.stride[2]) * es,
-                        job.stride[2])
+                    part = &job.run[t2]
+                    if part.count > 0:
+                        table.add_strided(
+                            part.count, src + (t2 * plane + part.first) * es,
+                            scratch + part.place * es, 1)
         if job.has_bias:
-            table.load[job.bias.storage](
-                &bias, 0, job.bias.data + m * job.bias.stride[0], 0, 0, 1, 1)
-            add_scalar(scratch, size, &bias, es)
+            add_bias(job, m, scratch)
+        row = scratch
+        if stride > 1:
+            row += stride * job.pitch * es
+            table.interleave(1, job.pitch, stride, scratch, 0, job.pitch, row, 0)
         table.store[out.storage](
             out.data + m * out.stride[0] + i0 * out.stride[1] + i1 * out.stride[2], 0,
-            out.stride[3], scratch, 0, 1, size)
+            out.stride[3], row, 0, 1, size)
 
 
-cdef inline void add_scalar(
-    char* row, Py_ssize_t size, const void* value, Py_ssize_t es
-) noexcept nogil:
-    cdef Py_ssize_t j
-    if es == 4:
-        for j in range(size):
-            (<float*>row)[j] += (<const float*>value)[0]
+cdef void place_tap(const fold_job* job, Py_ssize_t t, tap_run* to) noexcept nogil:
+    cdef Py_ssize_t start = t * job.dilation[2] + job.shift[2], stride = job.stride[2]
+    to.first = (-start + stride - 1) // stride if start < 0 else 0
+    to.count = 0
+    if start < job.out.shape[3]:
+        to.count = min(job.box[2], (job.out.shape[3] - 1 - start) // stride + 1) - to.first
+    start += to.first * stride
+    to.place = start % stride * job.pitch + start // stride
+
+
+cdef void add_bias(const fold_job* job, Py_ssize_t m, char* sums) noexcept nogil:
+    cdef Py_ssize_t j, count = job.stride[2] * job.pitch
+    cdef double bias = 0        # room for either compute type
+    job.leaf.load[job.bias.storage](
+        &bias, 0, job.bias.data + m * job.bias.stride[0], 0, 0, 1, 1)
+    if job.leaf.esize == 4:
+        for j in range(count):
+            (<float*>sums)[j] += (<float*>&bias)[0]
     else:
-        for j in range(size):
-            (<double*>row)[j] += (<const double*>value)[0]
+        for j in range(count):
+            (<double*>sums)[j] += bias
 
 
 def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int threads):
     """columns (M, T0*T1*T2, Q0, Q1, Q2), contiguous, into `out` (M, I0, I1, I2)."""
     cdef fold_job job
     cdef tensor c
+    cdef Workspace runs
+    cdef Py_ssize_t t
     cdef int axis
     describe(columns, 5, compute, &c)
     describe(out, 4, compute, &job.out)
@@ -114,8 +135,15 @@ def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int thr
         job.stride[axis] = stride[axis]
         job.dilation[axis] = dilation[axis]
         job.shift[axis] = shift[axis]
+    job.pitch = ceil_div(job.out.shape[3], job.stride[2])
+    runs = Workspace(job.taps[2] * sizeof(tap_run))
+    job.run = <const tap_run*>runs.data
+    for t in range(job.taps[2]):
+        place_tap(&job, t, <tap_run*>runs.data + t)
+    # Two rows, one before and one after weaving, which reads a vector too far.
     run(fold_task, &job, job.out.shape[0] * job.out.shape[1] * job.out.shape[2],
-        useful_threads(threads, 2.0 * columns.size), job.out.shape[3] * job.leaf.esize)
+        useful_threads(threads, 2.0 * columns.size),
+        2 * job.stride[2] * job.pitch * job.leaf.esize + LEAF_LANE_BYTES)
 
 
 # ---- padded positions to the elements that they are copies of ----------------------------------

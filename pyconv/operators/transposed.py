@@ -172,21 +172,23 @@ class Transposed(Operator):
         image, bias, what = problem.image, arrays["bias"], problem.adjoint
         canonical = image.view if what.pieces or what.columns else image.plain
         x, y = canonical(arrays["x"]), canonical(out)
+        if problem.algorithm == "col2im":  # gathers the columns the other way round instead
+            weight = engine.grouped_weight(arrays["weight"], problem.groups)
+            axes = engine.three(problem.axes)
+            return engine.adjoint_by_columns(run, x, weight, bias, y, axes, problem.flip, prepared)
         if prepared is not None:
             weight, packed = prepared
             return engine.apply_adjoint(run, x, weight, bias, y, what, packed)
         # as it lies in memory
         weight = engine.grouped_weight(arrays["weight"], problem.groups)
-        if problem.algorithm == "col2im":  # gathers the columns the other way round instead
-            axes = engine.three(problem.axes)
-            return engine.adjoint_by_columns(run, x, weight, bias, y, axes, problem.flip)
         if problem.flip:
             weight = engine.flipped(weight)
         return engine.apply_adjoint(run, x, weight, bias, y, what)
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
-            return None
+            weight = engine.grouped_weight(arrays["weight"], problem.groups)
+            return engine.pack_columns(run, weight)
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         return weight, engine.pack_for_adjoint(run, weight, problem.adjoint)
 
