@@ -12,6 +12,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 
 from libc.string cimport memset
 
+from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_OUTSIDE, __builtin_prefetch, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
@@ -822,8 +823,12 @@ def correlate(
                 operator, &s, &pk, &a, &result, bias, threads, budget - taken, measure)
         a.lanes = False
     if a.lanes:
-        return correlate_lanes(
-            operator, &s, &pk, &a, &result, bias, threads, budget, measure)
+        try:
+            return correlate_lanes(
+                operator, &s, &pk, &a, &result, bias, threads, budget, measure)
+        except checks.WorkspaceError:   # nothing is written yet; weights as they are take less
+            describe_operand(weight, compute, &a)
+            use_grid(&pk, q)
     s.lanes = False
     taken, used = a.depth * sizeof(Py_ssize_t), 0
     if budget >= LEAST_WORKSPACE and taken <= budget // 2:
