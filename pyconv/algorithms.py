@@ -39,6 +39,10 @@ PRODUCTS, INPUT, OUTPUT, SPREAD, STRIDED = 0.95, 24.0, 12.0, 14.0, 1.6
 LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
 
+# What Winograd's takes more for each element of the images of groups, inputs and results, where
+# there are so many that they come from far away: a group has little to do with each.
+FAR_GROUPS, NEAR_GROUPS = 20.0, 600_000
+
 # With vectors of rows of the weights ("lanes") a pixel may be anywhere: nothing is computed between
 # output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
@@ -320,6 +324,11 @@ def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 
         return 0.0
     tile = winograd_tile(axes, rows, channels)
     best = winograd_cost(axes, rows, channels, groups, tile)
+    if groups > 1:
+        inputs, outputs = prod(a.size for a in axes), prod(a.out for a in axes)
+        elements = groups * (channels * inputs + rows * outputs)
+        if elements > NEAR_GROUPS:
+            best += FAR_GROUPS * elements
     return direct_cost(axes, rows, channels, groups) / best
 
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from pyconv import checks
+from pyconv._kernels._tensor import apart, takes_results
 from pyconv.checks import Verbatim
 
 _INTERFACE, _DLPACK = "__array_interface__", "__dlpack__"
@@ -85,6 +86,24 @@ def check_out(
     ValueError
         If `out` has another shape, is read-only, or shares memory with an input or itself.
     """
+    plain = takes_results(out, dtype, shape)
+    if not plain:
+        out = _taking_results(operator, out, shape, dtype)
+    assert type(out) is np.ndarray
+    for name, array in inputs.items():
+        if array is not None and _share_memory(out, array):
+            got = Verbatim(f"arrays of shape {out.shape} and {array.shape} on the same memory")
+            checks.fail(operator, "out", f"not share memory with {name}", got)
+    if not plain and _overlaps_itself(out):
+        got = Verbatim(f"shape {out.shape} with strides {out.strides}")
+        checks.fail(operator, "out", "have each element at an address of its own", got)
+    return out
+
+
+def _taking_results(
+    operator: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray:
+    """`out`, of which it does not show at once that it takes results of this shape and dtype."""
     if type(out) is not np.ndarray:
         checks.fail_type(operator, "out", "be a numpy.ndarray (and no subclass of it)", out)
     if out.dtype != dtype:
@@ -94,13 +113,6 @@ def check_out(
         checks.fail(operator, "out", f"have the result's shape {shape}", out.shape)
     if not out.flags.writeable:
         checks.fail(operator, "out", "be writeable", Verbatim("a read-only array"))
-    for name, array in inputs.items():
-        if array is not None and _share_memory(out, array):
-            got = Verbatim(f"arrays of shape {out.shape} and {array.shape} on the same memory")
-            checks.fail(operator, "out", f"not share memory with {name}", got)
-    if _overlaps_itself(out):
-        got = Verbatim(f"shape {out.shape} with strides {out.strides}")
-        checks.fail(operator, "out", "have each element at an address of its own", got)
     return out
 
 
@@ -198,7 +210,7 @@ def _bfloat16_from_dlpack(obj: Any) -> np.ndarray | None:
 
 def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays have a byte in common; True if that is too hard to tell."""
-    if not np.may_share_memory(a, b):
+    if apart(a, b):
         return False
     try:
         return np.shares_memory(a, b, max_work=_MAX_OVERLAP_WORK)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv import _threads, checks, dtypes
-from pyconv.arrays import as_array
+from pyconv.arrays import as_array, check_out
 from pyconv.checks import Verbatim, shown
 from pyconv.engine import Run
 from pyconv.shapes import Array, Shape, checked_shape, each, new, pretended, shapes_of
@@ -114,7 +114,9 @@ class Plan:
         if out is None:
             result = new(operator.name, problem.output_shape, dtype)
         else:
-            result = operator._checked_out(out, problem, dtype, arrays)
+            # What the plan has fixed are copies of its own, which no one else's array can share.
+            given = {name: arrays[name] for name in operator.per_call}
+            result = check_out(operator.name, out, problem.output_shape, dtype, given)
         if result.size:
             run = self._run.on(_threads.resolve(self._threads, operator.name))
             try:
@@ -181,11 +183,16 @@ class Plan:
         """The problem and all arrays of a call, checked."""
         operator, problem, dtype = self._operator, self._problem, self._dtype
         names = operator.per_call
+        arrays = self._fixed.copy()
+        if len(args) == 1 == len(names) and not later:  # the most usual, at once
+            x = args[0]
+            if type(x) is np.ndarray and x.dtype is dtype and x.shape == self._x_shape:
+                arrays["x"] = x
+                return problem, arrays
         if later or len(args) > len(names):
             args = self._in_order(args, later)
         elif len(args) < len(names):
             args = (*args, *(None,) * (len(names) - len(args)))
-        arrays = self._fixed.copy()
         for i, name in enumerate(names):
             array = args[i]
             if type(array) is not np.ndarray:

@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
+import pyconv
 from pyconv import arrays, dtypes
+from pyconv._kernels._tensor import apart
 
 NATIVE = ["float32", "float64", "float16"]
 
@@ -378,6 +380,37 @@ def test_out_that_overlaps_an_input():
             ValueError, match=r"^standard: out must not share memory with weight; got"
         ):
             check(out, x=None, weight=x)
+
+
+def test_arrays_that_lie_apart():
+    rng = np.random.default_rng(1)
+    memory = np.zeros((6, 7, 8), "f4")
+    parts = []
+    for _ in range(40):
+        index = []
+        for extent in memory.shape:
+            lo, hi = sorted(rng.integers(0, extent + 1, 2).tolist())
+            index.append(slice(lo, hi, int(rng.integers(1, 4))))
+        parts.append(memory[tuple(index)][:: rng.choice([-1, 1, 2])])
+    for a in parts:
+        for b in parts:
+            assert apart(a, b) is not np.may_share_memory(a, b)
+    assert not apart(memory, memory)
+
+
+def test_out_of_a_plan_in_any_layout():
+    x = np.arange(24, dtype="f4").reshape(1, 2, 3, 4)
+    plan = pyconv.get("pointwise").plan(x.shape, np.eye(2, dtype="f4"))
+    for out in (np.empty_like(x), np.empty(x.shape, "f4", "F"), np.empty((1, 2, 3, 8), "f4")):
+        part = out[..., :: 1 if out.shape[-1] == 4 else 2]
+        assert plan(x, out=part) is part
+        np.testing.assert_array_equal(part, x)
+    with pytest.raises(ValueError, match="pointwise: out must not share memory with x"):
+        plan(x, out=x)
+    with pytest.raises(ValueError, match="pointwise: out must have the result's shape"):
+        plan(x, out=np.empty((1, 2, 4, 3), "f4"))
+    with pytest.raises(TypeError, match="pointwise: out must have the result's dtype float32"):
+        plan(x, out=np.empty(x.shape, ">f4"))
 
 
 def test_out_interleaved_with_an_input():

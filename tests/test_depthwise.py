@@ -86,6 +86,39 @@ def test_same_bits_from_any_memory(case, dtype):
         assert out.tobytes() == y.tobytes(), name
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("columns", [3, 9, 16, 21, 40])
+def test_rows_and_columns_of_any_number(columns, dtype):
+    """Tiles of all heights, the last of them overlapping, give what small groups in lanes give."""
+    rng = np.random.default_rng(3)
+    for taps, dilation in (((3, 3), 1), ((3, 5), (2, 1)), ((6, 2), 1)):
+        weight = rng.standard_normal((20, 1, *taps)).astype(dtype)
+        for rows in range(1, 21):
+            x = rng.standard_normal((1, 20, rows, columns)).astype(dtype)
+            args = {"padding": "same", "dilation": dilation}
+            y = pyconv.depthwise_conv(x, weight, **args)
+            last = np.moveaxis(x, 1, -1).copy()
+            lanes = pyconv.depthwise_conv(last, weight, layout="channels_last", **args)
+            assert np.moveaxis(lanes, -1, 1).tobytes() == y.tobytes(), (taps, rows)
+            few = pyconv.depthwise_conv(x[:, :3], weight[:3], **args)
+            assert few.tobytes() == y[:, :3].tobytes(), (taps, rows)
+
+
+@pytest.mark.parametrize("case", ["few pixels", "stride 2, few pixels", "3-D, few pixels"])
+def test_samples_one_by_one(case):
+    """Few pixels: a block of channels has its weights once for all samples."""
+    shape, kernel, params = CASES[case]
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((5, *shape[1:])).astype(np.float32)
+    weight = rng.standard_normal(kernel).astype(np.float32)
+    weight[1, 0, 0] = np.inf  # one block is padded
+    with np.errstate(invalid="ignore"):
+        y = pyconv.depthwise_conv(x, weight, **params, threads=2)
+        for i in range(5):
+            one = pyconv.depthwise_conv(x[i], weight, **params, threads=1)
+            assert one.tobytes() == y[i].tobytes()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_same_bits_beside_weights_that_are_not_finite(case):
     """Taps outside the image count zero times their weight: left out where that is zero."""

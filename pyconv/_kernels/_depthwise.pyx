@@ -80,6 +80,8 @@ cdef enum:
     BOX_BYTES = 24 * 1024       # lines of one group in a box: they stay in L1
     BLOCK_BYTES = 256 * 1024    # lines of all groups of a box: they stay in L2
     MOST_COLUMNS = 2048
+    COPIED_NEAR = 7 * 1024 * 1024   # of both images: up to here the hardware asks for copies ...
+    READ_NEAR = 16 * 1024 * 1024    # ... and for lines that are read where they are, early enough
     FAR_BYTES = 10 * 1024 * 1024    # gradient: more of both images is far away, and not in L3;
     FETCH_STEP = 512            # ... so much of a plane of theirs is copied at a time,
     FETCH_AHEAD = 2048          # ... and asked for so far ahead
@@ -732,6 +734,8 @@ cdef void lane_task(
     cdef bint is_finite = False, padded
     cdef bint read_in_place = q.x.in_place and q.channels == 1 and q.x.stride[1] == es
     cdef bint in_place = out.in_place and job.multiplier == 1 and out.stride[1] == es
+    # Weights are brought together once for all samples, unless groups share cache lines of them.
+    cdef bint by_groups = magnitude(q.x.stride[1]) > magnitude(q.x.stride[4])
     cdef box b = carve(job, scratch)
     cdef place at
     cdef window w
@@ -742,6 +746,9 @@ cdef void lane_task(
         at = place_of(job, task % spots)
         block = task // spots % blocks
         n = task // spots // blocks
+        if by_groups:
+            n = task // spots % out.shape[0]
+            block = task // spots // out.shape[0]
         g = block * job.lanes
         if block != held:
             lanes = job.groups - g if block == blocks - 1 else job.lanes
@@ -875,10 +882,14 @@ cdef bint inputs_far(const direct_job* job) noexcept nogil:
             and x.in_place and x.stride[3] == x.shape[4] * job.q.leaf.esize)
 
 
-cdef bint worth_fetching(const direct_job* job) noexcept nogil:
-    """The same of its results, too."""
-    return (inputs_far(job) and job.out.in_place
-            and job.out.stride[3] == job.q.out[2] * job.q.leaf.esize)
+cdef bint worth_fetching(const direct_job* job, Py_ssize_t near) noexcept nogil:
+    """The same of its results, too, where both are more than is `near`."""
+    cdef const tensor* out = &job.out
+    cdef Py_ssize_t results = out.shape[0] * out.shape[1] * out.shape[2] * out.shape[3]
+    cdef Py_ssize_t inputs = job.q.x.shape[0] * job.q.x.shape[1] * job.q.x.shape[2]
+    inputs = inputs * job.q.x.shape[3] * job.q.x.shape[4] + results * out.shape[4]
+    return (inputs > near // job.q.leaf.esize and inputs_far(job) and out.in_place
+            and out.stride[3] == job.q.out[2] * job.q.leaf.esize)
 
 
 cdef void cut_columns(
@@ -1797,7 +1808,7 @@ def correlate(
     line_scratch = 0
     if job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
         line_scratch = choose_rows(&job)
-    job.fetch = worth_fetching(&job)
+    job.fetch = worth_fetching(&job, READ_NEAR)
     if 0 < line_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
         scratch = line_scratch
         point_columns(&job)
@@ -1810,7 +1821,7 @@ def correlate(
         return fixed + threads * <Py_ssize_t>(scratch + 128)
     job.kind = 0
     choose_box(&job, False)
-    job.fetch = job.fetch and job.together == 1
+    job.fetch = job.together == 1 and worth_fetching(&job, COPIED_NEAR)
     scratch = choose_block(&job, threads)
     point_columns(&job)
     tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
@@ -1894,7 +1905,7 @@ def weight_gradient(
     units = job.out.shape[0] * job.q.out[0] * job.row_boxes * job.column_boxes
     choose_sums(&job, units)
     point_dots(&job)
-    job.far = worth_fetching(&job) and x.size + grad.size > FAR_BYTES // job.q.leaf.esize
+    job.far = worth_fetching(&job, 0) and x.size + grad.size > FAR_BYTES // job.q.leaf.esize
     fixed = tables.nbytes + job.chunks * size * job.q.leaf.esize + 128
     threads = useful_threads(threads, 2.0 * grad.size * job.q.channels * job.taps)
     in_lanes = job.neighbours == 1

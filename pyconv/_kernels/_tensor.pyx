@@ -51,6 +51,54 @@ cdef int describe(object array, int ndim, int compute, tensor* out) except -1:
     return 0
 
 
+def takes_results(object out, object dtype, tuple shape):
+    """Whether results of this dtype and shape may be written to `out`, so plainly that it shows.
+
+    False where it takes more to tell: what is not exactly an array of that very dtype, or has other
+    strides than a whole one in C or Fortran order.
+    """
+    cdef cnp.ndarray a
+    cdef int axis
+    if type(out) is not cnp.ndarray:
+        return False
+    a = out
+    if a.dtype is not dtype or a.ndim != len(shape):
+        return False
+    if not (cnp.PyArray_ISWRITEABLE(a)
+            and (cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a))):
+        return False
+    for axis in range(a.ndim):
+        if a.shape[axis] != shape[axis]:
+            return False
+    return True
+
+
+cdef bint _extent(cnp.ndarray a, char** first, char** end):
+    """Where its elements begin and end; returns whether there are any."""
+    cdef int axis
+    first[0] = <char*>cnp.PyArray_DATA(a)
+    end[0] = first[0] + cnp.PyArray_ITEMSIZE(a)
+    for axis in range(a.ndim):
+        if a.shape[axis] == 0:
+            return False
+        if a.strides[axis] < 0:
+            first[0] += (a.shape[axis] - 1) * a.strides[axis]
+        else:
+            end[0] += (a.shape[axis] - 1) * a.strides[axis]
+    return True
+
+
+def apart(cnp.ndarray a not None, cnp.ndarray b not None):
+    """Whether one array ends before the other begins, as most do."""
+    cdef char* a_first
+    cdef char* a_end
+    cdef char* b_first
+    cdef char* b_end
+    if not (_extent(a, &a_first, &a_end) and _extent(b, &b_first, &b_end)):
+        return True
+    return a_end <= b_first or b_end <= a_first
+
+
 def padding_sources(Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t size, str mode):
     """Input index read by each padded position lo..hi-1 of an axis, -1 where it is a zero."""
     cdef int code = PADDING_MODES[mode]

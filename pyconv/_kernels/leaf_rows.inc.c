@@ -49,69 +49,73 @@ INLINE void NAME(rows_tile)(const int step, const int more, const int fewer, con
     }
 }
 
-/* Nine taps, the most usual: their weights stay in registers along four whole rows. */
+/* Nine taps, the most usual, four whole rows at a time: where the lines are is in registers, and
+ * tiles are two vectors wide, for multiply-adds of a line not to wait for those of the one before. */
+INLINE void NAME(rows_nine)(const int vecs, const T *const *src, const leaf_column *column,
+                            ptrdiff_t j, ptrdiff_t gap, const T *w, ptrdiff_t ws, VEC bias, T *dst,
+                            ptrdiff_t dst_rs) {
+    VEC acc[4][2];
+    UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
+    UNROLL for (int c = 0; c < 3; ++c) {
+        const ptrdiff_t at = column[c].src + j;
+        VEC wv[3];
+        UNROLL for (int k = 0; k < 3; ++k) wv[k] = VSET1(w[column[c].weight + k * ws]);
+        UNROLL for (int i = 0; i < 6; ++i) UNROLL for (int v = 0; v < vecs; ++v) {
+            VEC x = VLOAD(src[i] + at + v * gap);
+            VKEEP(x);
+            UNROLL for (int r = 0; r < 4; ++r)
+                if (r <= i && i - r < 3) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
+        }
+    }
+    UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+        VSTORE(dst + r * dst_rs + j + v * gap, VADD(bias, acc[r][v]));
+}
+
 INLINE void NAME(rows_3x3)(ptrdiff_t cols, const leaf_column *column, const T *const *line,
                            ptrdiff_t ls, const T *w, ptrdiff_t ws, VEC bias, T *dst,
                            ptrdiff_t dst_rs) {
     const T *src[6];
-    VEC wv[3][3];
+    ptrdiff_t j = 0;
     line += column->lines;
     UNROLL for (int i = 0; i < 6; ++i) src[i] = line[i * ls];
-    UNROLL for (int c = 0; c < 3; ++c) UNROLL for (int k = 0; k < 3; ++k)
-        wv[c][k] = VSET1(w[column[c].weight + k * ws]);
-    for (ptrdiff_t j = 0; j < cols; j += VL) {
-        VEC acc[4] = {VZERO(), VZERO(), VZERO(), VZERO()};
-        if (j + VL > cols) j = cols - VL;
-        UNROLL for (int c = 0; c < 3; ++c) {
-            ptrdiff_t at = column[c].src + j;
-            UNROLL for (int i = 0; i < 6; ++i) {
-                VEC x = VLOAD(src[i] + at);
-                VKEEP(x);
-                UNROLL for (int r = 0; r < 4; ++r)
-                    if (r <= i && i - r < 3) acc[r] = VFMA(wv[c][i - r], x, acc[r]);
-            }
-        }
-        UNROLL for (int r = 0; r < 4; ++r) VSTORE(dst + r * dst_rs + j, VADD(bias, acc[r]));
-    }
+    for (; j + VL < cols; j += 2 * VL)
+        NAME(rows_nine)(2, src, column, j, j + 2 * VL <= cols ? VL : cols - VL - j, w, ws, bias,
+                        dst, dst_rs);
+    if (j < cols) NAME(rows_nine)(1, src, column, cols - VL, 0, w, ws, bias, dst, dst_rs);
 }
 
-/* The same where lines and elements of the input are taken two by two: lines 0 and 2 of an output
- * before line 1; a line that two rows meet is read once. */
-INLINE void NAME(rows_thirds)(const T *src, VEC *x) {
-    VEC a = VLOAD(src), b = VLOAD(src + VL);
-    x[0] = VLANEEVEN(a, b);
-    x[1] = VLANEODD(a, b);
-    x[2] = VLANEODD(VLOAD(src + 1), VLOAD(src + VL + 1));
+/* The same where lines and elements of the input are taken two by two: lines 0 and 2 of an output,
+ * column by column, before line 1. */
+INLINE VEC NAME(rows_third)(const int c, const T *src) {
+    if (c == 2) return VLANEODD(VLOAD(src + 1), VLOAD(src + VL + 1));
+    return c == 0 ? VLANEEVEN(VLOAD(src), VLOAD(src + VL)) : VLANEODD(VLOAD(src), VLOAD(src + VL));
 }
 
 INLINE void NAME(rows_3x3_halved)(ptrdiff_t cols, const leaf_column *column,
                                   const T *const *line, const T *w, ptrdiff_t ws, VEC bias,
                                   T *dst, ptrdiff_t dst_rs) {
     const T *src[9];
-    VEC wv[3][3];
     line += column->lines;
     UNROLL for (int i = 0; i < 9; ++i) src[i] = line[i] + column->src;
-    UNROLL for (int c = 0; c < 3; ++c) {
-        wv[0][c] = VSET1(w[column[c].weight]);
-        wv[1][c] = VSET1(w[column[3 + c].weight]);
-        wv[2][c] = VSET1(w[column[c].weight + ws]);
-    }
     for (ptrdiff_t j = 0; j < cols; j += VL) {
-        VEC x[3], y[3];
+        VEC acc[4] = {VZERO(), VZERO(), VZERO(), VZERO()};
         if (j + VL > cols) j = cols - VL;
-        NAME(rows_thirds)(src[0] + 2 * j, x);
-        UNROLL for (int r = 0; r < 4; ++r) {
-            VEC acc = VZERO();
-            NAME(rows_thirds)(src[2 * r + 2] + 2 * j, y);
-            UNROLL for (int c = 0; c < 3; ++c) {
-                acc = VFMA(wv[0][c], x[c], acc);
-                acc = VFMA(wv[2][c], y[c], acc);
-                x[c] = y[c];
+        UNROLL for (int c = 0; c < 3; ++c) {
+            const VEC first = VSET1(w[column[c].weight]), last = VSET1(w[column[c].weight + ws]);
+            UNROLL for (int i = 0; i < 5; ++i) {
+                VEC x = NAME(rows_third)(c, src[2 * i] + 2 * j);
+                VKEEP(x);
+                if (i > 0) acc[i - 1] = VFMA(last, x, acc[i - 1]);
+                if (i < 4) acc[i] = VFMA(first, x, acc[i]);
             }
-            NAME(rows_thirds)(src[2 * r + 1] + 2 * j, y);
-            UNROLL for (int c = 0; c < 3; ++c) acc = VFMA(wv[1][c], y[c], acc);
-            VSTORE(dst + r * dst_rs + j, VINORDER(VADD(bias, acc)));
         }
+        UNROLL for (int c = 0; c < 3; ++c) {
+            const VEC middle = VSET1(w[column[3 + c].weight]);
+            UNROLL for (int r = 0; r < 4; ++r)
+                acc[r] = VFMA(middle, NAME(rows_third)(c, src[2 * r + 1] + 2 * j), acc[r]);
+        }
+        UNROLL for (int r = 0; r < 4; ++r)
+            VSTORE(dst + r * dst_rs + j, VINORDER(VADD(bias, acc[r])));
     }
 }
 

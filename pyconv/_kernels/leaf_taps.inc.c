@@ -111,31 +111,135 @@ static void NAME(taps_some)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const l
 }
 #undef TAPS_CASE
 
+/* Columns of three taps in one chain, by far the most usual: nothing is asked at each of them, and
+ * tiles are two vectors wide, for multiply-adds of a line not to wait for those of the one before.
+ * The second vector is `gap` elements after the first.
+ *   AVX2, 6 rows: 12 accumulators + 3 weights + 1 of a line = 16 of 16 registers */
+#define TAPS_WIDE 6
+#define TAPS_NARROW 8
+#define TAPS_LEAST 4
+
+INLINE void NAME(taps_block)(const int three, const int rows, const int vecs, ptrdiff_t n,
+                             const leaf_column *column, const T *src, ptrdiff_t rs, ptrdiff_t gap,
+                             const T *w, ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs) {
+    VEC acc[TAPS_TALL][8];
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
+    if (three) {
+        UNROLL for (int c = 0; c < 3; ++c)
+            NAME(taps_column)(3, rows, vecs, src + column[c].src, rs, gap, w + column[c].weight, ws,
+                              acc);
+    } else {
+        for (const leaf_column *end = column + n; column < end; ++column)
+            NAME(taps_column)(3, rows, vecs, src + column->src, rs, gap, w + column->weight, ws,
+                              acc);
+    }
+    UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+        VSTORE(dst + r * dst_rs + v * gap, VADD(bias, acc[r][v]));
+}
+
+INLINE void NAME(taps_blocks)(const int three, const int rows, ptrdiff_t cols, ptrdiff_t n,
+                              const leaf_column *column, const T *src, ptrdiff_t rs, const T *w,
+                              ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs, ptrdiff_t share,
+                              leaf_ahead *ahead) {
+    ptrdiff_t j = 0;
+    if (rows <= TAPS_WIDE)
+        for (; j + VL < cols; j += 2 * VL) {
+            NAME(taps_block)(three, rows, 2, n, column, src + j, rs,
+                             j + 2 * VL <= cols ? VL : cols - VL - j, w, ws, bias, dst + j, dst_rs);
+            if (share > 0) {
+                NAME(taps_ahead)(&ahead->read, &ahead->read_bytes, 2 * share, 0);
+                NAME(taps_ahead)(&ahead->write, &ahead->write_bytes, 2 * share, 1);
+            }
+        }
+    for (; j < cols; j += VL) {
+        if (j + VL > cols) j = cols - VL;
+        NAME(taps_block)(three, rows, 1, n, column, src + j, rs, 0, w, ws, bias, dst + j, dst_rs);
+        if (share > 0) {
+            NAME(taps_ahead)(&ahead->read, &ahead->read_bytes, share, 0);
+            NAME(taps_ahead)(&ahead->write, &ahead->write_bytes, share, 1);
+        }
+    }
+}
+
+#define TAPS_CASE(rows)                                                                           \
+    case rows:                                                                                    \
+        if (n == 3)                                                                               \
+            NAME(taps_blocks)(1, rows, cols, n, column, src, rs, w, ws, bias, dst, dst_rs, share, \
+                              ahead);                                                             \
+        else                                                                                      \
+            NAME(taps_blocks)(0, rows, cols, n, column, src, rs, w, ws, bias, dst, dst_rs, share, \
+                              ahead);                                                             \
+        return;
+
+static void NAME(taps_threes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
+                              const leaf_column *column, const T *src, ptrdiff_t rs, const T *w,
+                              ptrdiff_t ws, VEC bias, T *dst, ptrdiff_t dst_rs, ptrdiff_t share,
+                              leaf_ahead *ahead) {
+    switch (rows) {
+        TAPS_CASE(4)
+        TAPS_CASE(5)
+        TAPS_CASE(6)
+        TAPS_CASE(7)
+        TAPS_CASE(8)
+    }
+}
+#undef TAPS_CASE
+
+/* Shares of 64 bytes and more, of so many tiles. */
+INLINE ptrdiff_t NAME(taps_share)(const leaf_ahead *ahead, ptrdiff_t tiles) {
+    const ptrdiff_t most =
+        ahead->read_bytes > ahead->write_bytes ? ahead->read_bytes : ahead->write_bytes;
+    return most > 0 ? (most / tiles + 64) & ~(ptrdiff_t)63 : 0;
+}
+
 static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
                        const void *src_, ptrdiff_t src_rs, const void *w, ptrdiff_t ws,
                        const void *bias_, void *dst_, ptrdiff_t dst_rs, const leaf_ahead *ahead_) {
     const T *src = src_;
     T *dst = dst_;
     const VEC bias = VSET1(*(const T *)bias_);
-    ptrdiff_t pieces = (rows + TAPS_TALL - 1) / TAPS_TALL, share, some;
+    const leaf_column *last = column + n - 1;
+    const int threes = rows >= TAPS_LEAST && n > 0 && column->taps == 3 && last->taps == 3
+                       && column->chain == last->chain;
+    const ptrdiff_t width = cols >= VL ? cols : VL;
+    ptrdiff_t pieces, some, share;
     leaf_ahead ahead = {0, 0, 0, 0};
+    if (!threes)
+        pieces = (rows + TAPS_TALL - 1) / TAPS_TALL;
+    else if (cols > VL)
+        pieces = (rows + TAPS_WIDE - 1) / TAPS_WIDE;
+    else
+        pieces = (rows + TAPS_NARROW - 1) / TAPS_NARROW;
     if (ahead_ != 0) ahead = *ahead_;
-    share = ahead.read_bytes > ahead.write_bytes ? ahead.read_bytes : ahead.write_bytes;
-    if (share > 0) share = (share / (pieces * ((cols + VL - 1) / VL)) + 64) & ~(ptrdiff_t)63;
-    for (; pieces > 0; --pieces) {
-        some = (rows + pieces - 1) / pieces; /* no tile is much shorter than the others */
-        if (cols >= VL) {
-            NAME(taps_some)(some, cols, n, column, src, src_rs, w, ws, bias, dst, dst_rs, share,
+    share = NAME(taps_share)(&ahead, pieces * ((width + VL - 1) / VL));
+    some = pieces > 1 ? (rows + pieces - 1) / pieces : rows; /* no tile is much shorter */
+    while (rows > 0) {
+        T tile[TAPS_TALL * VL];
+        T *to = cols >= VL ? dst : tile;
+        const ptrdiff_t pitch = cols >= VL ? dst_rs : VL;
+        if (some > rows) {
+            const ptrdiff_t again = threes && rows < TAPS_LEAST ? TAPS_LEAST - rows : 0;
+            some = rows + again; /* some rows of the tile before are made once more */
+            src -= again * src_rs;
+            dst -= again * dst_rs;
+            to -= cols >= VL ? again * dst_rs : 0;
+            rows += again;
+        }
+        if (threes)
+            NAME(taps_threes)(some, width, n, column, src, src_rs, w, ws, bias, to, pitch, share,
+                              &ahead);
+        else
+            NAME(taps_some)(some, width, n, column, src, src_rs, w, ws, bias, to, pitch, share,
                             &ahead);
-        } else {
-            T tile[TAPS_TALL * VL];
-            NAME(taps_some)(some, VL, n, column, src, src_rs, w, ws, bias, tile, VL, share, &ahead);
+        if (cols < VL)
             for (ptrdiff_t r = 0; r < some; ++r)
                 NAME(copy_row)(dst + r * dst_rs, tile + r * VL, cols);
-        }
         src += some * src_rs;
         dst += some * dst_rs;
         rows -= some;
     }
 }
 #undef TAPS_TALL
+#undef TAPS_WIDE
+#undef TAPS_NARROW
+#undef TAPS_LEAST
