@@ -35,6 +35,7 @@ cdef enum:
     LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
     FEW_LANES = 4           # of a vector, in gradients of weights
+    TURN = 8192             # elements to transpose less for rows and channels to change places
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
@@ -734,15 +735,18 @@ def weight_gradient(
     cdef grid q
     cdef packer pk
     cdef tensor result, dy
-    cdef bint few
+    cdef bint turned
+    cdef Py_ssize_t pixels
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
-    # Where each pixel meets its own inputs alone, rows and channels may change places: fewer are
-    # transposed then, but for so few that they would leave the lanes empty.
-    few = min(result.shape[1], result.shape[2]) <= FEW_LANES
-    if (result.shape[1] > result.shape[2]) != few and single_tap(
-        &result, stride, offset, x.shape, grad.shape
-    ):
+    # Where each pixel meets its own inputs alone, rows and channels may change places.  The inputs
+    # are transposed then, instead of the gradient and the results; but not if there are so few
+    # that they would leave the lanes empty.
+    pixels = dy.shape[0] * dy.shape[2] * dy.shape[3] * dy.shape[4]
+    turned = result.shape[2] * pixels + TURN < result.shape[1] * (pixels + result.shape[2])
+    if min(result.shape[1], result.shape[2]) <= FEW_LANES:
+        turned = result.shape[1] <= result.shape[2]
+    if turned and single_tap(&result, stride, offset, x.shape, grad.shape):
         x, grad, out = grad, x, out.swapaxes(1, 2)
         describe(out, 6, compute, &result)
         describe(grad, 5, compute, &dy)

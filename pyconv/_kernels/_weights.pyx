@@ -10,15 +10,18 @@ a long one, or some small samples.  For a block of rows and depths
     for each step
         bring the inputs of the depths near, once               L2
         transpose grad into panels [pixel][lanes of rows]       L2
-        for each chain of pixels
-            for some depths                                     L1
-                for each panel of rows                          L1
+        for some depths                                         L1
+            for each panel of rows
+                for each chain of pixels                        L1
                     all those depths                            registers: gemm_lanes
 
 The micro-kernel broadcasts inputs from wherever they are: depth k of pixel p at element
 `depth[k] + pixel[p]`.  So the inputs of a regular grid need no packing.  They are read where they
 lie if no tap meets the padding, else from a box: the part of the padded channels that a step looks
 at.  An axis whose taps are far apart has, in a box, for each tap the positions that it meets.
+
+Results of a single step are stored as soon as they are complete, while they are in L1; others are
+kept in L2 from one step to the next.
 
 Each result is, for each step, one chain of multiply-adds for each `chain` pixels; the chains are
 added in order, and of many every CHAINS_SUMMED first.  Few results are summed in `chunks` ranges of
@@ -50,6 +53,8 @@ cdef enum:
     INPUT_BYTES = 128 * 1024
     NEAR_BYTES = 16 * 1024      # inputs that stay in L1 for all panels of rows
     DEPTHS_AT_ONCE = 24         # of a single tap: no rest for any number the micro-kernel takes
+    MOST_AT_ONCE = 288          # of a single step
+    PANEL_BYTES = 192 * 1024    # of the gradient of a single step: stays in L2
     PIXEL_BYTES = 64            # of input between neighbouring pixels, where it is read in place,
     WAY_BYTES = 4096            # ... and between channels, which would evict each other
 
@@ -327,20 +332,30 @@ cdef void find_depths(
     const weight_job* job, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t* depth
 ) noexcept nogil:
     """Elements from where a block's inputs are to each of its depths."""
-    cdef Py_ssize_t k, at, rest, width
+    cdef Py_ssize_t k, channel, rest, width
+    cdef Py_ssize_t tap[3]
     cdef int i
     if job.way == PACKED:
         width = odd_lines(job.pixels, job.leaf.esize)
         for k in range(k1 - k0):
             depth[k] = k * width
         return
-    for k in range(k0, k1):
-        rest = k % job.taps
-        at = (k // job.taps - k0 // job.taps) * job.channel + job.origin
-        for i in range(2, -1, -1):
-            at += rest % job.q.taps[i] * job.tap[i]
-            rest //= job.q.taps[i]
-        depth[k - k0] = at
+    # One tap after another, from that of the first depth: divisions take long.
+    rest = k0 % job.taps
+    for i in range(2, -1, -1):
+        tap[i] = rest % job.q.taps[i]
+        rest //= job.q.taps[i]
+    channel = job.origin
+    for k in range(k1 - k0):
+        depth[k] = channel + tap[0] * job.tap[0] + tap[1] * job.tap[1] + tap[2] * job.tap[2]
+        i = 2
+        while i >= 0 and tap[i] + 1 == job.q.taps[i]:
+            tap[i] = 0
+            i -= 1
+        if i >= 0:
+            tap[i] += 1
+        else:
+            channel += job.channel
 
 
 cdef void find_pixels(const weight_job* job, const step* s, Py_ssize_t* pixel) noexcept nogil:
@@ -422,11 +437,55 @@ cdef void weight_task(
         rest //= job.m_blocks
         k = rest % job.k_blocks * job.kb
         g = rest // job.k_blocks
+        if job.steps == 1:
+            sum_at_once(job, g, m, k, scratch)
+            continue
         if job.chunks > 1:
             sums = job.partial + task * job.c_bytes
         sum_block(job, chunk, g, m, k, sums, scratch + job.c_bytes)
         if job.chunks == 1:
             store_block(job, g, m, k, sums)
+
+
+cdef void sum_at_once(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, char* scratch
+) noexcept nogil:
+    """A block of results of a single step: some depths of a panel are complete, and stored, before
+    the next are begun."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t es = leaf.esize, j = 0, row, lanes, some, p, count
+    cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
+    cdef step s = find_step(job, 0)
+    cdef char* panels = scratch + job.c_bytes
+    cdef Py_ssize_t* depth = <Py_ssize_t*>(panels + job.g_bytes)
+    cdef Py_ssize_t* pixel = <Py_ssize_t*>(<char*>depth + job.depth_bytes)
+    cdef char* b = <char*>pixel + job.pixel_bytes
+    cdef Py_ssize_t chain = depth_block(s.pixels, CHAIN), near = depths_at_once(job)
+    cdef const char* x
+    find_depths(job, k, k + depths, depth)
+    find_pixels(job, &s, pixel)
+    x = bring_inputs(job, &s, g, k, k + depths, b, b + job.b_bytes)
+    load_gradient(job, &s, g * job.rows + m, rows, panels)
+    while j < depths:
+        some = min(near, depths - j)
+        row = 0
+        while row < rows:
+            lanes = lanes_of(leaf, rows - row)
+            p = 0
+            while p < s.pixels:
+                count = min(chain, s.pixels - p)
+                leaf.gemm_lanes(
+                    lanes, some, count, panels + (row * s.pixels + p * lanes) * es, x, pixel + p,
+                    depth + j, scratch, NULL, p > 0)
+                p += count
+            store_panel(job, g, m + row, min(lanes, rows - row), k + j, some, scratch, lanes)
+            row += lanes
+        j += near
+
+
+cdef inline Py_ssize_t depths_at_once(const weight_job* job) noexcept nogil:
+    """Depths that `sum_at_once` completes at a time."""
+    return min(MOST_AT_ONCE, depths_near(job, job.pixels))
 
 
 cdef void sum_block(
@@ -437,8 +496,9 @@ cdef void sum_block(
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t es = leaf.esize
     cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
-    cdef Py_ssize_t held = held_rows(leaf, rows), index, p, count, chain, near, j, lanes, row
-    cdef Py_ssize_t chains = 0
+    cdef Py_ssize_t held = held_rows(leaf, rows), index, p, chain, near, j, lanes, row
+    cdef Py_ssize_t chains = 0, stop, some, q
+    cdef char* to
     cdef step s, before
     cdef char* part = scratch
     cdef char* panels = part + (job.c_bytes if job.deep else 0)
@@ -464,22 +524,30 @@ cdef void sum_block(
         load_gradient(job, &s, g * job.rows + m, rows, panels)
         chain = depth_block(s.pixels, CHAIN)
         p = 0
+        near = depths_near(job, chain)
         while p < s.pixels:
-            count = min(chain, s.pixels - p)
-            near = depths_near(job, count)
+            # As many chains as there are, or until they are to be added up.
+            stop = s.pixels
+            if job.deep:
+                stop = min(stop, p + (CHAINS_SUMMED - chains) * chain)
             j = 0
             while j < depths:
+                some = min(near, depths - j)
                 row = 0
                 while row < rows:
                     lanes = lanes_of(leaf, rows - row)
-                    leaf.gemm_lanes(
-                        lanes, min(near, depths - j), count,
-                        panels + (row * s.pixels + p * lanes) * es, x, pixel + p, depth + j,
-                        c + (row * depths + j * lanes) * es, NULL, chains > 0)
+                    to = c + (row * depths + j * lanes) * es
+                    q = p
+                    while q < stop:
+                        leaf.gemm_lanes(
+                            lanes, some, min(chain, stop - q),
+                            panels + (row * s.pixels + q * lanes) * es, x, pixel + q, depth + j,
+                            to, NULL, chains > 0 or q > p)
+                        q += chain
                     row += lanes
                 j += near
-            p += count
-            chains += 1
+            chains += ceil_div(stop - p, chain)
+            p = stop
             if job.deep and chains == CHAINS_SUMMED:
                 if c == part:
                     leaf.add_strided(held * depths, part, sums, 1)
@@ -492,10 +560,8 @@ cdef void sum_block(
 cdef inline Py_ssize_t depths_near(const weight_job* job, Py_ssize_t pixels) noexcept nogil:
     """Depths whose inputs for so many pixels stay in L1."""
     cdef Py_ssize_t channels = max(<Py_ssize_t>1, NEAR_BYTES // (pixels * job.leaf.esize))
-    if job.taps * channels < DEPTHS_AT_ONCE:
+    if job.taps == 1 or job.taps * channels < DEPTHS_AT_ONCE:
         return DEPTHS_AT_ONCE
-    if job.taps == 1:
-        return channels // DEPTHS_AT_ONCE * DEPTHS_AT_ONCE
     return channels * job.taps
 
 
@@ -503,23 +569,30 @@ cdef void store_block(
     const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, const char* sums
 ) noexcept nogil:
     """A block of results to its place."""
-    cdef const operand* out = job.out
-    cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
-    cdef Py_ssize_t row = 0, lanes, j, length
-    cdef char* dst
+    cdef Py_ssize_t row = 0, lanes
     while row < rows:
-        lanes = lanes_of(leaf, rows - row)
-        dst = out.t.data + g * out.t.stride[0] + (m + row) * out.t.stride[1]
-        j = 0
-        while j < depths:
-            length = min(out.run - (k + j) % out.run, depths - j)
-            leaf.store[out.t.storage](
-                dst + depth_at(out, k + j), out.run_stride, out.t.stride[1],
-                sums + (row * depths + j * lanes) * leaf.esize, lanes, length,
-                min(lanes, rows - row))
-            j += length
+        lanes = lanes_of(job.leaf, rows - row)
+        store_panel(
+            job, g, m + row, min(lanes, rows - row), k, depths,
+            sums + row * depths * job.leaf.esize, lanes)
         row += lanes
+
+
+cdef void store_panel(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t k,
+    Py_ssize_t depths, const char* sums, Py_ssize_t lanes
+) noexcept nogil:
+    """Results [depth][lane] of a panel to their place."""
+    cdef const operand* out = job.out
+    cdef char* dst = out.t.data + g * out.t.stride[0] + m * out.t.stride[1]
+    cdef Py_ssize_t j = 0, length
+    while j < depths:
+        length = min(out.run - (k + j) % out.run, depths - j)
+        job.leaf.store[out.t.storage](
+            dst + depth_at(out, k + j), out.run_stride, out.t.stride[1],
+            sums + j * lanes * job.leaf.esize, lanes, length, rows)
+        j += length
 
 
 cdef void add_chunks_task(
@@ -572,6 +645,8 @@ cdef size_t block_scratch(weight_job* job) noexcept nogil:
             channels += 1
         job.b_bytes = aligned(min(channels, job.q.channels) * job.channel * es)
     job.g_bytes = aligned(job.mb * job.pixels * es)
+    if job.steps == 1:
+        sums = depths_at_once(job) * 3 * job.leaf.nr // 2 * es
     job.c_bytes = aligned(sums)
     job.depth_bytes = aligned(job.kb * sizeof(Py_ssize_t))
     job.pixel_bytes = aligned(job.pixels * sizeof(Py_ssize_t))
@@ -591,13 +666,16 @@ cdef Py_ssize_t choose_blocks(
 ) noexcept nogil:
     """Blocks that fit the caches, go round and fit the budget; bytes of workspace."""
     cdef Py_ssize_t es = job.leaf.esize, least = DEPTHS_AT_ONCE, tasks, taken, input
-    set_rows(job, MOST_ROWS)
+    set_rows(job, MOST_ROWS if job.steps > 1 else max(
+        <Py_ssize_t>MOST_ROWS, PANEL_BYTES // (job.pixels * es)))
     input = job.channel if job.way == BOX else odd_lines(job.pixels, es) * job.taps
     # A single tap's inputs are on their way through L2 once for every block of rows.
     input = INPUT_BYTES * (2 if job.taps == 1 else 1) // max(<Py_ssize_t>1, input * es)
     # A large channel is brought again for every block of its taps: those are to be few.
     input = max(input, <Py_ssize_t>1 if job.way == BOX else input) * job.taps
-    set_depths(job, max(least, min(SUM_BYTES // (job.mb * es), input)))
+    if job.steps > 1:
+        input = min(SUM_BYTES // (job.mb * es), input)
+    set_depths(job, max(least, input))
     while True:     # enough blocks to go round
         tasks = job.groups * job.chunks * job.m_blocks * job.k_blocks
         if threads[0] == 1 or tasks >= 4 * threads[0] or tasks % threads[0] == 0:
