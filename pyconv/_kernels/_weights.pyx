@@ -32,7 +32,7 @@ blocks and threads do not show in the bits.
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport leaf as select_leaf
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf as select_leaf, leaf_column
 from pyconv._kernels._gemm cimport depth_at, depth_block, describe_operand, operand
 from pyconv._kernels._grid cimport inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
@@ -47,6 +47,8 @@ cdef enum:
     CHAINS_SUMMED = 16          # and so many chains are added up one after another
     MOST_CHUNKS = 8
     FEW_RESULTS = 32768         # are summed in chunks, of so many results twice,
+    FEW_PIXELS = 512            # of a step of few rows, and channels at once: they stay in L1
+    FEW_CHANNELS = 9
     ENOUGH_GROUPS = 16          # ... unless there are groups to share out
     MOST_ROWS = 128             # of a block
     SUM_BYTES = 160 * 1024      # of a block: stays in L2 beside the inputs
@@ -700,6 +702,175 @@ cdef Py_ssize_t choose_blocks(
             threads[0] -= 1
         else:
             return taken
+
+
+# ---- few rows, and a single tap ----------------------------------------------------------------
+# Pixels are the lanes, and nothing is transposed: each input is read once, beside those of a few
+# other channels, for all rows.  A sample is taken in steps of FEW_PIXELS; each of LEAF_LANE_BYTES
+# of neighbours in a step, and each in what is left of a sample, is one chain.
+
+cdef struct few_job:
+    const leaf_table* leaf
+    const tensor* few           # (N, groups * rows, S0, S1, S2)
+    const tensor* many          # (N, groups * channels, S0, S1, S2)
+    const tensor* out           # (groups, rows, channels, 1, 1, 1)
+    Py_ssize_t rows, channels
+    Py_ssize_t block            # channels of a task
+    Py_ssize_t lanes
+    bint few_there, many_there  # read where they are
+
+
+cdef bint one_line(const tensor* t, Py_ssize_t es) noexcept nogil:
+    """Whether the pixels of a channel are next to each other."""
+    cdef Py_ssize_t step = es
+    cdef int axis
+    if not t.in_place:
+        return False
+    for axis in range(4, 1, -1):
+        if t.shape[axis] > 1 and t.stride[axis] != step:
+            return False
+        step *= t.shape[axis]
+    return True
+
+
+cdef void load_pixels(
+    const leaf_table* leaf, const tensor* t, const char* src, Py_ssize_t channels, Py_ssize_t p,
+    Py_ssize_t count, char* dst
+) noexcept nogil:
+    """Pixels p .. p+count-1 of some channels of a sample, as [channel][FEW_PIXELS]."""
+    cdef Py_ssize_t row, line, o, some
+    while count > 0:
+        o, row = p % t.shape[4], p // t.shape[4]
+        some = min(count, t.shape[4] - o)
+        line = (row // t.shape[3] * t.stride[2] + row % t.shape[3] * t.stride[3] + o * t.stride[4])
+        leaf.load[t.storage](dst, FEW_PIXELS, src + line, t.stride[1], t.stride[4], channels, some)
+        dst += some * leaf.esize
+        p += some
+        count -= some
+
+
+cdef size_t few_scratch(const few_job* job) noexcept nogil:
+    cdef Py_ssize_t sums = job.rows * job.block * LEAF_LANE_BYTES
+    return (2 * sums + (job.rows + job.block) * (FEW_PIXELS * job.leaf.esize + LEAF_LANE_BYTES)
+            + aligned(2 * job.block * sizeof(leaf_column)))
+
+
+cdef void few_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the blocks of channels, of each group."""
+    cdef const few_job* job = <const few_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef const tensor* g = job.few
+    cdef Py_ssize_t es = leaf.esize, lanes = job.lanes, blocks = ceil_div(job.channels, job.block)
+    cdef Py_ssize_t pixels = x.shape[2] * x.shape[3] * x.shape[4]
+    cdef Py_ssize_t size = job.rows * job.block * lanes
+    cdef Py_ssize_t task, group, c, count, n, p, some, rest, m, i, chains
+    cdef Py_ssize_t x_pitch = FEW_PIXELS, g_pitch = FEW_PIXELS
+    cdef char* sums = scratch
+    cdef char* total = sums + size * es
+    cdef char* x_tail = total + size * es
+    cdef char* g_tail = x_tail + job.block * LEAF_LANE_BYTES
+    cdef char* x_own = g_tail + job.rows * LEAF_LANE_BYTES
+    cdef char* g_own = x_own + job.block * FEW_PIXELS * es
+    cdef leaf_column* column = <leaf_column*>(g_own + job.rows * FEW_PIXELS * es)
+    cdef leaf_column* beside = column + job.block
+    cdef const char* x_at
+    cdef const char* g_at
+    if job.many_there:
+        x_pitch = x.stride[1] // es
+    if job.few_there:
+        g_pitch = g.stride[1] // es
+    for i in range(job.block):
+        column[i].src, beside[i].src = i * x_pitch, i * lanes
+        column[i].weight = beside[i].weight = i
+        column[i].taps = beside[i].taps = 1
+    for task in range(first, last):
+        group, c = task // blocks, task % blocks * job.block
+        count = min(job.block, job.channels - c)
+        leaf.clear(sums, 0, 1, 2 * size)
+        chains = 0
+        for n in range(x.shape[0]):
+            p = 0
+            while p < pixels:
+                some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
+                x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
+                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
+                if job.many_there:
+                    x_at += p * es
+                else:
+                    load_pixels(leaf, x, x_at, count, p, some, x_own)
+                    x_at = x_own
+                if job.few_there:
+                    g_at += p * es
+                else:
+                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
+                    g_at = g_own
+                rest = some % lanes
+                some -= rest
+                for m in range(job.rows if some > 0 else 0):
+                    leaf.dots(
+                        some // lanes, 1, lanes, lanes, count, column, x_at, lanes, 0,
+                        g_at + m * g_pitch * es, lanes, 0, sums + m * job.block * lanes * es, lanes,
+                        1)
+                if rest > 0:    # with zeros beside it
+                    leaf.pad(
+                        count, 1, rest, x_at + some * es, x_pitch, 0, x_tail, lanes, 0, 0,
+                        lanes - rest)
+                    leaf.pad(
+                        job.rows, 1, rest, g_at + some * es, g_pitch, 0, g_tail, lanes, 0, 0,
+                        lanes - rest)
+                    for m in range(job.rows):
+                        leaf.dots(
+                            1, 1, lanes, lanes, count, beside, x_tail, 0, lanes,
+                            g_tail + m * LEAF_LANE_BYTES, 0, lanes,
+                            sums + m * job.block * lanes * es, lanes, 1)
+                p += FEW_PIXELS
+                chains += 1
+                if chains == CHAINS_SUMMED:
+                    leaf.add_strided(size, sums, total, 1)
+                    leaf.clear(sums, 0, 1, size)
+                    chains = 0
+        leaf.add_strided(size, sums, total, 1)
+        leaf.fold(job.rows * job.block, total)
+        leaf.store[job.out.storage](
+            job.out.data + group * job.out.stride[0] + c * job.out.stride[2], job.out.stride[1],
+            job.out.stride[2], total, job.block, job.rows, count)
+
+
+cdef Py_ssize_t few_gradient(
+    str operator, const tensor* few, const tensor* many, const tensor* out, int compute,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    cdef few_job job
+    cdef Py_ssize_t taken
+    cdef double flops = 2.0 * few.shape[1] * many.shape[0]
+    cdef int i
+    for i in range(3):
+        flops *= many.shape[2 + i]
+    job.leaf, job.few, job.many, job.out = select_leaf(compute), few, many, out
+    job.rows, job.channels = out.shape[1], out.shape[2]
+    job.lanes = LEAF_LANE_BYTES // job.leaf.esize
+    job.few_there = one_line(few, job.leaf.esize)
+    job.many_there = one_line(many, job.leaf.esize)
+    threads = useful_threads(threads, flops * job.channels)
+    job.block = even(job.channels, FEW_CHANNELS)
+    if threads > 1:     # enough to go round
+        job.block = min(job.block, ceil_div(job.channels * out.shape[0], threads))
+    taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
+    while taken > budget and (job.block > 1 or threads > 1):
+        if job.block > 1:
+            job.block = ceil_div(job.block, 2)
+        else:
+            threads -= 1
+        taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
+    if taken > budget:
+        raise checks.WorkspaceError(operator, taken, budget)
+    if not measure:
+        run(few_task, &job, out.shape[0] * ceil_div(job.channels, job.block), threads,
+            few_scratch(&job))
+    return taken
 
 
 cdef Py_ssize_t weight_gemm(
