@@ -55,7 +55,7 @@ cdef enum:
     INPUT_BYTES = 128 * 1024
     NEAR_BYTES = 16 * 1024      # inputs that stay in L1 for all panels of rows
     DEPTHS_AT_ONCE = 24         # of a single tap: no rest for any number the micro-kernel takes
-    MOST_AT_ONCE = 288          # of a single step
+    MOST_AT_ONCE = 144          # of a single step
     PANEL_BYTES = 192 * 1024    # of the gradient of a single step: stays in L2
     PIXEL_BYTES = 64            # of input between neighbouring pixels, where it is read in place,
     WAY_BYTES = 4096            # ... and between channels, which would evict each other
@@ -487,7 +487,7 @@ cdef void sum_at_once(
 
 cdef inline Py_ssize_t depths_at_once(const weight_job* job) noexcept nogil:
     """Depths that `sum_at_once` completes at a time."""
-    return min(MOST_AT_ONCE, depths_near(job, job.pixels))
+    return min(MOST_AT_ONCE, depths_near(job, depth_block(job.pixels, CHAIN)))
 
 
 cdef void sum_block(
