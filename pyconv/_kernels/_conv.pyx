@@ -35,7 +35,7 @@ cdef enum:
     LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
     FEW_LANES = 4           # of a vector, in gradients of weights
-    FEW_ROWS = 3            # ... of a single tap, and pixels of a sample, for lanes to be pixels
+    FEW_ROWS = 2            # ... of a single tap, and pixels of a sample, for lanes to be pixels
     FEW_ROWS_WORTH = 512
     TURN = 8192             # elements to transpose less for rows and channels to change places
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far

@@ -49,6 +49,7 @@ cdef enum:
     FEW_RESULTS = 32768         # are summed in chunks, of so many results twice,
     FEW_PIXELS = 512            # of a step of few rows, and channels at once: they stay in L1
     FEW_CHANNELS = 9
+    MANY_CHANNELS = 64          # ... where channels are the lanes
     ENOUGH_GROUPS = 16          # ... unless there are groups to share out
     MOST_ROWS = 128             # of a block
     SUM_BYTES = 160 * 1024      # of a block: stays in L2 beside the inputs
@@ -708,6 +709,9 @@ cdef Py_ssize_t choose_blocks(
 # Pixels are the lanes, and nothing is transposed: each input is read once, beside those of a few
 # other channels, for all rows.  A sample is taken in steps of FEW_PIXELS; each of LEAF_LANE_BYTES
 # of neighbours in a step, and each in what is left of a sample, is one chain.
+#
+# Where channels lie next to each other they are the lanes, with the same bits: each of those
+# neighbours has its sums, and its pixels are brought together.
 
 cdef struct few_job:
     const leaf_table* leaf
@@ -715,17 +719,16 @@ cdef struct few_job:
     const tensor* many          # (N, groups * channels, S0, S1, S2)
     const tensor* out           # (groups, rows, channels, 1, 1, 1)
     Py_ssize_t rows, channels
-    Py_ssize_t block            # channels of a task
+    Py_ssize_t block            # channels of a task; where they are the lanes,
+    Py_ssize_t wide             # ... so many
     Py_ssize_t lanes
     bint few_there, many_there  # read where they are
+    bint spaced                 # pixels of a sample are equally far apart
 
 
-cdef bint one_line(const tensor* t, Py_ssize_t es) noexcept nogil:
-    """Whether the pixels of a channel are next to each other."""
-    cdef Py_ssize_t step = es
+cdef bint equally_far(const tensor* t, Py_ssize_t step) noexcept nogil:
+    """Whether the pixels of a channel are so far apart."""
     cdef int axis
-    if not t.in_place:
-        return False
     for axis in range(4, 1, -1):
         if t.shape[axis] > 1 and t.stride[axis] != step:
             return False
@@ -750,9 +753,128 @@ cdef void load_pixels(
 
 
 cdef size_t few_scratch(const few_job* job) noexcept nogil:
-    cdef Py_ssize_t sums = job.rows * job.block * LEAF_LANE_BYTES
-    return (2 * sums + (job.rows + job.block) * (FEW_PIXELS * job.leaf.esize + LEAF_LANE_BYTES)
-            + aligned(2 * job.block * sizeof(leaf_column)))
+    """Bytes that a thread takes, wherever the channels are."""
+    cdef Py_ssize_t es = job.leaf.esize, held = held_rows(job.leaf, job.wide)
+    cdef size_t along = (2 * job.rows * job.block * LEAF_LANE_BYTES
+                         + (job.rows + job.block) * (FEW_PIXELS * es + LEAF_LANE_BYTES)
+                         + aligned(2 * job.block * sizeof(leaf_column)))
+    cdef size_t across = (2 * job.rows * held * LEAF_LANE_BYTES + job.rows * FEW_PIXELS * es
+                          + (FEW_PIXELS + 3 * job.lanes) * 3 * job.leaf.nr // 2 * es
+                          + (FEW_PIXELS // job.lanes + job.rows) * sizeof(Py_ssize_t))
+    return max(along, across)
+
+
+cdef void few_across_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """`few_task` with channels as the lanes."""
+    cdef const few_job* job = <const few_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef const tensor* g = job.few
+    cdef Py_ssize_t es = leaf.esize, lanes = job.lanes, blocks = ceil_div(job.channels, job.wide)
+    cdef Py_ssize_t pixels = x.shape[2] * x.shape[3] * x.shape[4], pitch = FEW_PIXELS
+    cdef Py_ssize_t each = job.rows * held_rows(leaf, job.wide), size = lanes * each
+    cdef Py_ssize_t task, group, c, count, n, p, some, width, i, k, step, chains
+    cdef char* sums = scratch
+    cdef char* total = sums + size * es
+    cdef char* g_own = total + size * es
+    cdef char* panel = g_own + job.rows * FEW_PIXELS * es
+    cdef Py_ssize_t* at = <Py_ssize_t*>(
+        panel + (FEW_PIXELS + 3 * lanes) * 3 * leaf.nr // 2 * es)
+    cdef Py_ssize_t* row = at + FEW_PIXELS // lanes
+    cdef const char* x_at
+    cdef const char* g_at
+    if job.few_there:
+        pitch = g.stride[1] // es
+    for k in range(FEW_PIXELS // lanes):
+        at[k] = k * lanes
+    for i in range(job.rows):
+        row[i] = i * pitch
+    for task in range(first, last):
+        group, c = task // blocks, task % blocks * job.wide
+        count = min(job.wide, job.channels - c)
+        leaf.clear(sums, 0, 1, 2 * size)
+        chains = p = 0
+        for n in range(x.shape[0]):
+            p = 0
+            while p < pixels:
+                some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
+                x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
+                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
+                if job.few_there:
+                    g_at += p * es
+                else:
+                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
+                    g_at = g_own
+                i = 0
+                while i < count:
+                    width = lanes_of(leaf, count - i)
+                    sum_neighbours(
+                        job, x_at + i * x.stride[1], width, min(width, count - i), p, some, g_at,
+                        at, row, panel, sums + i * job.rows * es, each)
+                    i += width
+                p += FEW_PIXELS
+                chains += 1
+                if chains == CHAINS_SUMMED:
+                    leaf.add_strided(size, sums, total, 1)
+                    leaf.clear(sums, 0, 1, size)
+                    chains = 0
+        leaf.add_strided(size, sums, total, 1)
+        step = 1
+        while step < lanes:     # as `fold`
+            i = 0
+            while i < lanes:
+                leaf.add_strided(each, total + (i + step) * each * es, total + i * each * es, 1)
+                i += 2 * step
+            step *= 2
+        i = 0
+        while i < count:
+            some = lanes_of(leaf, count - i)
+            leaf.store[job.out.storage](
+                job.out.data + group * job.out.stride[0] + (c + i) * job.out.stride[2],
+                job.out.stride[1], job.out.stride[2], total + i * job.rows * es, some, job.rows,
+                min(some, count - i))
+            i += some
+
+
+cdef void sum_neighbours(
+    const few_job* job, const char* src, Py_ssize_t lanes, Py_ssize_t width, Py_ssize_t p,
+    Py_ssize_t count, const char* g, const Py_ssize_t* at, const Py_ssize_t* row, char* panel,
+    char* sums, Py_ssize_t apart
+) noexcept nogil:
+    """Add what a step of `count` pixels from p has for a panel of channels.
+
+    Pixels are brought together as [neighbour][strip][lane], sums are `apart` from one neighbour to
+    the next.
+    """
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef Py_ssize_t es = leaf.esize, strips = count // job.lanes, rest = count % job.lanes
+    cdef Py_ssize_t pitch = (ceil_div(count, job.lanes) | 1) * lanes, done = 0, some, o, line, i
+    cdef const char* a
+    if width < lanes:
+        memset(panel, 0, job.lanes * pitch * es)
+    while done < count:
+        i = done % job.lanes
+        some = min(job.lanes - i, count - done)
+        o, line = (p + done) % x.shape[4], (p + done) // x.shape[4]
+        if not job.spaced:
+            some = min(some, x.shape[4] - o)
+        leaf.load[x.storage](
+            panel + (i * pitch + done // job.lanes * lanes) * es, pitch,
+            src + line // x.shape[3] * x.stride[2] + line % x.shape[3] * x.stride[3]
+            + o * x.stride[4], x.stride[4], x.stride[1], some, width)
+        done += some
+    for i in range(min(job.lanes, count)):
+        a = panel + i * pitch * es
+        if strips > 0:
+            leaf.gemm_lanes(
+                lanes, job.rows, strips, a, g + i * es, at, row, sums + i * apart * es, NULL, 1)
+        if i < rest:
+            leaf.gemm_lanes(
+                lanes, job.rows, 1, a + strips * lanes * es, g + (strips * job.lanes + i) * es, at,
+                row, sums + i * apart * es, NULL, 1)
 
 
 cdef void few_task(
@@ -844,7 +966,7 @@ cdef Py_ssize_t few_gradient(
     int threads, Py_ssize_t budget, bint measure
 ) except -1:
     cdef few_job job
-    cdef Py_ssize_t taken
+    cdef Py_ssize_t taken, each
     cdef double flops = 2.0 * few.shape[1] * many.shape[0]
     cdef int i
     for i in range(3):
@@ -852,22 +974,31 @@ cdef Py_ssize_t few_gradient(
     job.leaf, job.few, job.many, job.out = select_leaf(compute), few, many, out
     job.rows, job.channels = out.shape[1], out.shape[2]
     job.lanes = LEAF_LANE_BYTES // job.leaf.esize
-    job.few_there = one_line(few, job.leaf.esize)
-    job.many_there = one_line(many, job.leaf.esize)
+    job.few_there = few.in_place and equally_far(few, job.leaf.esize)
+    job.many_there = many.in_place and equally_far(many, job.leaf.esize)
+    job.spaced = equally_far(many, many.stride[4])
     threads = useful_threads(threads, flops * job.channels)
     job.block = even(job.channels, FEW_CHANNELS)
+    job.wide = min(job.channels, <Py_ssize_t>MANY_CHANNELS)
     if threads > 1:     # enough to go round
-        job.block = min(job.block, ceil_div(job.channels * out.shape[0], threads))
+        each = ceil_div(job.channels * out.shape[0], threads)
+        job.block = min(job.block, each)
+        job.wide = min(job.wide, round_up(each, job.leaf.nr // 2))
     taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
-    while taken > budget and (job.block > 1 or threads > 1):
-        if job.block > 1:
-            job.block = ceil_div(job.block, 2)
+    while taken > budget and (job.block > 1 or job.wide > 1 or threads > 1):
+        if job.block > 1 or job.wide > 1:
+            job.block, job.wide = ceil_div(job.block, 2), ceil_div(job.wide, 2)
         else:
             threads -= 1
         taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
     if taken > budget:
         raise checks.WorkspaceError(operator, taken, budget)
-    if not measure:
+    if measure:
+        return taken
+    if magnitude(many.stride[1]) < magnitude(many.stride[4]) and job.channels > 1:
+        run(few_across_task, &job, out.shape[0] * ceil_div(job.channels, job.wide), threads,
+            few_scratch(&job))
+    else:
         run(few_task, &job, out.shape[0] * ceil_div(job.channels, job.block), threads,
             few_scratch(&job))
     return taken
