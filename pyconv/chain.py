@@ -14,7 +14,7 @@ gradients of the weights are summed box by box, and the boxes follow from shapes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
@@ -99,6 +99,24 @@ class Settled(NamedTuple):
     images: Sequence[Image]  # of all pieces, or of none where there are many
 
 
+class Term(NamedTuple):
+    """What a box adds to the gradient of a stage's weight."""
+
+    samples: slice
+    box: Box  # of the stage's result
+    source: Source | None  # what the stage reads; None: all of the input
+    axes: Axes  # of the stage, there
+    mode: str
+
+
+class Reverse(NamedTuple):
+    """How the gradient before a stage is computed on a box."""
+
+    box: Box  # of the stage's result, whose gradient it is computed from
+    axes: Axes  # the stage's, there
+    classes: engine.Classes
+
+
 class Chain:
     """Stages for images of a shape (N, C, S0, S1, S2); level i is the image before stage i."""
 
@@ -113,7 +131,8 @@ class Chain:
         self.extents = [tuple(spatial), *(tuple(a.out for a in s.axes) for s in stages)]
         self._remembered: dict[Run, Settled] = {}
         self._input_remembered: dict[Run, InputPieces] = {}
-        self._weight_remembered: dict[tuple[Run, int], list[Piece]] = {}
+        self._reverse_remembered: dict[tuple[int, Box], Reverse] = {}
+        self._weight_remembered: dict[tuple[Run, int], list[Term]] = {}
 
     # ---- regions -----------------------------------------------------------------------------
 
@@ -314,6 +333,21 @@ class Chain:
             for stage, weight in zip(self.stages, weights, strict=True)
         ]  # fmt: skip
 
+    def reverse(self, level: int, box: Box) -> Reverse:
+        """How the gradient before stage `level` is computed on a box."""
+        found = self._reverse_remembered.get((level, box))
+        if found is None:
+            stage = self.stages[level]
+            on = [engine.adjoint_on(a, *side) for a, side in zip(stage.axes, box, strict=True)]
+            axes = engine.three([axis for axis, _, _ in on])
+            groups, rows, channels, *taps = stage.weight_shape
+            classes = engine.classes_along(axes, (groups, channels, rows, *taps))
+            found = Reverse(tuple((first, last) for _, first, last in on), axes, classes)
+            if len(self._reverse_remembered) >= REMEMBERED_BOXES * len(self.stages):
+                self._reverse_remembered.clear()
+            self._reverse_remembered[level, box] = found
+        return found
+
     def weight_gradient(
         self, run: Run, x: Array, weights: Sequence[Array], level: int, grad: Array, out: Array,
         packs: Sequence[Any] | None = None, back: Sequence[Any] | None = None,
@@ -338,21 +372,32 @@ class Chain:
             with engine.rounding():
                 part[...] = total
 
-    def weight_pieces(self, run: Run, level: int) -> list[Piece]:
-        """Samples and boxes of a stage's result by which its weight's gradient is summed."""
+    def terms(self, run: Run, level: int) -> Iterable[Term]:
+        """What the gradient of a stage's weight is the sum of."""
         found = self._weight_remembered.get((run, level))
-        if found is None:
+        if found is not None:
+            return found
 
-            def each(box: Box, n: int) -> int:
-                held = self.forward_bytes(run, level + 1, box, n)
-                return held + self.backward_bytes(run, level + 1, box, n)
+        def each(box: Box, n: int) -> int:
+            held = self.forward_bytes(run, level + 1, box, n)
+            return held + self.backward_bytes(run, level + 1, box, n)
 
-            found, _ = self.pieces(run, level + 1, each, SUM_BYTES)
-            if len(self._weight_remembered) >= REMEMBERED_RUNS:
-                self._weight_remembered.clear()
-            if len(found) <= REMEMBERED_BOXES:
-                self._weight_remembered[run, level] = found
+        pieces, _ = self.pieces(run, level + 1, each, SUM_BYTES)
+        terms = (self._term(level, samples, box) for samples, box in pieces)
+        if len(pieces) > REMEMBERED_BOXES:
+            return terms
+        if len(self._weight_remembered) >= REMEMBERED_RUNS:
+            self._weight_remembered.clear()
+        found = self._weight_remembered[run, level] = list(terms)
         return found
+
+    def _term(self, level: int, samples: slice, box: Box) -> Term:
+        if level > 0:
+            source, axes = self.source(level, box)
+            return Term(samples, box, source, engine.three(axes), "zeros")
+        on = zip(self.stages[0].axes, box, strict=True)
+        axes = [engine.shifted(a, *side) for a, side in on]  # the input is there as a whole
+        return Term(samples, box, None, engine.three(axes), self.mode)
 
     def input_gradient(
         self, run: Run, x: Array, weights: Sequence[Array], grad: Array, out: Array,
@@ -531,14 +576,16 @@ class Pass:
         shape = (samples.stop - samples.start, weight.shape[0] * weight.shape[2])
 
         def adjoint(part: Box, result: Array | None = None) -> Array:
-            on = [engine.adjoint_on(a, *side) for a, side in zip(axes, part, strict=True)]
-            after = self.gradient(
-                level + 1, tuple((first, last) for _, first, last in on), samples, grad
-            )
+            how = chain.reverse(level, part)
+            after = self.gradient(level + 1, how.box, samples, grad)
             if result is None:
                 result = np.empty(shape + tuple(hi - lo for lo, hi in part), self.run.dtype)
-            there = engine.three([axis for axis, _, _ in on])
-            engine.adjoint(self.run, after, weight, None, result, there, self.back[level])
+            # Of some groups alone the classes are others.
+            same = weight.shape == chain.stages[level].weight_shape
+            engine.adjoint(
+                self.run, after, weight, None, result, how.axes, self.back[level],
+                how.classes if same else None,
+            )  # fmt: skip
             return result
 
         if chain.mode == "zeros":
@@ -552,26 +599,20 @@ class Pass:
 
         `sums` are ranges of groups and of their rows, and where the sums for these go.
         """
-        chain, run = self.chain, self.run
-        stage = chain.stages[level]
-        _, rows, channels = stage.weight_shape[:3]
-
-        pieces = chain.weight_pieces(run, level)
-        for _, _, total in sums if not pieces else ():
-            total[...] = 0
-        for i, (samples, box) in enumerate(pieces):
+        run = self.run
+        rows, channels = self.chain.stages[level].weight_shape[1:3]
+        begun = False
+        for samples, box, source, axes, mode in self.chain.terms(run, level):
             dy = self.gradient(level + 1, box, samples, grad)
-            if level == 0:  # the input is there as a whole
-                x, mode = self.x[samples], chain.mode
-                axes = [engine.shifted(a, *side) for a, side in zip(stage.axes, box, strict=True)]
-            else:
-                (source, axes), mode = chain.source(level, box), "zeros"
-                x = self._read(source, samples)
+            x = self.x[samples] if source is None else self._read(source, samples)
             for g, m, total in sums:
-                part = total if i == 0 else np.empty(total.shape, run.dtype)
+                part = np.empty(total.shape, run.dtype) if begun else total
                 engine.weight_gradient(
                     run, x[:, engine.channel_range(g, slice(0, channels), channels)],
-                    dy[:, engine.channel_range(g, m, rows)], part, engine.three(axes), mode,
+                    dy[:, engine.channel_range(g, m, rows)], part, axes, mode,
                 )  # fmt: skip
-                if part is not total:
+                if begun:
                     total += part
+            begun = True
+        for _, _, total in sums if not begun else ():
+            total[...] = 0

@@ -519,7 +519,7 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
             return Adjoint(axes, describe(mirrored(axes), shape), ())
         if pieces:
             return Adjoint(axes, None, pieces)
-    return Adjoint(axes, None, (), classes=_classes(axes, shape))
+    return Adjoint(axes, None, (), classes=classes_along(axes, shape))
 
 
 def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
@@ -624,7 +624,7 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
     return _transposed.Split([a.size for a in axes], phases, cropped)
 
 
-def _classes(axes: Axes, weight_shape: Sequence[int]) -> Classes:
+def classes_along(axes: Axes, weight_shape: Sequence[int]) -> Classes:
     """How the residue classes are made, of the shapes alone; rows and channels are swapped."""
     if not _shifts(axes, weight_shape):
         return Classes(split(axes, weight_shape[1]), None)
@@ -637,7 +637,7 @@ def _classes(axes: Axes, weight_shape: Sequence[int]) -> Classes:
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
     weight = weight.swapaxes(1, 2)
-    classes = _classes(axes, weight.shape).split
+    classes = classes_along(axes, weight.shape).split
     if classes is None:
         return None
     return _transposed.pack_weights(weight, classes, run.compute, run.threads)
@@ -656,11 +656,11 @@ def adjoint(
     """Apply the adjoint of `correlate` (zeros mode) to `grad`; returns the bytes of workspace.
 
     `grad` is ``(N, G*M, *axis.out)``, `out` is ``(N, G*C, *axis.size)``, whose missing leading
-    spatial axes may be left out; `packed` is of `pack_adjoint`, `how` of `_classes`, if that is
-    known already.
+    spatial axes may be left out; `packed` is of `pack_adjoint`, `how` of `classes_along`, if that
+    is known already.
     """
     weight = weight.swapaxes(1, 2)
-    classes, woven = how or _classes(axes, weight.shape)
+    classes, woven = how or classes_along(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,

@@ -29,7 +29,7 @@ from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_ind
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines
 from pyconv._kernels._parallel cimport Workspace, run
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, tensor
-from pyconv._kernels._weights cimport weight_gemm
+from pyconv._kernels._weights cimport few_gradient, weight_gemm
 
 
 cdef enum:
@@ -38,6 +38,9 @@ cdef enum:
     FEW_LANES = 4           # of a vector, in gradients of weights
     LIST_DEPTHS = 128       # of a block, at most, that are listed at once
     LISTS = 8               # kept, of runs that alternate along a row
+    FEW_ROWS = 2            # ... of a single tap, and pixels of a sample, for lanes to be pixels
+    FEW_ROWS_WORTH = 512
+    TURN = 8192             # elements to transpose less for rows and channels to change places
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
@@ -882,19 +885,34 @@ def weight_gradient(
     """
     cdef grid q
     cdef packer pk
-    cdef tensor result, dy
-    cdef bint few
+    cdef tensor result, dy, few
+    cdef bint turned
+    cdef Py_ssize_t pixels
     describe(out, 6, compute, &result)
     describe(grad, 5, compute, &dy)
-    # Where each pixel meets its own inputs alone, rows and channels may change places: fewer are
-    # transposed then, but for so few that they would leave the lanes empty.
-    few = min(result.shape[1], result.shape[2]) <= FEW_LANES
-    if (result.shape[1] > result.shape[2]) != few and single_tap(
-        &result, stride, offset, x.shape, grad.shape
-    ):
-        x, grad, out = grad, x, out.swapaxes(1, 2)
-        describe(out, 6, compute, &result)
-        describe(grad, 5, compute, &dy)
+    # Where each pixel meets its own inputs alone, rows and channels may change places.
+    if single_tap(&result, stride, offset, x.shape, grad.shape):
+        pixels = dy.shape[2] * dy.shape[3] * dy.shape[4]
+        turned = result.shape[1] > result.shape[2]
+        if 0 < min(result.shape[1], result.shape[2]) <= FEW_ROWS and pixels >= FEW_ROWS_WORTH:
+            describe(x, 5, compute, &few)
+            if turned:
+                describe(out.swapaxes(1, 2), 6, compute, &result)
+                return few_gradient(
+                    operator, &few, &dy, &result, compute, threads, budget, measure)
+            return few_gradient(operator, &dy, &few, &result, compute, threads, budget, measure)
+        # The inputs are transposed then, instead of the gradient and the results; but there are
+        # not to be so few that they leave the lanes empty.
+        if min(result.shape[1], result.shape[2]) <= FEW_LANES:
+            turned = not turned
+        else:
+            pixels *= dy.shape[0]
+            turned = (result.shape[2] * pixels + TURN
+                      < result.shape[1] * (pixels + result.shape[2]))
+        if turned:
+            x, grad, out = grad, x, out.swapaxes(1, 2)
+            describe(out, 6, compute, &result)
+            describe(grad, 5, compute, &dy)
     fill_grid(
         x, result.shape[0], &result.shape[3], &dy.shape[2], stride, dilation, offset, mode,
         compute, &q)

@@ -10,3 +10,9 @@ from pyconv._kernels._tensor cimport tensor
 cdef Py_ssize_t weight_gemm(
     str operator, const packer* pk, const grid* q, const tensor* grad, object out, int compute,
     int threads, Py_ssize_t budget, bint measure) except -1
+
+# The same for a single tap, without padding, where each pixel meets its own inputs: `out` has few
+# rows, `few` their gradient; or these are the channels.
+cdef Py_ssize_t few_gradient(
+    str operator, const tensor* few, const tensor* many, const tensor* out, int compute,
+    int threads, Py_ssize_t budget, bint measure) except -1

@@ -10,15 +10,18 @@ a long one, or some small samples.  For a block of rows and depths
     for each step
         bring the inputs of the depths near, once               L2
         transpose grad into panels [pixel][lanes of rows]       L2
-        for each chain of pixels
-            for some depths                                     L1
-                for each panel of rows                          L1
+        for some depths                                         L1
+            for each panel of rows
+                for each chain of pixels                        L1
                     all those depths                            registers: gemm_lanes
 
 The micro-kernel broadcasts inputs from wherever they are: depth k of pixel p at element
 `depth[k] + pixel[p]`.  So the inputs of a regular grid need no packing.  They are read where they
 lie if no tap meets the padding, else from a box: the part of the padded channels that a step looks
 at.  An axis whose taps are far apart has, in a box, for each tap the positions that it meets.
+
+Results of a single step are stored as soon as they are complete, while they are in L1; others are
+kept in L2 from one step to the next.
 
 Each result is, for each step, one chain of multiply-adds for each `chain` pixels; the chains are
 added in order, and of many every CHAINS_SUMMED first.  Few results are summed in `chunks` ranges of
@@ -29,7 +32,7 @@ blocks and threads do not show in the bits.
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport leaf as select_leaf
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf as select_leaf, leaf_column
 from pyconv._kernels._gemm cimport depth_at, depth_block, describe_operand, operand
 from pyconv._kernels._grid cimport inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
@@ -44,12 +47,17 @@ cdef enum:
     CHAINS_SUMMED = 16          # and so many chains are added up one after another
     MOST_CHUNKS = 8
     FEW_RESULTS = 32768         # are summed in chunks, of so many results twice,
+    FEW_PIXELS = 512            # of a step of few rows, and channels at once: they stay in L1
+    FEW_CHANNELS = 9
+    MANY_CHANNELS = 64          # ... where channels are the lanes
     ENOUGH_GROUPS = 16          # ... unless there are groups to share out
     MOST_ROWS = 128             # of a block
     SUM_BYTES = 160 * 1024      # of a block: stays in L2 beside the inputs
     INPUT_BYTES = 128 * 1024
     NEAR_BYTES = 16 * 1024      # inputs that stay in L1 for all panels of rows
     DEPTHS_AT_ONCE = 24         # of a single tap: no rest for any number the micro-kernel takes
+    MOST_AT_ONCE = 144          # of a single step
+    PANEL_BYTES = 192 * 1024    # of the gradient of a single step: stays in L2
     PIXEL_BYTES = 64            # of input between neighbouring pixels, where it is read in place,
     WAY_BYTES = 4096            # ... and between channels, which would evict each other
 
@@ -327,20 +335,30 @@ cdef void find_depths(
     const weight_job* job, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t* depth
 ) noexcept nogil:
     """Elements from where a block's inputs are to each of its depths."""
-    cdef Py_ssize_t k, at, rest, width
+    cdef Py_ssize_t k, channel, rest, width
+    cdef Py_ssize_t tap[3]
     cdef int i
     if job.way == PACKED:
         width = odd_lines(job.pixels, job.leaf.esize)
         for k in range(k1 - k0):
             depth[k] = k * width
         return
-    for k in range(k0, k1):
-        rest = k % job.taps
-        at = (k // job.taps - k0 // job.taps) * job.channel + job.origin
-        for i in range(2, -1, -1):
-            at += rest % job.q.taps[i] * job.tap[i]
-            rest //= job.q.taps[i]
-        depth[k - k0] = at
+    # One tap after another, from that of the first depth: divisions take long.
+    rest = k0 % job.taps
+    for i in range(2, -1, -1):
+        tap[i] = rest % job.q.taps[i]
+        rest //= job.q.taps[i]
+    channel = job.origin
+    for k in range(k1 - k0):
+        depth[k] = channel + tap[0] * job.tap[0] + tap[1] * job.tap[1] + tap[2] * job.tap[2]
+        i = 2
+        while i >= 0 and tap[i] + 1 == job.q.taps[i]:
+            tap[i] = 0
+            i -= 1
+        if i >= 0:
+            tap[i] += 1
+        else:
+            channel += job.channel
 
 
 cdef void find_pixels(const weight_job* job, const step* s, Py_ssize_t* pixel) noexcept nogil:
@@ -422,11 +440,55 @@ cdef void weight_task(
         rest //= job.m_blocks
         k = rest % job.k_blocks * job.kb
         g = rest // job.k_blocks
+        if job.steps == 1:
+            sum_at_once(job, g, m, k, scratch)
+            continue
         if job.chunks > 1:
             sums = job.partial + task * job.c_bytes
         sum_block(job, chunk, g, m, k, sums, scratch + job.c_bytes)
         if job.chunks == 1:
             store_block(job, g, m, k, sums)
+
+
+cdef void sum_at_once(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, char* scratch
+) noexcept nogil:
+    """A block of results of a single step: some depths of a panel are complete, and stored, before
+    the next are begun."""
+    cdef const leaf_table* leaf = job.leaf
+    cdef Py_ssize_t es = leaf.esize, j = 0, row, lanes, some, p, count
+    cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
+    cdef step s = find_step(job, 0)
+    cdef char* panels = scratch + job.c_bytes
+    cdef Py_ssize_t* depth = <Py_ssize_t*>(panels + job.g_bytes)
+    cdef Py_ssize_t* pixel = <Py_ssize_t*>(<char*>depth + job.depth_bytes)
+    cdef char* b = <char*>pixel + job.pixel_bytes
+    cdef Py_ssize_t chain = depth_block(s.pixels, CHAIN), near = depths_at_once(job)
+    cdef const char* x
+    find_depths(job, k, k + depths, depth)
+    find_pixels(job, &s, pixel)
+    x = bring_inputs(job, &s, g, k, k + depths, b, b + job.b_bytes)
+    load_gradient(job, &s, g * job.rows + m, rows, panels)
+    while j < depths:
+        some = min(near, depths - j)
+        row = 0
+        while row < rows:
+            lanes = lanes_of(leaf, rows - row)
+            p = 0
+            while p < s.pixels:
+                count = min(chain, s.pixels - p)
+                leaf.gemm_lanes(
+                    lanes, some, count, panels + (row * s.pixels + p * lanes) * es, x, pixel + p,
+                    depth + j, scratch, NULL, p > 0)
+                p += count
+            store_panel(job, g, m + row, min(lanes, rows - row), k + j, some, scratch, lanes)
+            row += lanes
+        j += near
+
+
+cdef inline Py_ssize_t depths_at_once(const weight_job* job) noexcept nogil:
+    """Depths that `sum_at_once` completes at a time."""
+    return min(MOST_AT_ONCE, depths_near(job, depth_block(job.pixels, CHAIN)))
 
 
 cdef void sum_block(
@@ -437,8 +499,9 @@ cdef void sum_block(
     cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t es = leaf.esize
     cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
-    cdef Py_ssize_t held = held_rows(leaf, rows), index, p, count, chain, near, j, lanes, row
-    cdef Py_ssize_t chains = 0
+    cdef Py_ssize_t held = held_rows(leaf, rows), index, p, chain, near, j, lanes, row
+    cdef Py_ssize_t chains = 0, stop, some, q
+    cdef char* to
     cdef step s, before
     cdef char* part = scratch
     cdef char* panels = part + (job.c_bytes if job.deep else 0)
@@ -464,22 +527,30 @@ cdef void sum_block(
         load_gradient(job, &s, g * job.rows + m, rows, panels)
         chain = depth_block(s.pixels, CHAIN)
         p = 0
+        near = depths_near(job, chain)
         while p < s.pixels:
-            count = min(chain, s.pixels - p)
-            near = depths_near(job, count)
+            # As many chains as there are, or until they are to be added up.
+            stop = s.pixels
+            if job.deep:
+                stop = min(stop, p + (CHAINS_SUMMED - chains) * chain)
             j = 0
             while j < depths:
+                some = min(near, depths - j)
                 row = 0
                 while row < rows:
                     lanes = lanes_of(leaf, rows - row)
-                    leaf.gemm_lanes(
-                        lanes, min(near, depths - j), count,
-                        panels + (row * s.pixels + p * lanes) * es, x, pixel + p, depth + j,
-                        c + (row * depths + j * lanes) * es, NULL, chains > 0)
+                    to = c + (row * depths + j * lanes) * es
+                    q = p
+                    while q < stop:
+                        leaf.gemm_lanes(
+                            lanes, some, min(chain, stop - q),
+                            panels + (row * s.pixels + q * lanes) * es, x, pixel + q, depth + j,
+                            to, NULL, chains > 0 or q > p)
+                        q += chain
                     row += lanes
                 j += near
-            p += count
-            chains += 1
+            chains += ceil_div(stop - p, chain)
+            p = stop
             if job.deep and chains == CHAINS_SUMMED:
                 if c == part:
                     leaf.add_strided(held * depths, part, sums, 1)
@@ -492,10 +563,8 @@ cdef void sum_block(
 cdef inline Py_ssize_t depths_near(const weight_job* job, Py_ssize_t pixels) noexcept nogil:
     """Depths whose inputs for so many pixels stay in L1."""
     cdef Py_ssize_t channels = max(<Py_ssize_t>1, NEAR_BYTES // (pixels * job.leaf.esize))
-    if job.taps * channels < DEPTHS_AT_ONCE:
+    if job.taps == 1 or job.taps * channels < DEPTHS_AT_ONCE:
         return DEPTHS_AT_ONCE
-    if job.taps == 1:
-        return channels // DEPTHS_AT_ONCE * DEPTHS_AT_ONCE
     return channels * job.taps
 
 
@@ -503,23 +572,30 @@ cdef void store_block(
     const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t k, const char* sums
 ) noexcept nogil:
     """A block of results to its place."""
-    cdef const operand* out = job.out
-    cdef const leaf_table* leaf = job.leaf
     cdef Py_ssize_t rows = min(job.mb, job.rows - m), depths = min(job.kb, job.depth - k)
-    cdef Py_ssize_t row = 0, lanes, j, length
-    cdef char* dst
+    cdef Py_ssize_t row = 0, lanes
     while row < rows:
-        lanes = lanes_of(leaf, rows - row)
-        dst = out.t.data + g * out.t.stride[0] + (m + row) * out.t.stride[1]
-        j = 0
-        while j < depths:
-            length = min(out.run - (k + j) % out.run, depths - j)
-            leaf.store[out.t.storage](
-                dst + depth_at(out, k + j), out.run_stride, out.t.stride[1],
-                sums + (row * depths + j * lanes) * leaf.esize, lanes, length,
-                min(lanes, rows - row))
-            j += length
+        lanes = lanes_of(job.leaf, rows - row)
+        store_panel(
+            job, g, m + row, min(lanes, rows - row), k, depths,
+            sums + row * depths * job.leaf.esize, lanes)
         row += lanes
+
+
+cdef void store_panel(
+    const weight_job* job, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t k,
+    Py_ssize_t depths, const char* sums, Py_ssize_t lanes
+) noexcept nogil:
+    """Results [depth][lane] of a panel to their place."""
+    cdef const operand* out = job.out
+    cdef char* dst = out.t.data + g * out.t.stride[0] + m * out.t.stride[1]
+    cdef Py_ssize_t j = 0, length
+    while j < depths:
+        length = min(out.run - (k + j) % out.run, depths - j)
+        job.leaf.store[out.t.storage](
+            dst + depth_at(out, k + j), out.run_stride, out.t.stride[1],
+            sums + j * lanes * job.leaf.esize, lanes, length, rows)
+        j += length
 
 
 cdef void add_chunks_task(
@@ -572,6 +648,8 @@ cdef size_t block_scratch(weight_job* job) noexcept nogil:
             channels += 1
         job.b_bytes = aligned(min(channels, job.q.channels) * job.channel * es)
     job.g_bytes = aligned(job.mb * job.pixels * es)
+    if job.steps == 1:
+        sums = depths_at_once(job) * 3 * job.leaf.nr // 2 * es
     job.c_bytes = aligned(sums)
     job.depth_bytes = aligned(job.kb * sizeof(Py_ssize_t))
     job.pixel_bytes = aligned(job.pixels * sizeof(Py_ssize_t))
@@ -591,13 +669,16 @@ cdef Py_ssize_t choose_blocks(
 ) noexcept nogil:
     """Blocks that fit the caches, go round and fit the budget; bytes of workspace."""
     cdef Py_ssize_t es = job.leaf.esize, least = DEPTHS_AT_ONCE, tasks, taken, input
-    set_rows(job, MOST_ROWS)
+    set_rows(job, MOST_ROWS if job.steps > 1 else max(
+        <Py_ssize_t>MOST_ROWS, PANEL_BYTES // (job.pixels * es)))
     input = job.channel if job.way == BOX else odd_lines(job.pixels, es) * job.taps
     # A single tap's inputs are on their way through L2 once for every block of rows.
     input = INPUT_BYTES * (2 if job.taps == 1 else 1) // max(<Py_ssize_t>1, input * es)
     # A large channel is brought again for every block of its taps: those are to be few.
     input = max(input, <Py_ssize_t>1 if job.way == BOX else input) * job.taps
-    set_depths(job, max(least, min(SUM_BYTES // (job.mb * es), input)))
+    if job.steps > 1:
+        input = min(SUM_BYTES // (job.mb * es), input)
+    set_depths(job, max(least, input))
     while True:     # enough blocks to go round
         tasks = job.groups * job.chunks * job.m_blocks * job.k_blocks
         if threads[0] == 1 or tasks >= 4 * threads[0] or tasks % threads[0] == 0:
@@ -622,6 +703,305 @@ cdef Py_ssize_t choose_blocks(
             threads[0] -= 1
         else:
             return taken
+
+
+# ---- few rows, and a single tap ----------------------------------------------------------------
+# Pixels are the lanes, and nothing is transposed: each input is read once, beside those of a few
+# other channels, for all rows.  A sample is taken in steps of FEW_PIXELS; each of LEAF_LANE_BYTES
+# of neighbours in a step, and each in what is left of a sample, is one chain.
+#
+# Where channels lie next to each other they are the lanes, with the same bits: each of those
+# neighbours has its sums, and its pixels are brought together.
+
+cdef struct few_job:
+    const leaf_table* leaf
+    const tensor* few           # (N, groups * rows, S0, S1, S2)
+    const tensor* many          # (N, groups * channels, S0, S1, S2)
+    const tensor* out           # (groups, rows, channels, 1, 1, 1)
+    Py_ssize_t rows, channels
+    Py_ssize_t block            # channels of a task; where they are the lanes,
+    Py_ssize_t wide             # ... so many
+    Py_ssize_t lanes
+    bint few_there, many_there  # read where they are
+    bint spaced                 # pixels of a sample are equally far apart
+
+
+cdef bint equally_far(const tensor* t, Py_ssize_t step) noexcept nogil:
+    """Whether the pixels of a channel are so far apart."""
+    cdef int axis
+    for axis in range(4, 1, -1):
+        if t.shape[axis] > 1 and t.stride[axis] != step:
+            return False
+        step *= t.shape[axis]
+    return True
+
+
+cdef void load_pixels(
+    const leaf_table* leaf, const tensor* t, const char* src, Py_ssize_t channels, Py_ssize_t p,
+    Py_ssize_t count, char* dst
+) noexcept nogil:
+    """Pixels p .. p+count-1 of some channels of a sample, as [channel][FEW_PIXELS]."""
+    cdef Py_ssize_t row, line, o, some
+    while count > 0:
+        o, row = p % t.shape[4], p // t.shape[4]
+        some = min(count, t.shape[4] - o)
+        line = (row // t.shape[3] * t.stride[2] + row % t.shape[3] * t.stride[3] + o * t.stride[4])
+        leaf.load[t.storage](dst, FEW_PIXELS, src + line, t.stride[1], t.stride[4], channels, some)
+        dst += some * leaf.esize
+        p += some
+        count -= some
+
+
+cdef size_t few_scratch(const few_job* job) noexcept nogil:
+    """Bytes that a thread takes, wherever the channels are."""
+    cdef Py_ssize_t es = job.leaf.esize, held = held_rows(job.leaf, job.wide)
+    cdef size_t along = (2 * job.rows * job.block * LEAF_LANE_BYTES
+                         + (job.rows + job.block) * (FEW_PIXELS * es + LEAF_LANE_BYTES)
+                         + aligned(2 * job.block * sizeof(leaf_column)))
+    cdef size_t across = (2 * job.rows * held * LEAF_LANE_BYTES + job.rows * FEW_PIXELS * es
+                          + (FEW_PIXELS + 3 * job.lanes) * 3 * job.leaf.nr // 2 * es
+                          + (FEW_PIXELS // job.lanes + job.rows) * sizeof(Py_ssize_t))
+    return max(along, across)
+
+
+cdef void few_across_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """`few_task` with channels as the lanes."""
+    cdef const few_job* job = <const few_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef const tensor* g = job.few
+    cdef Py_ssize_t es = leaf.esize, lanes = job.lanes, blocks = ceil_div(job.channels, job.wide)
+    cdef Py_ssize_t pixels = x.shape[2] * x.shape[3] * x.shape[4], pitch = FEW_PIXELS
+    cdef Py_ssize_t each = job.rows * held_rows(leaf, job.wide), size = lanes * each
+    cdef Py_ssize_t task, group, c, count, n, p, some, width, i, k, step, chains
+    cdef char* sums = scratch
+    cdef char* total = sums + size * es
+    cdef char* g_own = total + size * es
+    cdef char* panel = g_own + job.rows * FEW_PIXELS * es
+    cdef Py_ssize_t* at = <Py_ssize_t*>(
+        panel + (FEW_PIXELS + 3 * lanes) * 3 * leaf.nr // 2 * es)
+    cdef Py_ssize_t* row = at + FEW_PIXELS // lanes
+    cdef const char* x_at
+    cdef const char* g_at
+    if job.few_there:
+        pitch = g.stride[1] // es
+    for k in range(FEW_PIXELS // lanes):
+        at[k] = k * lanes
+    for i in range(job.rows):
+        row[i] = i * pitch
+    for task in range(first, last):
+        group, c = task // blocks, task % blocks * job.wide
+        count = min(job.wide, job.channels - c)
+        leaf.clear(sums, 0, 1, 2 * size)
+        chains = p = 0
+        for n in range(x.shape[0]):
+            p = 0
+            while p < pixels:
+                some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
+                x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
+                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
+                if job.few_there:
+                    g_at += p * es
+                else:
+                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
+                    g_at = g_own
+                i = 0
+                while i < count:
+                    width = lanes_of(leaf, count - i)
+                    sum_neighbours(
+                        job, x_at + i * x.stride[1], width, min(width, count - i), p, some, g_at,
+                        at, row, panel, sums + i * job.rows * es, each)
+                    i += width
+                p += FEW_PIXELS
+                chains += 1
+                if chains == CHAINS_SUMMED:
+                    leaf.add_strided(size, sums, total, 1)
+                    leaf.clear(sums, 0, 1, size)
+                    chains = 0
+        leaf.add_strided(size, sums, total, 1)
+        step = 1
+        while step < lanes:     # as `fold`
+            i = 0
+            while i < lanes:
+                leaf.add_strided(each, total + (i + step) * each * es, total + i * each * es, 1)
+                i += 2 * step
+            step *= 2
+        i = 0
+        while i < count:
+            some = lanes_of(leaf, count - i)
+            leaf.store[job.out.storage](
+                job.out.data + group * job.out.stride[0] + (c + i) * job.out.stride[2],
+                job.out.stride[1], job.out.stride[2], total + i * job.rows * es, some, job.rows,
+                min(some, count - i))
+            i += some
+
+
+cdef void sum_neighbours(
+    const few_job* job, const char* src, Py_ssize_t lanes, Py_ssize_t width, Py_ssize_t p,
+    Py_ssize_t count, const char* g, const Py_ssize_t* at, const Py_ssize_t* row, char* panel,
+    char* sums, Py_ssize_t apart
+) noexcept nogil:
+    """Add what a step of `count` pixels from p has for a panel of channels.
+
+    Pixels are brought together as [neighbour][strip][lane], sums are `apart` from one neighbour to
+    the next.
+    """
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef Py_ssize_t es = leaf.esize, strips = count // job.lanes, rest = count % job.lanes
+    cdef Py_ssize_t pitch = (ceil_div(count, job.lanes) | 1) * lanes, done = 0, some, o, line, i
+    cdef const char* a
+    if width < lanes:
+        memset(panel, 0, job.lanes * pitch * es)
+    while done < count:
+        i = done % job.lanes
+        some = min(job.lanes - i, count - done)
+        o, line = (p + done) % x.shape[4], (p + done) // x.shape[4]
+        if not job.spaced:
+            some = min(some, x.shape[4] - o)
+        leaf.load[x.storage](
+            panel + (i * pitch + done // job.lanes * lanes) * es, pitch,
+            src + line // x.shape[3] * x.stride[2] + line % x.shape[3] * x.stride[3]
+            + o * x.stride[4], x.stride[4], x.stride[1], some, width)
+        done += some
+    for i in range(min(job.lanes, count)):
+        a = panel + i * pitch * es
+        if strips > 0:
+            leaf.gemm_lanes(
+                lanes, job.rows, strips, a, g + i * es, at, row, sums + i * apart * es, NULL, 1)
+        if i < rest:
+            leaf.gemm_lanes(
+                lanes, job.rows, 1, a + strips * lanes * es, g + (strips * job.lanes + i) * es, at,
+                row, sums + i * apart * es, NULL, 1)
+
+
+cdef void few_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the blocks of channels, of each group."""
+    cdef const few_job* job = <const few_job*>ctx
+    cdef const leaf_table* leaf = job.leaf
+    cdef const tensor* x = job.many
+    cdef const tensor* g = job.few
+    cdef Py_ssize_t es = leaf.esize, lanes = job.lanes, blocks = ceil_div(job.channels, job.block)
+    cdef Py_ssize_t pixels = x.shape[2] * x.shape[3] * x.shape[4]
+    cdef Py_ssize_t size = job.rows * job.block * lanes
+    cdef Py_ssize_t task, group, c, count, n, p, some, rest, m, i, chains
+    cdef Py_ssize_t x_pitch = FEW_PIXELS, g_pitch = FEW_PIXELS
+    cdef char* sums = scratch
+    cdef char* total = sums + size * es
+    cdef char* x_tail = total + size * es
+    cdef char* g_tail = x_tail + job.block * LEAF_LANE_BYTES
+    cdef char* x_own = g_tail + job.rows * LEAF_LANE_BYTES
+    cdef char* g_own = x_own + job.block * FEW_PIXELS * es
+    cdef leaf_column* column = <leaf_column*>(g_own + job.rows * FEW_PIXELS * es)
+    cdef leaf_column* beside = column + job.block
+    cdef const char* x_at
+    cdef const char* g_at
+    if job.many_there:
+        x_pitch = x.stride[1] // es
+    if job.few_there:
+        g_pitch = g.stride[1] // es
+    for i in range(job.block):
+        column[i].src, beside[i].src = i * x_pitch, i * lanes
+        column[i].weight = beside[i].weight = i
+        column[i].taps = beside[i].taps = 1
+    for task in range(first, last):
+        group, c = task // blocks, task % blocks * job.block
+        count = min(job.block, job.channels - c)
+        leaf.clear(sums, 0, 1, 2 * size)
+        chains = 0
+        for n in range(x.shape[0]):
+            p = 0
+            while p < pixels:
+                some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
+                x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
+                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
+                if job.many_there:
+                    x_at += p * es
+                else:
+                    load_pixels(leaf, x, x_at, count, p, some, x_own)
+                    x_at = x_own
+                if job.few_there:
+                    g_at += p * es
+                else:
+                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
+                    g_at = g_own
+                rest = some % lanes
+                some -= rest
+                for m in range(job.rows if some > 0 else 0):
+                    leaf.dots(
+                        some // lanes, 1, lanes, lanes, count, column, x_at, lanes, 0,
+                        g_at + m * g_pitch * es, lanes, 0, sums + m * job.block * lanes * es, lanes,
+                        1)
+                if rest > 0:    # with zeros beside it
+                    leaf.pad(
+                        count, 1, rest, x_at + some * es, x_pitch, 0, x_tail, lanes, 0, 0,
+                        lanes - rest)
+                    leaf.pad(
+                        job.rows, 1, rest, g_at + some * es, g_pitch, 0, g_tail, lanes, 0, 0,
+                        lanes - rest)
+                    for m in range(job.rows):
+                        leaf.dots(
+                            1, 1, lanes, lanes, count, beside, x_tail, 0, lanes,
+                            g_tail + m * LEAF_LANE_BYTES, 0, lanes,
+                            sums + m * job.block * lanes * es, lanes, 1)
+                p += FEW_PIXELS
+                chains += 1
+                if chains == CHAINS_SUMMED:
+                    leaf.add_strided(size, sums, total, 1)
+                    leaf.clear(sums, 0, 1, size)
+                    chains = 0
+        leaf.add_strided(size, sums, total, 1)
+        leaf.fold(job.rows * job.block, total)
+        leaf.store[job.out.storage](
+            job.out.data + group * job.out.stride[0] + c * job.out.stride[2], job.out.stride[1],
+            job.out.stride[2], total, job.block, job.rows, count)
+
+
+cdef Py_ssize_t few_gradient(
+    str operator, const tensor* few, const tensor* many, const tensor* out, int compute,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    cdef few_job job
+    cdef Py_ssize_t taken, each
+    cdef double flops = 2.0 * few.shape[1] * many.shape[0]
+    cdef int i
+    for i in range(3):
+        flops *= many.shape[2 + i]
+    job.leaf, job.few, job.many, job.out = select_leaf(compute), few, many, out
+    job.rows, job.channels = out.shape[1], out.shape[2]
+    job.lanes = LEAF_LANE_BYTES // job.leaf.esize
+    job.few_there = few.in_place and equally_far(few, job.leaf.esize)
+    job.many_there = many.in_place and equally_far(many, job.leaf.esize)
+    job.spaced = equally_far(many, many.stride[4])
+    threads = useful_threads(threads, flops * job.channels)
+    job.block = even(job.channels, FEW_CHANNELS)
+    job.wide = min(job.channels, <Py_ssize_t>MANY_CHANNELS)
+    if threads > 1:     # enough to go round
+        each = ceil_div(job.channels * out.shape[0], threads)
+        job.block = min(job.block, each)
+        job.wide = min(job.wide, round_up(each, job.leaf.nr // 2))
+    taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
+    while taken > budget and (job.block > 1 or job.wide > 1 or threads > 1):
+        if job.block > 1 or job.wide > 1:
+            job.block, job.wide = ceil_div(job.block, 2), ceil_div(job.wide, 2)
+        else:
+            threads -= 1
+        taken = threads * (<Py_ssize_t>few_scratch(&job) + 128)
+    if taken > budget:
+        raise checks.WorkspaceError(operator, taken, budget)
+    if measure:
+        return taken
+    if magnitude(many.stride[1]) < magnitude(many.stride[4]) and job.channels > 1:
+        run(few_across_task, &job, out.shape[0] * ceil_div(job.channels, job.wide), threads,
+            few_scratch(&job))
+    else:
+        run(few_task, &job, out.shape[0] * ceil_div(job.channels, job.block), threads,
+            few_scratch(&job))
+    return taken
 
 
 cdef Py_ssize_t weight_gemm(
