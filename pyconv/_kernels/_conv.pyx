@@ -36,11 +36,11 @@ cdef enum:
     LINE_BYTES = 64
     PANELS_AT_ONCE = 4      # read by rows: more would evict each other, being a power of 2 apart
     FEW_LANES = 4           # of a vector, in gradients of weights
-    LIST_DEPTHS = 128       # of a block, at most, that are listed at once
-    LISTS = 8               # kept, of runs that alternate along a row
     FEW_ROWS = 2            # ... of a single tap, and pixels of a sample, for lanes to be pixels
     FEW_ROWS_WORTH = 512
     TURN = 8192             # elements to transpose less for rows and channels to change places
+    LIST_DEPTHS = 128       # of a block, at most, that are listed at once
+    LISTS = 8               # kept, of runs that alternate along a row
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
