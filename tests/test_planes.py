@@ -23,6 +23,8 @@ CASES = {
     "reflect": ((1, 8, 30, 40), (6, 8, 5, 5), {"padding": 4, "padding_mode": "reflect"}),
     "circular": ((1, 8, 30, 40), (6, 8, 3, 3), {"padding": 3, "padding_mode": "circular"}),
     "flipped": ((1, 8, 30, 40), (6, 8, 3, 3), {"padding": 1, "flip": True}),
+    "whole panels": ((2, 5, 19, 32), (20, 5, 3, 5), {"padding": (1, 2)}),
+    "whole panels, stride 2": ((1, 3, 40, 64), (9, 3, 3, 3), {"padding": 1, "stride": 2}),
     "1-D": ((2, 16, 500), (6, 16, 7), {"padding": 3}),
     "1-D stride": ((2, 16, 500), (6, 16, 7), {"padding": 3, "stride": 3}),
     "3-D": ((1, 6, 9, 14, 22), (5, 6, 3, 3, 3), {"padding": 1, "stride": (2, 1, 1)}),

@@ -732,6 +732,21 @@ cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
             out.shape[i - 1] = 1
 
 
+cdef void part_rows(grid* q, tensor* out) noexcept nogil:
+    """Have the rows of an image in 2-D be lines by themselves, none of which a panel leaves."""
+    if q.out[0] != 1 or q.taps[0] != 1 or q.x.shape[2] != 1 or q.offset[0] != 0:
+        return
+    q.out[0], q.out[1] = q.out[1], 1
+    q.taps[0], q.taps[1] = q.taps[1], 1
+    q.stride[0], q.stride[1] = q.stride[1], 1
+    q.dilation[0], q.dilation[1] = q.dilation[1], 1
+    q.offset[0], q.offset[1] = q.offset[1], 0
+    q.x.shape[2], q.x.shape[3] = q.x.shape[3], 1
+    q.x.stride[2], q.x.stride[3] = q.x.stride[3], q.x.stride[2]
+    out.shape[2], out.shape[3] = out.shape[3], 1
+    out.stride[2], out.stride[3] = out.stride[3], out.stride[2]
+
+
 cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
@@ -833,6 +848,8 @@ def correlate(
             describe_operand(weight, compute, &a)
             use_grid(&pk, q)
     s.lanes = False
+    if q.out[2] % table.nr == 0 and a.depth <= depth_block(a.depth):
+        part_rows(q, &result)   # the weights are read once for each line
     taken, used = a.depth * sizeof(Py_ssize_t), 0
     if budget >= LEAST_WORKSPACE and taken <= budget // 2:
         copied = fit_band(&s, a.rows, a.depth, budget // 2)
