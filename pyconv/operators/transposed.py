@@ -256,8 +256,8 @@ def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
     if gain >= algorithms.WORTH_IT:
         return "winograd", f"expected to take 1/{gain:.1f} of the time of phases"
     gain = algorithms.col2im_gain(axes, rows, channels)
-    if gain >= algorithms.WORTH_IT:
-        return "col2im", f"little is cropped: expected to take 1/{gain:.1f} of the time of phases"
+    if gain > 1:  # it rounds no more coarsely
+        return "col2im", f"few outputs: expected to take 1/{gain:.1f} of the time of phases"
     return "phase", "a dense convolution for each residue of the result"
 
 
