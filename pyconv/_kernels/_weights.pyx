@@ -33,7 +33,13 @@ from libc.string cimport memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf as select_leaf, leaf_column
-from pyconv._kernels._gemm cimport depth_at, depth_block, describe_operand, operand
+from pyconv._kernels._gemm cimport (
+    depth_at,
+    depth_block,
+    describe_operand,
+    evenly_spaced,
+    operand,
+)
 from pyconv._kernels._grid cimport inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -723,17 +729,8 @@ cdef struct few_job:
     Py_ssize_t wide             # ... so many
     Py_ssize_t lanes
     bint few_there, many_there  # read where they are
-    bint spaced                 # pixels of a sample are equally far apart
-
-
-cdef bint equally_far(const tensor* t, Py_ssize_t step) noexcept nogil:
-    """Whether the pixels of a channel are so far apart."""
-    cdef int axis
-    for axis in range(4, 1, -1):
-        if t.shape[axis] > 1 and t.stride[axis] != step:
-            return False
-        step *= t.shape[axis]
-    return True
+    bint spaced                 # pixels of a sample are all so far apart: or else those of a line
+    Py_ssize_t pixel_stride
 
 
 cdef void load_pixels(
@@ -750,6 +747,29 @@ cdef void load_pixels(
         dst += some * leaf.esize
         p += some
         count -= some
+
+
+cdef inline const char* pixels_at(
+    const leaf_table* leaf, const tensor* t, bint there, Py_ssize_t n, Py_ssize_t channel,
+    Py_ssize_t channels, Py_ssize_t p, Py_ssize_t count, char* own
+) noexcept nogil:
+    """Where pixels p .. p+count-1 of some channels of sample n are, if not `there` in `own`."""
+    cdef const char* src = t.data + n * t.stride[0] + channel * t.stride[1]
+    if there:
+        return src + p * leaf.esize
+    load_pixels(leaf, t, src, channels, p, count, own)
+    return own
+
+
+cdef inline Py_ssize_t end_chain(
+    const leaf_table* leaf, Py_ssize_t chains, Py_ssize_t size, char* sums, char* total
+) noexcept nogil:
+    """Count one chain more; of CHAINS_SUMMED add up the sums, which begin again."""
+    if chains + 1 < CHAINS_SUMMED:
+        return chains + 1
+    leaf.add_strided(size, sums, total, 1)
+    leaf.clear(sums, 0, 1, size)
+    return 0
 
 
 cdef size_t few_scratch(const few_job* job) noexcept nogil:
@@ -795,18 +815,14 @@ cdef void few_across_task(
         group, c = task // blocks, task % blocks * job.wide
         count = min(job.wide, job.channels - c)
         leaf.clear(sums, 0, 1, 2 * size)
-        chains = p = 0
+        chains = 0
         for n in range(x.shape[0]):
             p = 0
             while p < pixels:
                 some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
                 x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
-                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
-                if job.few_there:
-                    g_at += p * es
-                else:
-                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
-                    g_at = g_own
+                g_at = pixels_at(
+                    leaf, g, job.few_there, n, group * job.rows, job.rows, p, some, g_own)
                 i = 0
                 while i < count:
                     width = lanes_of(leaf, count - i)
@@ -815,11 +831,7 @@ cdef void few_across_task(
                         at, row, panel, sums + i * job.rows * es, each)
                     i += width
                 p += FEW_PIXELS
-                chains += 1
-                if chains == CHAINS_SUMMED:
-                    leaf.add_strided(size, sums, total, 1)
-                    leaf.clear(sums, 0, 1, size)
-                    chains = 0
+                chains = end_chain(leaf, chains, size, sums, total)
         leaf.add_strided(size, sums, total, 1)
         step = 1
         while step < lanes:     # as `fold`
@@ -864,7 +876,7 @@ cdef void sum_neighbours(
         leaf.load[x.storage](
             panel + (i * pitch + done // job.lanes * lanes) * es, pitch,
             src + line // x.shape[3] * x.stride[2] + line % x.shape[3] * x.stride[3]
-            + o * x.stride[4], x.stride[4], x.stride[1], some, width)
+            + o * x.stride[4], job.pixel_stride, x.stride[1], some, width)
         done += some
     for i in range(min(job.lanes, count)):
         a = panel + i * pitch * es
@@ -917,18 +929,10 @@ cdef void few_task(
             p = 0
             while p < pixels:
                 some = min(<Py_ssize_t>FEW_PIXELS, pixels - p)
-                x_at = x.data + n * x.stride[0] + (group * job.channels + c) * x.stride[1]
-                g_at = g.data + n * g.stride[0] + group * job.rows * g.stride[1]
-                if job.many_there:
-                    x_at += p * es
-                else:
-                    load_pixels(leaf, x, x_at, count, p, some, x_own)
-                    x_at = x_own
-                if job.few_there:
-                    g_at += p * es
-                else:
-                    load_pixels(leaf, g, g_at, job.rows, p, some, g_own)
-                    g_at = g_own
+                x_at = pixels_at(
+                    leaf, x, job.many_there, n, group * job.channels + c, count, p, some, x_own)
+                g_at = pixels_at(
+                    leaf, g, job.few_there, n, group * job.rows, job.rows, p, some, g_own)
                 rest = some % lanes
                 some -= rest
                 for m in range(job.rows if some > 0 else 0):
@@ -949,11 +953,7 @@ cdef void few_task(
                             g_tail + m * LEAF_LANE_BYTES, 0, lanes,
                             sums + m * job.block * lanes * es, lanes, 1)
                 p += FEW_PIXELS
-                chains += 1
-                if chains == CHAINS_SUMMED:
-                    leaf.add_strided(size, sums, total, 1)
-                    leaf.clear(sums, 0, 1, size)
-                    chains = 0
+                chains = end_chain(leaf, chains, size, sums, total)
         leaf.add_strided(size, sums, total, 1)
         leaf.fold(job.rows * job.block, total)
         leaf.store[job.out.storage](
@@ -974,9 +974,11 @@ cdef Py_ssize_t few_gradient(
     job.leaf, job.few, job.many, job.out = select_leaf(compute), few, many, out
     job.rows, job.channels = out.shape[1], out.shape[2]
     job.lanes = LEAF_LANE_BYTES // job.leaf.esize
-    job.few_there = few.in_place and equally_far(few, job.leaf.esize)
-    job.many_there = many.in_place and equally_far(many, job.leaf.esize)
-    job.spaced = equally_far(many, many.stride[4])
+    job.few_there = (few.in_place and evenly_spaced(few, &job.pixel_stride)
+                     and job.pixel_stride == job.leaf.esize)
+    job.pixel_stride = many.stride[4]
+    job.spaced = evenly_spaced(many, &job.pixel_stride)
+    job.many_there = many.in_place and job.spaced and job.pixel_stride == job.leaf.esize
     threads = useful_threads(threads, flops * job.channels)
     job.block = even(job.channels, FEW_CHANNELS)
     job.wide = min(job.channels, <Py_ssize_t>MANY_CHANNELS)
