@@ -13,7 +13,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_OUTSIDE, __builtin_prefetch, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     depth_block,
@@ -85,7 +85,7 @@ cdef void pack_panels(
 ) noexcept nogil:
     """`pack_segment` for whole panels, all of whose taps are inside: the input is read by rows."""
     cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2], es = q.leaf.esize, k, c, t, i0, i1, i2
-    cdef Py_ssize_t step = q.stride[2] * q.x.stride[4], at
+    cdef Py_ssize_t step = q.stride[2] * q.x.stride[4]
     cdef Py_ssize_t length = panels * width * step if step <= 2 * es else 0
     cdef const char* row
     for k in range(k0, k1):
@@ -95,10 +95,7 @@ cdef void pack_panels(
         i2 = o2 * q.stride[2] + t % q.taps[2] * q.dilation[2] + q.offset[2]
         row = (src + c * q.x.stride[1] + i0 * q.x.stride[2] + i1 * q.x.stride[3]
                + i2 * q.x.stride[4])
-        at = 0
-        while at < length:
-            __builtin_prefetch(row + CHANNELS_AHEAD * q.x.stride[1] + at, 0, 3)
-            at += LINE_BYTES
+        q.leaf.fetch(row + CHANNELS_AHEAD * q.x.stride[1], length, False)
         q.leaf.load[q.x.storage](
             dst + (k - k0) * width * es, (k1 - k0) * width, row, width * step, step, panels, width)
 
@@ -193,26 +190,26 @@ cdef void pack_listed(
     Pixels of one panel and row with the same taps inside go together.  Where their depths are is
     listed once for all such runs, until rows with other taps inside follow.
     """
-    cdef Py_ssize_t es = q.leaf.esize, column = 0, length, until = 0, o0, o1, o2
+    cdef Py_ssize_t es = q.leaf.esize, column = 0, length, until = 0, o0, o1, o2, row
     cdef Py_ssize_t lo[3]
     cdef Py_ssize_t hi[3]
     cdef Py_ssize_t first[2]
     cdef Py_ssize_t end[2]
-    cdef Py_ssize_t lists = 0, at = 0
+    cdef Py_ssize_t lists = 0, oldest = 0, at = 0
     cdef tap_list held[LISTS]
     cdef const char* line = NULL
     first[0] = first[1] = -1    # of taps that are not those of any row
     end[0] = end[1] = -1
     o2 = p % q.out[2]
-    o1 = p // q.out[2] % q.out[1]
-    o0 = p // q.out[2] // q.out[1]
+    row = p // q.out[2]
     while count > 0:
         if line == NULL:
+            o0, o1 = row // q.out[1], row % q.out[1]
             taps_within(q, 0, o0, &lo[0], &hi[0])
             taps_within(q, 1, o1, &lo[1], &hi[1])
             if lo[0] != first[0] or hi[0] != end[0] or lo[1] != first[1] or hi[1] != end[1]:
                 first[0], end[0], first[1], end[1] = lo[0], hi[0], lo[1], hi[1]
-                lists = 0
+                lists = oldest = 0
             line = (src + (o0 * q.stride[0] + q.offset[0]) * q.x.stride[2]
                     + (o1 * q.stride[1] + q.offset[1]) * q.x.stride[3] + q.offset[2] * es)
             until = o2
@@ -220,12 +217,11 @@ cdef void pack_listed(
             taps_within(q, 2, o2, &lo[2], &hi[2])
             until = same_taps_until(q, lo[2], hi[2])
             at = 0
-            while at < min(lists, <Py_ssize_t>LISTS) and not (
-                    held[at].lo == lo[2] and held[at].hi == hi[2]):
+            while at < lists and not (held[at].lo == lo[2] and held[at].hi == hi[2]):
                 at += 1
-            if at == min(lists, <Py_ssize_t>LISTS):
-                at = lists % LISTS
-                lists += 1
+            if at == lists:
+                at, oldest = oldest, (oldest + 1) % LISTS
+                lists = max(lists, at + 1)
                 list_taps(q, lo, hi, k0, k1, &held[at])
         length = min(min(count, width - column), until - o2)
         q.leaf.pack(
@@ -238,10 +234,7 @@ cdef void pack_listed(
         o2 += length
         if o2 == q.out[2]:
             o2, line = 0, NULL
-            o1 += 1
-            if o1 == q.out[1]:
-                o1 = 0
-                o0 += 1
+            row += 1
 
 
 cdef void pack_grid(
