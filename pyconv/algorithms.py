@@ -402,6 +402,11 @@ def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     return direct / _columns_cost(axes, rows, channels)
 
 
+def by_columns(axes: Sequence[Axis], rows: int, channels: int, groups: int) -> bool:
+    """Whether an adjoint of few rows at stride 1 is made by its columns."""
+    return groups == 1 and columns_gain(axes, rows, channels) > WORTH_IT
+
+
 def _columns_cost(axes: Sequence[Axis], rows: int, channels: int) -> float:
     """What an adjoint takes by its columns."""
     lines = rows * prod(a.kernel for a in axes) * prod(a.out for a in axes[:-1])

@@ -541,7 +541,7 @@ def _from_the_end(taps: slice, count: int) -> slice:
 def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
     if what.columns:
-        return pack_columns(run, weight)
+        return pack_columns(weight, run.compute, run.threads)
     if what.how is not None:
         return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
     if what.pieces:
@@ -562,12 +562,8 @@ def apply_adjoint(
     if out.size == 0:
         return 0
     if what.columns:
-        try:
-            if run.tight:
-                adjoint_by_columns(run.measuring(), grad, weight, bias, out, what.axes)
-            return adjoint_by_columns(run, grad, weight, bias, out, what.axes, packed=packed)
-        except ValueError:  # the workspace is too small for columns; nothing is written yet
-            return adjoint(run, grad, weight, bias, out, what.axes)
+        used = _columns_if_room(run, grad, weight, bias, out, what.axes, packed=packed)
+        return adjoint(run, grad, weight, bias, out, what.axes) if used is None else used
     # To transform or pack weights in order takes less time, by more than their copy does.
     first = what.pieces[0].how if what.pieces else what.how
     copied = packed is None and (first is None or first.pack is not None)
@@ -767,24 +763,43 @@ def adjoint_by_columns(
     return used
 
 
-def pack_columns(run: Run, weight: Array) -> Any:
+def _columns_if_room(
+    run: Run,
+    x: Array,
+    weight: Array,
+    bias: Array | None,
+    out: Array,
+    axes: Axes,
+    flip: bool = False,
+    packed: Any = None,
+) -> int | None:
+    """`adjoint_by_columns`; None, and nothing is written, where the workspace is too small."""
+    try:
+        if run.tight:
+            adjoint_by_columns(run.measuring(), x, weight, bias, out, axes, flip)
+        return adjoint_by_columns(run, x, weight, bias, out, axes, flip, packed)
+    except ValueError:
+        return None
+
+
+def pack_columns(weight: Array, compute: int, threads: int) -> Any:
     """Weights in the order of a kernel for `adjoint_by_columns`; None for those of many groups."""
     if len(weight) != 1 or weight.size == 0:
         return None
     rows = weight.reshape(1, weight.shape[1], -1).swapaxes(1, 2)
-    return _conv.pack_weights(matrix(rows), run.compute, run.threads)
+    return _conv.pack_weights(matrix(rows), compute, threads)
 
 
 def _by_columns(axes: Axes, weight_shape: Sequence[int]) -> bool:
     """Whether a zero-padded convolution of few rows is made as the adjoint that it is."""
     groups, rows, channels = weight_shape[:3]
-    if groups != 1 or rows > algorithms.FEW_GATHERED:
+    if rows > algorithms.FEW_GATHERED:  # at once, for most
         return False
-    return algorithms.columns_gain(mirrored(axes), rows, channels) > algorithms.WORTH_IT
+    return algorithms.by_columns(mirrored(axes), rows, channels, groups)
 
 
 def _pack_columns(weight: Array, compute: int, threads: int) -> Any:
-    return pack_columns(Run("", compute, threads, 0), weight.swapaxes(1, 2))
+    return pack_columns(weight.swapaxes(1, 2), compute, threads)
 
 
 def _correlate_by_columns(
@@ -806,16 +821,15 @@ def _correlate_by_columns(
 ) -> int:
     """`_conv.correlate` of few rows by the columns of an adjoint along `axes`, mirrored ones."""
     run = Run(operator, compute, threads, budget, measure)
-    views = _with_axes(x), weight.swapaxes(1, 2), bias, _with_axes(out)
-    try:
-        if run.tight:
-            adjoint_by_columns(run.measuring(), *views, axes, flip=True)
-        return adjoint_by_columns(run, *views, axes, flip=True, packed=packed)
-    except ValueError:  # the workspace is too small for columns; nothing is written yet
-        return int(_conv.correlate(
-            operator, x, weight, bias, out, stride, dilation, offset, mode, compute, threads,
-            budget, None, measure,
-        ))  # fmt: skip
+    used = _columns_if_room(
+        run, _with_axes(x), weight.swapaxes(1, 2), bias, _with_axes(out), axes, True, packed
+    )
+    if used is not None:
+        return used
+    return int(_conv.correlate(
+        operator, x, weight, bias, out, stride, dilation, offset, mode, compute, threads, budget,
+        None, measure,
+    ))  # fmt: skip
 
 
 def _shifts(axes: Axes, weight_shape: Sequence[int]) -> bool:

@@ -157,7 +157,7 @@ def choose_adjoint(
             gain = algorithms.fft_gain(classes[0], channels, rows, groups)
             if gain >= algorithms.WORTH_IT:
                 return "fft"
-        if groups == 1 and algorithms.columns_gain(axes, channels, rows) > algorithms.WORTH_IT:
+        if algorithms.by_columns(axes, channels, rows, groups):
             return "col2im"
         return "phase"
     if wanted == "winograd":

@@ -188,7 +188,7 @@ class Transposed(Operator):
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         if problem.algorithm == "col2im":
             weight = engine.grouped_weight(arrays["weight"], problem.groups)
-            return engine.pack_columns(run, weight)
+            return engine.pack_columns(weight, run.compute, run.threads)
         weight = engine.grouped_weight(arrays["weight"], problem.groups, problem.flip)
         return weight, engine.pack_for_adjoint(run, weight, problem.adjoint)
 
