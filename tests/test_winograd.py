@@ -22,6 +22,8 @@ SHAPES = {
     "a high image": ((1, 2, 1301, 3), (3, 2, 3, 3), {"padding": 1, "padding_mode": "reflect"}),
     "many channels": ((1, 515, 9, 8), (101, 515, 3, 3), {"padding": 2}),
     "many rows": ((1, 5, 11, 9), (301, 5, 3, 3), {"padding": -1}),
+    # a thread does several groups by itself, or, of three, each a third of the tiles of every group
+    "small groups": ((2, 48, 26, 22), (48, 12, 3, 3), {"groups": 4, "padding": 1}),
     "groups": ((3, 21, 13, 10), (33, 7, 3, 3), {"groups": 3, "padding": "full"}),
     "3-D": ((2, 4, 7, 9, 10), (6, 4, 3, 3, 3), {"padding": "same", "stride": (2, 1, 1)}),
     "3-D, dilated": ((1, 4, 9, 11, 10), (6, 4, 2, 3, 3), {"padding": 2, "dilation": (2, 3, 2)}),

@@ -807,15 +807,14 @@ cdef void lanes_tile(
 cdef void gemm_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
-    """Tasks are the cells of a grid: pixel_splits ranges of panels by row_splits ranges of rows."""
+    """Tasks are the panels of pixels, for each of row_splits ranges of rows."""
     cdef const gemm_job* job = <const gemm_job*>ctx
-    cdef Py_ssize_t task, at, end, line, plane, panel, count, row, m_lo, m_hi
+    cdef Py_ssize_t at, end, line, plane, panel, count, row, m_lo, m_hi
     cdef Py_ssize_t nr = pixel_step(job), step = row_step(job), blocks = row_blocks(job)
-    for task in range(first, last):
-        row = task % job.row_splits
-        at = task // job.row_splits
-        end = job.all_panels * (at + 1) // job.pixel_splits
-        at = job.all_panels * at // job.pixel_splits
+    while first < last:
+        row, at = first // job.all_panels, first % job.all_panels
+        end = min(job.all_panels, at + last - first)
+        first += end - at
         m_lo = blocks * row // job.row_splits * step
         m_hi = blocks * (row + 1) // job.row_splits * step
         if row == job.row_splits - 1:
@@ -980,6 +979,7 @@ cdef Py_ssize_t implicit_gemm(
         nt = <int>(job.pixel_splits * job.row_splits)
         if held > 0:
             pk.prepare(pk.ctx, prepared.data, job.first, samples, nt)
-        run(gemm_task, &job, nt, nt, scratch)
+        run(gemm_task, &job, job.row_splits * job.all_panels, nt, scratch,
+            max(<Py_ssize_t>1, job.nc // pixel_step(&job)))
         job.first += samples
     return budget + shortfall

@@ -7,7 +7,8 @@ ctypedef void (*task_fn)(
 cdef int useful_threads(int threads, double flops) noexcept nogil
 cdef size_t aligned(size_t nbytes) noexcept nogil
 cdef int run(
-    task_fn task, const void* ctx, Py_ssize_t tasks, int threads, size_t scratch_bytes) except -1
+    task_fn task, const void* ctx, Py_ssize_t tasks, int threads, size_t scratch_bytes,
+    Py_ssize_t grain=*) except -1
 
 
 # Memory for the length of a call, freed with the object; 64-byte aligned.

@@ -1,8 +1,9 @@
 """The one place with OpenMP and workspace memory.
 
 A kernel states its work as numbered tasks; `run` deals them out in consecutive ranges, one range
-and one scratch block per thread.  Which thread does a task never shows in its result: tasks write
-disjoint outputs and reduce in an order of their own.
+and one scratch block per thread.  A thread that is done takes over some of another's range, whose
+core may be busy with something else.  Which thread does a task never shows in its result: tasks
+write disjoint outputs and reduce in an order of their own.
 """
 
 cimport cython
@@ -10,6 +11,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
+from pyconv._kernels._integers cimport round_up
 from pyconv._threads import note_parallel_region
 
 cdef extern from *:
@@ -26,12 +28,19 @@ cdef extern from *:
         (void)start, (void)nbytes;
     #endif
     }
+    /* Numbers from 0 on, each to one thread.  Relaxed: what tasks write is ordered by the end of
+       the parallel region alone. */
+    static Py_ssize_t pyconv_next(Py_ssize_t *count) {
+        return __atomic_fetch_add(count, 1, __ATOMIC_RELAXED);
+    }
     """
+    Py_ssize_t pyconv_next(Py_ssize_t* count) nogil
     void pyconv_wish_huge_pages(void* start, size_t nbytes) nogil
 
 cdef enum:
     LINE = 64
     HUGE_PAGE = 2 * 1024 * 1024
+    PIECES = 5      # of a thread's range: a half of it, a quarter, ..., and twice the last
 
 cdef bint _noted = False
 
@@ -75,16 +84,55 @@ cdef class Workspace:
         free(self._block)
 
 
+# The work of a parallel region, and who does it.
+cdef struct team:
+    task_fn task
+    const void* ctx
+    Py_ssize_t tasks
+    Py_ssize_t grain    # tasks that stay together
+    int threads
+    char* base          # each thread's scratch,
+    size_t pitch        # ... so many bytes apart, with how many pieces are taken in its last line
+
+
+cdef inline Py_ssize_t piece_start(
+    const team* t, Py_ssize_t count, Py_ssize_t piece
+) noexcept nogil:
+    """The first task of a piece of `count`."""
+    return min(count, round_up(count - (count >> piece), t.grain))
+
+
+cdef void work(const team* t, int thread) noexcept nogil:
+    """A thread's own range, piece by piece, and then what others have not begun of theirs."""
+    cdef char* scratch = t.base + <size_t>thread * t.pitch
+    cdef Py_ssize_t first, count, piece, lo, hi
+    cdef int i, owner
+    for i in range(t.threads):
+        owner = (thread + i) % t.threads
+        first = t.tasks * owner // t.threads
+        count = t.tasks * (owner + 1) // t.threads - first
+        while True:
+            piece = pyconv_next(<Py_ssize_t*>(t.base + <size_t>(owner + 1) * t.pitch - LINE))
+            if piece >= PIECES:
+                break
+            lo = piece_start(t, count, piece)
+            hi = count if piece == PIECES - 1 else piece_start(t, count, piece + 1)
+            if lo < hi:
+                t.task(t.ctx, scratch, first + lo, first + hi)
+
+
 cdef int run(
-    task_fn task, const void* ctx, Py_ssize_t tasks, int threads, size_t scratch_bytes
+    task_fn task, const void* ctx, Py_ssize_t tasks, int threads, size_t scratch_bytes,
+    Py_ssize_t grain=1
 ) except -1:
-    """Do `tasks` tasks on up to `threads` threads, without the GIL."""
+    """Do `tasks` tasks on up to `threads` threads, without the GIL.
+
+    Threads take over from each other what is left of so many tasks, `grain`, or more.
+    """
     global _noted
     cdef Workspace scratch
-    cdef char* base
+    cdef team t
     cdef Py_ssize_t i
-    # An odd number of lines apart, so that threads' blocks do not share cache sets.
-    cdef size_t pitch = aligned(scratch_bytes) + 64
     cdef int nt = threads
     if tasks <= 0:
         return 0
@@ -92,15 +140,20 @@ cdef int run(
         nt = <int>tasks
     if nt < 1:
         nt = 1
-    scratch = Workspace(pitch * <size_t>nt)
-    base = scratch.data
+    t.task, t.ctx, t.tasks, t.grain, t.threads = task, ctx, tasks, grain, nt
+    # A line between threads' blocks: they do not all begin in the same cache sets.
+    t.pitch = aligned(scratch_bytes) + LINE
+    scratch = Workspace(t.pitch * <size_t>nt)
+    t.base = scratch.data
     if nt == 1:
         with nogil:
-            task(ctx, base, 0, tasks)
+            task(ctx, t.base, 0, tasks)
         return 0
+    for i in range(nt):
+        (<Py_ssize_t*>(t.base + <size_t>(i + 1) * t.pitch - LINE))[0] = 0
     if not _noted:
         note_parallel_region()
         _noted = True
     for i in prange(nt, nogil=True, num_threads=nt, schedule="static", chunksize=1):
-        task(ctx, base + <size_t>i * pitch, tasks * i // nt, tasks * (i + 1) // nt)
+        work(&t, <int>i)
     return 0

@@ -17,6 +17,9 @@ and pair of channels with tiles of 2x2 and kernels of 3x3, 2.25 with tiles of 4x
             M[f][m][tile] = sum over k of U[f][m][k] * V[f][k][tile]      the places f, and rows
             out = At0 M A1 + bias                                         the rows
 
+Where U of a group and a block of V and M stay in L2, a thread does all of this for blocks of its
+own: V and M need not go from one core to another then.
+
 Tiles are numbered along the lines of the result.  A dilated convolution is one for each residue
 class of its outputs modulo the dilations, of inputs as far apart.  Neighbouring tiles are then of
 neighbouring classes, and so are neighbouring inputs; of few classes, each one's are brought
@@ -47,6 +50,7 @@ cdef enum:
     DEPTHS = 16                 # of weights, transformed together
     STRETCH = 64                # tiles of outputs, transformed together
     MOST_INPUTS = 10            # of a tile along an axis
+    FEW_UNITS = 4               # for each thread: they are to have equal numbers
     DEPTH_BLOCK = 32            # KC, about: a third of a direct sum's, as transforms magnify errors
 
 
@@ -105,13 +109,15 @@ cdef struct winograd_job:
     Py_ssize_t blocks           # of tiles
     Py_ssize_t capacity         # tiles of a block, at most
     Py_ssize_t row_block, group_block
+    bint by_unit                # a thread does all of a block of tiles and of groups by itself
     Py_ssize_t pitch            # elements from one row of V to the next,
     Py_ssize_t m_pitch          # ... of M,
     Py_ssize_t slack            # columns of V that leaves may touch beyond a block's
     Py_ssize_t u_place, v_place, m_place    # ... from one place to the next
     Py_ssize_t width            # of a line of `columns`,
     Py_ssize_t y_pitch          # of a line of outputs
-    size_t v_bytes, m_bytes, table_bytes
+    size_t v_bytes, m_bytes, table_bytes    # of a block, shared or a thread's
+    size_t phase_bytes          # of scratch for inputs, or outputs
     size_t line_bytes, column_bytes, partial_bytes, y_bytes
     # the block at hand
     Py_ssize_t first, last      # tiles
@@ -648,33 +654,56 @@ cdef size_t scratch_of(winograd_job* job) noexcept nogil:
     job.partial_bytes = aligned((job.m[0] * job.n[1] * STRETCH + SLACK) * es)
     job.y_bytes = aligned((job.channels_at_once * job.m[0] * job.y_pitch + SLACK) * es)
     inputs = job.line_bytes + 2 * job.column_bytes + aligned((job.width + SLACK) * es)
-    return max(inputs, job.partial_bytes + job.y_bytes)
+    job.phase_bytes = aligned(max(inputs, job.partial_bytes + job.y_bytes))
+    return job.phase_bytes + (block_bytes(job) if job.by_unit else 0)
 
 
-cdef Py_ssize_t shared_bytes(const winograd_job* job) noexcept nogil:
-    return job.v_bytes + job.m_bytes + job.table_bytes + 64
+cdef inline size_t block_bytes(const winograd_job* job) noexcept nogil:
+    return job.v_bytes + job.m_bytes + job.table_bytes
+
+
+cdef inline Py_ssize_t units(const winograd_job* job) noexcept nogil:
+    return ceil_div(job.groups, job.group_block) * job.blocks
+
+
+cdef Py_ssize_t needed(const winograd_job* job, size_t scratch, int threads) noexcept nogil:
+    """Bytes of workspace."""
+    return (0 if job.by_unit else block_bytes(job) + 64) + threads * (aligned(scratch) + 128)
 
 
 cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexcept nogil:
     """Choose block sizes within the cache and the workspace; returns bytes of scratch a thread."""
-    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, each, most
+    cdef Py_ssize_t nr = job.leaf.nr, mr = job.leaf.mr, each, most, cache
     cdef Py_ssize_t least_rows = LEAST_ROWS // mr * mr
     cdef size_t scratch
     job.row_block, job.group_block, job.slack = round_up(job.rows, mr), 1, nr
     each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
+    cache = CACHE_BYTES
     if job.places * job.depth * job.row_block * job.leaf.esize <= NEAR_BYTES:
+        cache = NEAR_BYTES
         most = max(<Py_ssize_t>1, NEAR_BYTES // each)
     else:
         most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
     most = min(<Py_ssize_t>MOST_TILES // nr, most)
     job.blocks = ceil_div(job.panels, most)
+    # Rows in several goes, as there is room for U, keep one block's inputs.
+    job.by_unit = job.rows == job.all_rows and (threads[0] == 1 or cache == NEAR_BYTES)
+    if job.by_unit and job.groups < FEW_UNITS * threads[0]:
+        # as much for each thread
+        while (job.blocks < job.panels and units(job) % threads[0] > 0
+                and units(job) < FEW_UNITS * threads[0]):
+            job.blocks += 1
+    job.by_unit = job.by_unit and units(job) >= threads[0]
     job.capacity = ceil_div(job.panels, job.blocks) * nr
     if job.blocks == 1:
-        job.group_block = max(
-            <Py_ssize_t>1, min(job.groups, CACHE_BYTES // (job.panels * each)))
+        job.group_block = max(<Py_ssize_t>1, min(
+            job.groups // threads[0] if job.by_unit else job.groups,
+            (cache if job.by_unit else CACHE_BYTES) // (job.panels * each)))
     scratch = scratch_of(job)
-    while shared_bytes(job) + <Py_ssize_t>(scratch + 128) * threads[0] > budget:
-        if job.group_block > 1:
+    while needed(job, scratch, threads[0]) > budget:
+        if job.by_unit and threads[0] > 1:
+            job.by_unit = False
+        elif job.group_block > 1:
             job.group_block = ceil_div(job.group_block, 2)
         elif job.row_block > least_rows:
             job.row_block = max(least_rows, round_up(job.row_block // 2, mr))
@@ -695,19 +724,57 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     return scratch
 
 
+cdef void place_block(winograd_job* job, char* at) noexcept nogil:
+    """V, M and the tables of a block in memory of `block_bytes`."""
+    job.v = at
+    job.result = job.v + job.v_bytes
+    job.pieces = <piece*>(job.result + job.m_bytes)
+    job.at = <Py_ssize_t*>(job.pieces + job.capacity)
+
+
+cdef void choose_tiles(winograd_job* job, Py_ssize_t block) noexcept nogil:
+    cdef Py_ssize_t nr = job.leaf.nr
+    job.first = job.panels * block // job.blocks * nr
+    job.last = min(job.tiles, job.panels * (block + 1) // job.blocks * nr)
+    find_pieces(job)
+
+
+cdef void unit_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """All of block `task` of tiles and of groups."""
+    cdef winograd_job job = (<const winograd_job*>ctx)[0]
+    cdef Py_ssize_t mr = job.leaf.mr, task
+    place_block(&job, scratch + job.phase_bytes)
+    for task in range(first, last):
+        if task == first or job.blocks > 1:
+            choose_tiles(&job, task % job.blocks)
+        job.group = task // job.blocks * job.group_block
+        job.some_groups = min(job.group_block, job.groups - job.group)
+        input_task(&job, scratch, 0, job.some_groups * job.depth)
+        job.some_row = 0
+        while job.some_row < job.rows:
+            job.some_rows = min(job.row_block, job.rows - job.some_row)
+            product_task(
+                &job, scratch, 0, job.some_groups * job.places * ceil_div(job.some_rows, mr))
+            output_task(&job, scratch, 0, job.some_groups * job.some_rows)
+            job.some_row += job.some_rows
+
+
 cdef int convolve_rows(winograd_job* job, int threads, size_t scratch) except -1:
     """Outputs of rows row .. row+rows-1 of every group."""
-    cdef Py_ssize_t block, mr = job.leaf.mr, nr = job.leaf.nr
+    cdef Py_ssize_t block, mr = job.leaf.mr
     # One block's inputs are there still from the rows before.
     cdef bint kept = job.row > 0 and job.blocks == 1 and job.group_block == job.groups
+    if job.by_unit:
+        run(unit_task, job, units(job), threads, scratch)
+        return 0
     job.group = 0
     while job.group < job.groups:
         job.some_groups = min(job.group_block, job.groups - job.group)
         for block in range(job.blocks):
-            job.first = job.panels * block // job.blocks * nr
-            job.last = min(job.tiles, job.panels * (block + 1) // job.blocks * nr)
             if not kept:
-                find_pieces(job)
+                choose_tiles(job, block)
                 run(input_task, job, job.some_groups * job.depth, threads, scratch)
             job.some_row = 0
             while job.some_row < job.rows:
@@ -778,7 +845,7 @@ def correlate(
         u_bytes = aligned(weight_bytes(&w, job.axis, job.rows, table))
         fixed += u_bytes
     scratch = fit_blocks(&job, &threads, budget - fixed)
-    shortfall = fixed + shared_bytes(&job) + threads * <Py_ssize_t>(aligned(scratch) + 128) - budget
+    shortfall = fixed + needed(&job, scratch, threads) - budget
     if shortfall > 0:
         raise checks.WorkspaceError(operator, budget + shortfall, budget)
     if measure:
@@ -787,12 +854,9 @@ def correlate(
         held_bias = load_bias(bias, table, compute)
         job.bias = held_bias.data
     # One block, which the C library keeps from call to call as it does not several.
-    held = Workspace(u_bytes + job.v_bytes + job.m_bytes + job.table_bytes)
+    held = Workspace(u_bytes + (0 if job.by_unit else block_bytes(&job)))
     job.u = packed.store.data if packed is not None else held.data
-    job.v = held.data + u_bytes
-    job.result = job.v + job.v_bytes
-    job.pieces = <piece*>(job.result + job.m_bytes)
-    job.at = <Py_ssize_t*>(job.pieces + job.capacity)
+    place_block(&job, held.data + u_bytes)
     while job.row < job.all_rows:
         job.rows = min(job.rows, job.all_rows - job.row)
         job.u_place = weight_place(&w, job.rows, table)
