@@ -717,8 +717,16 @@ def adjoint_by_columns(
     most = run.budget // 2
     row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
     steps = [-a.dilation if flip else a.dilation for a in axes]
-    pieces = column_boxes(axes, out.shape[2:], most // max(1, depth * es), row)
-    largest = depth * es * max(inputs for _, _, inputs in pieces)
+
+    def divided(at_once: int) -> tuple[tuple[tuple[Box, Box, int], ...], int]:
+        """Boxes for the columns of so many rows, and the bytes of a row's for the largest."""
+        pieces = column_boxes(axes, out.shape[2:], most // max(1, at_once * depth * es), row)
+        return pieces, depth * es * max(inputs for _, _, inputs in pieces)
+
+    pieces, largest = divided(rows if packed is not None else 1)
+    if packed is not None and largest * rows > most:  # not all rows at once, as they are packed
+        packed = None
+        pieces, largest = divided(1)
     if largest > most:
         checks.fail(
             run.operator, "algorithm",
@@ -726,7 +734,9 @@ def adjoint_by_columns(
             f"{largest} bytes, more than half of max_workspace ({run.budget})",
             "col2im",
         )  # fmt: skip
-    widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))  # if copied
+    widest = rows  # fewer, if weights are copied
+    if packed is None:
+        widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))
     each = [depth * inputs for _, _, inputs in pieces]  # elements of a row's columns
     blocks = [max(1, min(rows, widest, most // max(1, es * n))) for n in each]
     store = np.empty(max(map(mul, blocks, each)), run.dtype)  # for every box in turn
@@ -742,14 +752,13 @@ def adjoint_by_columns(
         for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
             count = min(block, rows - m)
             columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
-            hold = packed if count == rows else None
-            if hold is None:
+            if packed is None:
                 part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
             else:  # its shape is all that is asked for
                 part = np.broadcast_to(weight[0, 0, 0, 0, 0, 0], (1, channels, count * depth))
             need = product_with(
                 gemm, matrix(part.swapaxes(1, 2)),
-                piece[n : n + 1, g * channels : (g + 1) * channels], columns, hold,
+                piece[n : n + 1, g * channels : (g + 1) * channels], columns, packed,
             )  # fmt: skip
             used = max(used, store.nbytes + need)
             if run.measure:

@@ -142,7 +142,7 @@ def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int thr
         place_tap(&job, t, <tap_run*>runs.data + t)
     # Two rows, one before and one after weaving, which reads a vector too far.
     run(fold_task, &job, job.out.shape[0] * job.out.shape[1] * job.out.shape[2],
-        useful_threads(threads, 2.0 * columns.size),
+        useful_threads(threads, 32.0 * columns.size),
         2 * job.stride[2] * job.pitch * job.leaf.esize + LEAF_LANE_BYTES)
 
 
@@ -312,4 +312,4 @@ def sum_channels(x, out, int compute, int threads):
     describe(x, 5, compute, &job.x)
     describe(out, 1, compute, &job.out)
     job.leaf = leaf(compute)
-    run(sum_task, &job, job.x.shape[1], useful_threads(threads, x.size), SUM_BLOCK * 8)
+    run(sum_task, &job, job.x.shape[1], useful_threads(threads, 8.0 * x.size), SUM_BLOCK * 8)

@@ -262,7 +262,7 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
     job.a, job.leaf, job.dst = a, leaf, result.store.data
     run(pack_task, &job,
         a.groups * (lane_panels(a, leaf) if a.lanes else ceil_div(a.rows, leaf.mr)),
-        useful_threads(threads, <double>a.groups * a.rows * a.depth), span_bytes(a, leaf))
+        useful_threads(threads, 16.0 * a.groups * a.rows * a.depth), span_bytes(a, leaf))
     result.shape.packed = result.store.data
     return result
 

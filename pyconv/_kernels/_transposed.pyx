@@ -346,7 +346,7 @@ cdef Workspace pack_all(const job* w, int threads):
     cdef Workspace store = Workspace(w.groups * group_elements(w) * w.leaf.esize)
     pack.work, pack.dst = w, store.data
     run(pack_task, &pack, w.groups * w.blocks * w.axis[0].residues * w.axis[1].residues,
-        useful_threads(threads, <double>w.groups * group_elements(w)), pack_scratch(w))
+        useful_threads(threads, 16.0 * w.groups * group_elements(w)), pack_scratch(w))
     return store
 
 

@@ -1050,5 +1050,5 @@ cdef Py_ssize_t weight_gemm(
         job.partial = partial.data
     run(weight_task, &job, blocks * job.chunks, used, scratch)
     if job.chunks > 1:
-        run(add_chunks_task, &job, blocks, useful_threads(used, <double>job.chunks * size), 0)
+        run(add_chunks_task, &job, blocks, useful_threads(used, 8.0 * job.chunks * size), 0)
     return taken

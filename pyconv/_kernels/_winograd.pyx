@@ -40,6 +40,7 @@ from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
 cdef enum:
     CACHE_BYTES = 6144 * 1024   # V and M of a block of tiles: some of the last level's cache
     NEAR_BYTES = 384 * 1024     # the same of L2, where U is no larger
+    UNIT_BYTES = 448 * 1024     # U as it is kept: every thread may read all of it
     MOST_TILES = 256            # in a block
     LEAST_TILES = 64            # for which U is worth being read, whatever the cache
     STRIP = 128                 # tiles whose rows of M stay in L2 for all blocks of KC
@@ -687,7 +688,8 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     most = min(<Py_ssize_t>MOST_TILES // nr, most)
     job.blocks = ceil_div(job.panels, most)
     # Rows in several goes, as there is room for U, keep one block's inputs.
-    job.by_unit = job.rows == job.all_rows and (threads[0] == 1 or cache == NEAR_BYTES)
+    job.by_unit = job.rows == job.all_rows and (threads[0] == 1 or (
+        distinct_places(job.axis) * job.depth * job.row_block * job.leaf.esize <= UNIT_BYTES))
     if job.by_unit and job.groups < FEW_UNITS * threads[0]:
         # as much for each thread
         while (job.blocks < job.panels and units(job) % threads[0] > 0
