@@ -941,6 +941,7 @@ cdef Py_ssize_t implicit_gemm(
     if pk.sample_bytes > 0 and pk.sample_bytes <= budget // 2:
         held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
         samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
+        samples = ceil_div(out.shape[0], ceil_div(out.shape[0], samples))   # as many each time
         held = samples * pk.sample_bytes + 64
         divide_pixels(&job, pk.direct)
     elif pk.direct != NULL and pk.direct.data != NULL:
