@@ -62,8 +62,8 @@ PART_WORTH, MIRRORED_WORTH = 3.5e5, 8e5
 # of its values to the results that they are part of, for each value and for each line of them; and
 # what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product,
 # and something besides too.
-COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 22.0, 150.0, 3e6
-FEW_TOGETHER, PHASES_CALL = 2.1, 8e5
+COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 45.0, 400.0, 1.5e6
+FEW_TOGETHER, PHASES_CALL = 4.0, 8e5
 
 # The same for a convolution at stride 1, or the gradient of its input, with FEW_GATHERED rows at
 # most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows.
