@@ -98,6 +98,11 @@ MOST_TAPS = 64
 #: convolution: that has a way for few rows.
 FEW_MIRRORED, MANY_MIRRORED = 8, 100
 
+#: A depthwise convolution is better not made into the operand of the product that follows, if rows
+#: of its results are shorter than SHORT_ROW and all channels have SHORT_ROWS; or, at larger strides
+#: than 2, with FAR_CHANNELS.
+SHORT_ROW, SHORT_ROWS, FAR_CHANNELS = 8, 512, 48
+
 #: Rows up to which, for one channel and for some, and depths of a class, with which an adjoint at
 #: stride 2 is woven; and the mean depth of all classes, if there are more than 4 channels.
 WOVEN_ROWS, WOVEN_TAPS = 64, 9
@@ -215,6 +220,18 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     """
     turning = 0.0 if packed else TURNING * rows
     return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+
+
+def mixing_apart(axes: Sequence[Axis], channels: int) -> bool:
+    """Whether a depthwise convolution and the mix of its channels are faster one after the other.
+
+    By itself the former may have channels as vectors, where rows of its results are too short to
+    be some, or pixels too far from each other.
+    """
+    down, along = _last_two(axes)
+    if along.stride > 2:
+        return channels >= FAR_CHANNELS
+    return along.out < SHORT_ROW and channels * down.out >= SHORT_ROWS
 
 
 def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:

@@ -281,11 +281,12 @@ def describe_mixed(
 ) -> Descriptor | None:
     """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
 
-    They are mixed into `rows`. None where the channels between have to be in memory for a while:
-    see `pyconv.chain`.
+    They are mixed into `rows`. None where the channels between have to be in memory for a while,
+    or are better kept there: see `pyconv.chain`.
     """
     stride, dilation, offset = numbers(axes)
-    if not _depthwise.packs(weight_shape, stride, dilation):
+    apart = algorithms.mixing_apart(axes, weight_shape[0])
+    if apart or not _depthwise.packs(weight_shape, stride, dilation):
         return None
     pack = _packer(unmoved(axes), rows)
     return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
