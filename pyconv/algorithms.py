@@ -133,26 +133,36 @@ def skipping(
 def _skipping(
     axes: tuple[Axis, ...], rows: int, depth: int, worth: float, mirrored: bool
 ) -> tuple[Region, ...]:
-    if prod(a.kernel for a in axes) > MOST_TAPS:
-        return ()
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
+    if whole == 0:
+        return ()
     ranges = [tap_ranges(a) for a in axes]
-    choices = [tuple(product(*ranges))]
-    if mirrored:  # along one axis alone, too: kernels as large as their results are wide
-        undivided = [((0, a.out, 0, a.kernel),) for a in axes]
-        choices += [
-            tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
-            for i in reversed(range(len(axes)))
-            if len(ranges[i]) > 1
-        ]
+    # As one part, without the taps that no output needs.
+    choices: list[tuple[Region, ...]] = [(tuple(map(_reached, ranges)),)]
+    if prod(a.kernel for a in axes) <= MOST_TAPS:
+        choices.append(tuple(product(*ranges)))
+        if mirrored:  # along one axis alone, too: kernels as large as their results are wide
+            undivided = [((0, a.out, 0, a.kernel),) for a in axes]
+            choices += [
+                tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
+                for i in reversed(range(len(axes)))
+                if len(ranges[i]) > 1
+            ]
     best: tuple[Region, ...] = ()
     most = WORTH_SKIPPING * whole
     for regions in choices:
         saved = whole - _work(regions)
         time = saved * depth * (GEMM * rows + FEW_SKIPPED)
-        if saved >= most and time >= worth * len(regions):
+        parts = len(regions) if len(regions) > 1 else 0
+        if saved >= most and time >= worth * parts:
             best, most = regions, saved
     return best
+
+
+def _reached(ranges: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    """All outputs of an axis as one range, with the taps between the first and last in use."""
+    used = [(first, last) for _, _, first, last in ranges if first < last] or [(0, 0)]
+    return ranges[0][0], ranges[-1][1], min(u[0] for u in used), max(u[1] for u in used)
 
 
 def _work(regions: Sequence[Region]) -> int:
