@@ -645,21 +645,38 @@ cdef void fill_channel(
     cdef const grid* q = &s.q
     cdef const plane_axis* y = &s.axis[1]
     cdef const plane_axis* x = &s.axis[2]
-    cdef Py_ssize_t es = q.leaf.esize, i0, r1, r2, top, bottom, left, right
+    cdef Py_ssize_t es = q.leaf.esize, i0, r1, r2, top, bottom, left, right, count, row
+    cdef const char* line
+    cdef char* at
     for i0 in range(s.axis[0].low, s.axis[0].low + s.axis[0].extent):
         for r1 in range(y.phases):
             inside(y.low + r1, y.step, y.extent, q.x.shape[3], &top, &bottom)
-            for r2 in range(x.phases):
+            r2 = 0
+            while r2 < x.phases:
                 if x.phases > MOST_BOUNDS and r2 % MOST_BOUNDS == 0:
                     find_bounds(s, r2, bounds)
                 left, right = bounds.left[r2 % MOST_BOUNDS], bounds.right[r2 % MOST_BOUNDS]
+                count = 1
+                while (x.step > 2 and r2 + count < x.phases and (r2 + count) % MOST_BOUNDS > 0
+                       and left == bounds.left[(r2 + count) % MOST_BOUNDS]
+                       and right == bounds.right[(r2 + count) % MOST_BOUNDS]):
+                    count += 1
                 if 0 <= i0 < q.x.shape[2] and top < bottom and left < right:
-                    q.leaf.load[q.x.storage](
-                        dst + (top * s.pitch + left) * es, s.pitch,
-                        src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
-                        + (x.low + r2 + left * x.step) * q.x.stride[4],
-                        y.step * q.x.stride[3], x.step * q.x.stride[4], bottom - top, right - left)
-                dst += s.phase_size * es
+                    at = dst + (top * s.pitch + left) * es
+                    line = (src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
+                            + (x.low + r2 + left * x.step) * q.x.stride[4])
+                    if count == 1:
+                        q.leaf.load[q.x.storage](
+                            at, s.pitch, line, y.step * q.x.stride[3], x.step * q.x.stride[4],
+                            bottom - top, right - left)
+                    else:       # a line is transposed, which takes vectors
+                        for row in range(bottom - top):
+                            q.leaf.load[q.x.storage](
+                                at + row * s.pitch * es, s.phase_size,
+                                line + row * y.step * q.x.stride[3], q.x.stride[4],
+                                x.step * q.x.stride[4], count, right - left)
+                dst += count * s.phase_size * es
+                r2 += count
 
 
 cdef inline bint whole_rows(const plane_grid* s) noexcept nogil:
