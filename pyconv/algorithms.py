@@ -62,8 +62,8 @@ PART_WORTH, MIRRORED_WORTH = 3.5e5, 8e5
 # of its values to the results that they are part of, for each value and for each line of them; and
 # what it takes besides.  Phases take GEMM + FEW_TOGETHER / rows, of all classes that are a product,
 # and something besides too.
-COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 22.0, 150.0, 3e6
-FEW_TOGETHER, PHASES_CALL = 2.1, 8e5
+COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 45.0, 400.0, 1.5e6
+FEW_TOGETHER, PHASES_CALL = 4.0, 8e5
 
 # The same for a convolution at stride 1, or the gradient of its input, with FEW_GATHERED rows at
 # most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows.
@@ -98,6 +98,11 @@ MOST_TAPS = 64
 #: convolution: that has a way for few rows.
 FEW_MIRRORED, MANY_MIRRORED = 8, 100
 
+#: A depthwise convolution is better not made into the operand of the product that follows, if rows
+#: of its results are shorter than SHORT_ROW and all channels have SHORT_ROWS; or, at larger strides
+#: than 2, with FAR_CHANNELS.
+SHORT_ROW, SHORT_ROWS, FAR_CHANNELS = 8, 512, 48
+
 #: Rows up to which, for one channel and for some, and depths of a class, with which an adjoint at
 #: stride 2 is woven; and the mean depth of all classes, if there are more than 4 channels.
 WOVEN_ROWS, WOVEN_TAPS = 64, 9
@@ -128,26 +133,36 @@ def skipping(
 def _skipping(
     axes: tuple[Axis, ...], rows: int, depth: int, worth: float, mirrored: bool
 ) -> tuple[Region, ...]:
-    if prod(a.kernel for a in axes) > MOST_TAPS:
-        return ()
     whole = _round_up(prod(a.out for a in axes), PANEL) * prod(a.kernel for a in axes)
+    if whole == 0:
+        return ()
     ranges = [tap_ranges(a) for a in axes]
-    choices = [tuple(product(*ranges))]
-    if mirrored:  # along one axis alone, too: kernels as large as their results are wide
-        undivided = [((0, a.out, 0, a.kernel),) for a in axes]
-        choices += [
-            tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
-            for i in reversed(range(len(axes)))
-            if len(ranges[i]) > 1
-        ]
+    # As one part, without the taps that no output needs.
+    choices: list[tuple[Region, ...]] = [(tuple(map(_reached, ranges)),)]
+    if prod(a.kernel for a in axes) <= MOST_TAPS:
+        choices.append(tuple(product(*ranges)))
+        if mirrored:  # along one axis alone, too: kernels as large as their results are wide
+            undivided = [((0, a.out, 0, a.kernel),) for a in axes]
+            choices += [
+                tuple(product(*undivided[:i], ranges[i], *undivided[i + 1 :]))
+                for i in reversed(range(len(axes)))
+                if len(ranges[i]) > 1
+            ]
     best: tuple[Region, ...] = ()
     most = WORTH_SKIPPING * whole
     for regions in choices:
         saved = whole - _work(regions)
         time = saved * depth * (GEMM * rows + FEW_SKIPPED)
-        if saved >= most and time >= worth * len(regions):
+        parts = len(regions) if len(regions) > 1 else 0
+        if saved >= most and time >= worth * parts:
             best, most = regions, saved
     return best
+
+
+def _reached(ranges: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    """All outputs of an axis as one range, with the taps between the first and last in use."""
+    used = [(first, last) for _, _, first, last in ranges if first < last] or [(0, 0)]
+    return ranges[0][0], ranges[-1][1], min(u[0] for u in used), max(u[1] for u in used)
 
 
 def _work(regions: Sequence[Region]) -> int:
@@ -215,6 +230,18 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     """
     turning = 0.0 if packed else TURNING * rows
     return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+
+
+def mixing_apart(axes: Sequence[Axis], channels: int) -> bool:
+    """Whether a depthwise convolution and the mix of its channels are faster one after the other.
+
+    By itself the former may have channels as vectors, where rows of its results are too short to
+    be some, or pixels too far from each other.
+    """
+    down, along = _last_two(axes)
+    if along.stride > 2:
+        return channels >= FAR_CHANNELS
+    return along.out < SHORT_ROW and channels * down.out >= SHORT_ROWS
 
 
 def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:

@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import pairwise, product
 from math import prod
-from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +59,12 @@ MOST_CLASSES = 512
 MOST_WOVEN = 1024  # by the kernel of few channels
 _MOST_SPLITS = 256
 _FEW_SPLITS = 32  # of those that may be long
+
+# Strides, dilations and offset of a product with each pixel alone, and what stands around.
+_ALONE = ((1, 1, 1), (1, 1, 1), (0, 0, 0), "zeros")
+
+# Bytes of columns that are made together, of several samples and groups.
+COLUMN_BYTES = 2**19
 
 # Bytes of samples that are computed together, at most, where pieces read them one after another.
 NEAR_BYTES = 2**22
@@ -276,11 +281,12 @@ def describe_mixed(
 ) -> Descriptor | None:
     """Describe a convolution along `axes` whose channels are mixed next, for `convolve_mixed`.
 
-    They are mixed into `rows`. None where the channels between have to be in memory for a while:
-    see `pyconv.chain`.
+    They are mixed into `rows`. None where the channels between have to be in memory for a while,
+    or are better kept there: see `pyconv.chain`.
     """
     stride, dilation, offset = numbers(axes)
-    if not _depthwise.packs(weight_shape, stride, dilation):
+    apart = algorithms.mixing_apart(axes, weight_shape[0])
+    if apart or not _depthwise.packs(weight_shape, stride, dilation):
         return None
     pack = _packer(unmoved(axes), rows)
     return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
@@ -446,8 +452,7 @@ def matrix(rows: Array) -> Array:
 
 def product_with(run: Run, rows: Array, x: Array, out: Array, packed: Any = None) -> int:
     """Multiply every pixel of `x` by `rows`, a `matrix`; returns the bytes of workspace."""
-    unit, zero = (1, 1, 1), (0, 0, 0)
-    args = (run.operator, x, rows, None, out, unit, unit, zero, "zeros")
+    args = (run.operator, x, rows, None, out, *_ALONE)
     return int(_conv.correlate(*args, run.compute, run.threads, run.budget, packed, run.measure))
 
 
@@ -694,6 +699,66 @@ def column_boxes(
     return tuple((b, s, _volume(s)) for b in boxes(shape, fits) for s in [sources(b)])
 
 
+class ColumnStep(NamedTuple):
+    """A box of a result that is gathered from columns, and what of it is made at a time."""
+
+    place: tuple[slice, ...] | None  # in the result, canonical; None: all of it
+    source: tuple[slice, ...] | None  # the inputs that reach it
+    extent: tuple[int, ...]  # of these
+    shift: tuple[int, ...]
+    samples: int
+    groups: int  # several only with all of their rows
+    rows: int
+
+
+@lru_cache(_FEW_SPLITS)
+def column_steps(
+    axes: Axes,
+    shape: tuple[int, ...],
+    weight_shape: tuple[int, ...],
+    run: Run,
+    copied: int,
+    flip: bool,
+) -> tuple[tuple[ColumnStep, ...], int]:
+    """The steps of `adjoint_by_columns` for a result of a shape, and elements of its columns.
+
+    `copied` are the bytes of a weight, none if they are packed: all rows are made at once then.
+    More elements than half of the workspace has: no steps.
+    """
+    groups, channels, rows = weight_shape[:3]
+    depth, es = prod(weight_shape[3:]), run.dtype.itemsize
+    most = run.budget // 2
+    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
+    at_once = 1 if copied else rows
+    pieces = column_boxes(axes, shape[2:], most // max(1, at_once * depth * es), row)
+    largest = depth * max(inputs for _, _, inputs in pieces)
+    if at_once * largest * es > most:
+        return (), largest
+    widest = groups * rows
+    if copied:
+        widest = max(1, run.budget // 8 // max(1, channels * depth * copied))
+    whole, steps, store = tuple((0, size) for size in shape[2:]), [], 0
+    for box, source, inputs in pieces:
+        each = depth * inputs  # elements of a row's columns
+        block = max(1, min(rows, widest, most // max(1, es * each)))
+        samples, near, every = 1, min(COLUMN_BYTES, most), es * groups * rows * each
+        together = every <= near and groups * rows <= widest
+        if together:
+            block, samples = rows, max(1, min(shape[0], near // max(1, every)))
+        steps.append(ColumnStep(
+            None if box == whole else region(box),
+            None if source == tuple((0, a.out) for a in axes) else region(source),
+            tuple(last - first for first, last in source),
+            tuple(
+                first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
+                for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
+            ),
+            samples, groups if together else 1, block,
+        ))  # fmt: skip
+        store = max(store, each * block * (samples * groups if together else 1))
+    return tuple(steps), store
+
+
 def adjoint_by_columns(
     run: Run,
     x: Array,
@@ -713,61 +778,57 @@ def adjoint_by_columns(
     """
     groups, channels, rows = weight.shape[:3]
     taps = weight.shape[3:]
-    depth, es = prod(taps), run.dtype.itemsize
-    most = run.budget // 2
-    row = min(ROW_BYTES, run.budget // (8 * run.threads)) // es  # of the result, per thread
-    steps = [-a.dilation if flip else a.dilation for a in axes]
-
-    def divided(at_once: int) -> tuple[tuple[tuple[Box, Box, int], ...], int]:
-        """Boxes for the columns of so many rows, and the bytes of a row's for the largest."""
-        pieces = column_boxes(axes, out.shape[2:], most // max(1, at_once * depth * es), row)
-        return pieces, depth * es * max(inputs for _, _, inputs in pieces)
-
-    pieces, largest = divided(rows if packed is not None else 1)
-    if packed is not None and largest * rows > most:  # not all rows at once, as they are packed
+    depth = prod(taps)
+    steps: tuple[ColumnStep, ...] = ()
+    if packed is not None:
+        steps, size = column_steps(axes, out.shape, weight.shape, run, 0, flip)
+    if not steps:
         packed = None
-        pieces, largest = divided(1)
-    if largest > most:
+        steps, size = column_steps(axes, out.shape, weight.shape, run, weight.itemsize, flip)
+    taken = size * run.dtype.itemsize
+    if not steps:
         checks.fail(
             run.operator, "algorithm",
             f"not be 'col2im' for this shape: the columns of one output take "
-            f"{largest} bytes, more than half of max_workspace ({run.budget})",
+            f"{taken} bytes, more than half of max_workspace ({run.budget})",
             "col2im",
         )  # fmt: skip
-    widest = rows  # fewer, if weights are copied
-    if packed is None:
-        widest = max(1, run.budget // 8 // max(1, channels * depth * weight.itemsize))
-    each = [depth * inputs for _, _, inputs in pieces]  # elements of a row's columns
-    blocks = [max(1, min(rows, widest, most // max(1, es * n))) for n in each]
-    store = np.empty(max(map(mul, blocks, each)), run.dtype)  # for every box in turn
-    gemm = run.less(store.nbytes)
+    store = np.empty(size, run.dtype)  # for every box in turn
+    strides = [a.stride for a in axes]
+    each = [-a.dilation if flip else a.dilation for a in axes]
     used = 0
-    for (box, source, _), block in zip(pieces, blocks, strict=True):
-        extent = [last - first for first, last in source]
-        piece, place = x[region(source)], out[region(box)]
-        shift = [
-            first * a.stride - a.before - lo + (a.reach - 1 if flip else 0)
-            for a, (first, _), (lo, _) in zip(axes, source, box, strict=True)
-        ]
-        for n, g, m in product(range(x.shape[0]), range(groups), range(0, rows, block)):
-            count = min(block, rows - m)
-            columns = store[: count * depth * prod(extent)].reshape(1, count * depth, *extent)
+    for step in steps:
+        piece = x if step.source is None else x[step.source]
+        place = out if step.place is None else out[step.place]
+        for n, g, m in product(
+            range(0, len(x), step.samples),
+            range(0, groups, step.groups),
+            range(0, rows, step.rows),
+        ):
+            samples, count = min(step.samples, len(x) - n), min(step.rows, rows - m)
+            at = slice(g * rows + m, g * rows + m + step.groups * count)
+            hold = None
             if packed is None:
-                part = weight[g, :, m : m + count].reshape(1, channels, count * depth)
+                part = matrix(
+                    weight[g : g + step.groups, :, m : m + count]
+                    .reshape(step.groups, channels, count * depth).swapaxes(1, 2)
+                )  # fmt: skip
             else:  # its shape is all that is asked for
-                part = np.broadcast_to(weight[0, 0, 0, 0, 0, 0], (1, channels, count * depth))
-            need = product_with(
-                gemm, matrix(part.swapaxes(1, 2)),
-                piece[n : n + 1, g * channels : (g + 1) * channels], columns, packed,
+                part, hold = packed
+            columns = store[: samples * step.groups * count * prod(step.extent) * depth]
+            need = _conv.correlate(
+                run.operator,
+                piece[n : n + samples, g * channels : (g + step.groups) * channels],
+                part, None, columns.reshape(samples, part.shape[0] * part.shape[1], *step.extent),
+                *_ALONE, run.compute, run.threads, max(1, run.budget - taken), hold, run.measure,
             )  # fmt: skip
-            used = max(used, store.nbytes + need)
+            used = max(used, taken + need)
             if run.measure:
                 break
-            at = slice(g * rows + m, g * rows + m + count)
             _col2im.fold(
-                columns.reshape(count, depth, *extent), None if bias is None else bias[at],
-                place[n, at], taps, [a.stride for a in axes], steps, shift,
-                run.compute, run.threads,
+                columns.reshape(samples, step.groups * count, depth, *step.extent),
+                None if bias is None else bias[at], place[n : n + samples, at], taps, strides,
+                each, step.shift, run.compute, run.threads,
             )  # fmt: skip
     return used
 
@@ -785,18 +846,22 @@ def _columns_if_room(
     """`adjoint_by_columns`; None, and nothing is written, where the workspace is too small."""
     try:
         if run.tight:
-            adjoint_by_columns(run.measuring(), x, weight, bias, out, axes, flip)
+            adjoint_by_columns(run.measuring(), x, weight, bias, out, axes, flip, packed)
         return adjoint_by_columns(run, x, weight, bias, out, axes, flip, packed)
     except ValueError:
         return None
 
 
 def pack_columns(weight: Array, compute: int, threads: int) -> Any:
-    """Weights in the order of a kernel for `adjoint_by_columns`; None for those of many groups."""
+    """Weights in the order of a kernel for `adjoint_by_columns`, after an array of their shape.
+
+    None for those of many groups.
+    """
     if len(weight) != 1 or weight.size == 0:
         return None
-    rows = weight.reshape(1, weight.shape[1], -1).swapaxes(1, 2)
-    return _conv.pack_weights(matrix(rows), compute, threads)
+    rows = matrix(weight.reshape(1, weight.shape[1], -1).swapaxes(1, 2))
+    shape = np.broadcast_to(rows[0, 0, 0, 0, 0, 0], rows.shape)
+    return shape, _conv.pack_weights(rows, compute, threads)
 
 
 def _by_columns(axes: Axes, weight_shape: Sequence[int]) -> bool:

@@ -130,3 +130,18 @@ def test_large_samples_are_packed():
     plan = pyconv.get("standard").plan(x.shape, weight, algorithm="direct")
     assert plan.workspace_bytes < 8 * 2**20
     assert np.array_equal(np.unique(plan(x)), [72])
+
+
+@pytest.mark.parametrize("rows", [2, 40])
+def test_taps_that_meet_padding_alone(rows):
+    """They are left out, whatever the size of the kernel: they may be infinite."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((2, 9, 4, 31)).astype(np.float32)
+    weight = rng.standard_normal((rows, 9, 11, 9)).astype(np.float32)
+    op, params = pyconv.get("standard"), {"stride": 4, "padding": (5, 4)}
+    got = op(x, weight, **params)
+    assert got.shape == (2, rows, 1, 8)
+    calls.assert_near_reference(op, got, [x, weight], params)
+    weight[:, :, :5] = weight[:, :, 9:] = np.inf
+    assert op(x, weight, **params).tobytes() == got.tobytes()
+    assert op.plan(x.shape, weight, **params)(x).tobytes() == got.tobytes()

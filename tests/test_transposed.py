@@ -263,3 +263,43 @@ def test_few_positions(case, dtype):
             assert op(xs, apart, b, **params, algorithm="phase").tobytes() == y.tobytes()
     small = op(x, weight, bias, **params, algorithm="phase", max_workspace=2**18)
     assert small.tobytes() == op(x, weight, bias, **params, algorithm="phase").tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 7])
+def test_interleaved_rows_of_any_length(stride, dtype):
+    """Rows of few and of many positions, that end within a position, and begin within one."""
+    rng = np.random.default_rng(6)
+    for size, more, padding in [(1, 1, 0), (2, 0, 1), (3, 1, 0), (4, 0, 1), (9, 1, 1), (21, 1, 1)]:
+        x = rng.standard_normal((2, 5, 3, size)).astype(dtype)
+        weight = rng.standard_normal((5, 3, 2, stride + 1)).astype(dtype)
+        for extra in {0, more, (stride - 1) * more}:
+            params = {
+                "stride": (1, stride), "padding": (0, padding), "output_padding": (0, extra),
+                "algorithm": "phase",
+            }  # fmt: skip
+            got = pyconv.transposed_conv(x, weight, **params)
+            calls.assert_near_reference(pyconv.get("transposed"), got, [x, weight], params)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_columns_of_many_samples(groups):
+    """Columns of several samples and groups at a time have the bits of one of them alone."""
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((9, 6 * groups, 11, 5)).astype(np.float32)
+    weight = rng.standard_normal((6 * groups, 4, 3, 4)).astype(np.float32)
+    bias = rng.standard_normal(4 * groups).astype(np.float32)
+    op = pyconv.get("transposed")
+    params = {"stride": (2, 3), "padding": 1, "groups": groups, "algorithm": "col2im"}
+    got = op(x, weight, bias, **params)
+    calls.assert_near_reference(op, got, [x, weight, bias], params)
+    plan = op.plan(x.shape, weight, bias, **params)
+    for same in (plan(x), op(x, weight, bias, threads=2, max_workspace=2**17, **params)):
+        assert same.tobytes() == got.tobytes()
+    for n in (0, 8):
+        alone = op(x[n : n + 1], weight, bias, **params)
+        assert alone.tobytes() == got[n : n + 1].tobytes()
+    for g in range(groups):
+        part = slice(g * 6, g * 6 + 6), slice(g * 4, g * 4 + 4)
+        alone = op(x[:, part[0]], weight[part[0]], bias[part[1]], **{**params, "groups": 1})
+        assert alone.tobytes() == np.ascontiguousarray(got[:, part[1]]).tobytes()

@@ -30,8 +30,8 @@ cdef struct tap_run:
 
 cdef struct fold_job:
     const leaf_table* leaf
-    const char* columns         # [M][T0][T1][T2][Q0][Q1][Q2], compute type
-    tensor out                  # (M, I0, I1, I2)
+    const char* columns         # [N][M][T0][T1][T2][Q0][Q1][Q2], compute type
+    tensor out                  # (N, M, I0, I1, I2)
     tensor bias
     bint has_bias
     Py_ssize_t taps[3]
@@ -46,23 +46,24 @@ cdef struct fold_job:
 cdef void fold_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
-    """Tasks are output rows, (m, i0, i1) flattened.
+    """Tasks are output rows, (n, m, i0, i1) flattened.
 
     Elements of a row that are the stride apart are summed next to each other, and woven then.
     """
     cdef const fold_job* job = <const fold_job*>ctx
     cdef const leaf_table* table = job.leaf
     cdef const tensor* out = &job.out
-    cdef Py_ssize_t es = table.esize, size = out.shape[3], stride = job.stride[2]
-    cdef Py_ssize_t task, m, i0, i1, t0, t1, t2, d0, d1
+    cdef Py_ssize_t es = table.esize, size = out.shape[4], stride = job.stride[2]
+    cdef Py_ssize_t task, image, m, i0, i1, t0, t1, t2, d0, d1
     cdef Py_ssize_t plane = job.box[0] * job.box[1] * job.box[2]
     cdef const tap_run* part
     cdef const char* src
     cdef char* row
     for task in range(first, last):
-        i1 = task % out.shape[2]
-        i0 = task // out.shape[2] % out.shape[1]
-        m = task // out.shape[2] // out.shape[1]
+        i1 = task % out.shape[3]
+        i0 = task // out.shape[3] % out.shape[2]
+        image = task // out.shape[3] // out.shape[2]
+        m = image % out.shape[1]
         memset(scratch, 0, stride * job.pitch * es)
         for t0 in range(job.taps[0]):
             d0 = i0 - t0 * job.dilation[0] - job.shift[0]
@@ -73,7 +74,7 @@ cdef void fold_task(
                 if d1 < 0 or d1 % job.stride[1] or d1 // job.stride[1] >= job.box[1]:
                     continue
                 src = job.columns + (
-                    ((m * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] * plane
+                    ((image * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] * plane
                     + (d0 // job.stride[0] * job.box[1] + d1 // job.stride[1]) * job.box[2]) * es
                 for t2 in range(job.taps[2]):
                     part = &job.run[t2]
@@ -86,18 +87,18 @@ cdef void fold_task(
         row = scratch
         if stride > 1:
             row += stride * job.pitch * es
-            table.interleave(1, job.pitch, stride, scratch, 0, job.pitch, row, 0)
+            table.interleave(1, job.pitch, stride, 0, scratch, 0, job.pitch, row, 0)
         table.store[out.storage](
-            out.data + m * out.stride[0] + i0 * out.stride[1] + i1 * out.stride[2], 0,
-            out.stride[3], row, 0, 1, size)
+            out.data + image // out.shape[1] * out.stride[0] + m * out.stride[1]
+            + i0 * out.stride[2] + i1 * out.stride[3], 0, out.stride[4], row, 0, 1, size)
 
 
 cdef void place_tap(const fold_job* job, Py_ssize_t t, tap_run* to) noexcept nogil:
     cdef Py_ssize_t start = t * job.dilation[2] + job.shift[2], stride = job.stride[2]
     to.first = (-start + stride - 1) // stride if start < 0 else 0
     to.count = 0
-    if start < job.out.shape[3]:
-        to.count = min(job.box[2], (job.out.shape[3] - 1 - start) // stride + 1) - to.first
+    if start < job.out.shape[4]:
+        to.count = min(job.box[2], (job.out.shape[4] - 1 - start) // stride + 1) - to.first
     start += to.first * stride
     to.place = start % stride * job.pitch + start // stride
 
@@ -116,14 +117,14 @@ cdef void add_bias(const fold_job* job, Py_ssize_t m, char* sums) noexcept nogil
 
 
 def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int threads):
-    """columns (M, T0*T1*T2, Q0, Q1, Q2), contiguous, into `out` (M, I0, I1, I2)."""
+    """columns (N, M, T0*T1*T2, Q0, Q1, Q2), contiguous, into `out` (N, M, I0, I1, I2)."""
     cdef fold_job job
     cdef tensor c
     cdef Workspace runs
     cdef Py_ssize_t t
     cdef int axis
-    describe(columns, 5, compute, &c)
-    describe(out, 4, compute, &job.out)
+    describe(columns, 6, compute, &c)
+    describe(out, 5, compute, &job.out)
     job.leaf = leaf(compute)
     job.columns = c.data
     job.has_bias = bias is not None
@@ -131,17 +132,18 @@ def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int thr
         describe(bias, 1, compute, &job.bias)
     for axis in range(3):
         job.taps[axis] = taps[axis]
-        job.box[axis] = c.shape[2 + axis]
+        job.box[axis] = c.shape[3 + axis]
         job.stride[axis] = stride[axis]
         job.dilation[axis] = dilation[axis]
         job.shift[axis] = shift[axis]
-    job.pitch = ceil_div(job.out.shape[3], job.stride[2])
+    job.pitch = ceil_div(job.out.shape[4], job.stride[2])
     runs = Workspace(job.taps[2] * sizeof(tap_run))
     job.run = <const tap_run*>runs.data
     for t in range(job.taps[2]):
         place_tap(&job, t, <tap_run*>runs.data + t)
     # Two rows, one before and one after weaving, which reads a vector too far.
-    run(fold_task, &job, job.out.shape[0] * job.out.shape[1] * job.out.shape[2],
+    run(fold_task, &job,
+        job.out.shape[0] * job.out.shape[1] * job.out.shape[2] * job.out.shape[3],
         useful_threads(threads, 32.0 * columns.size),
         2 * job.stride[2] * job.pitch * job.leaf.esize + LEAF_LANE_BYTES)
 

@@ -298,6 +298,7 @@ cdef enum:
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
+    MOST_BOUNDS = 8             # phases along an axis whose bounds are settled for all channels
     NEVER = 2                   # for planes that cannot be: more than packing costs
 
 
@@ -522,20 +523,34 @@ cdef void take_band(
     describe_planes(s)
 
 
+cdef void repeat_offsets(
+    plane_grid* s, Py_ssize_t taps, Py_ssize_t depth, Py_ssize_t apart, Py_ssize_t* offset
+) noexcept nogil:
+    """Those of the first channel's taps, for each further channel: so many elements apart."""
+    cdef Py_ssize_t k
+    for k in range(taps, depth):
+        offset[k] = offset[k - taps] + apart
+    s.layout.offset = offset
+
+
 cdef void input_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
     """Where taps and channels are in the input itself, from the first output on."""
     cdef const grid* q = &s.q
-    cdef Py_ssize_t es = q.leaf.esize, taps = q.taps[0] * q.taps[1] * q.taps[2], k, rest, at
+    cdef Py_ssize_t es = q.leaf.esize, k = 0, apart = q.x.stride[1] // es, t0, t1, t2
+    cdef Py_ssize_t step[3]
+    cdef Py_ssize_t first = 0
     cdef int i
-    for k in range(depth):
-        rest = k % taps
-        at = k // taps * q.x.stride[1]
-        for i in range(2, -1, -1):
-            at += (q.offset[i] + rest % q.taps[i] * q.dilation[i]) * q.x.stride[2 + i]
-            rest //= q.taps[i]
-        offset[k] = at // es
-        s.layout.reach = max(s.layout.reach, offset[k]) if k > 0 else offset[k]
-    s.layout.offset = offset
+    for i in range(3):
+        step[i] = q.dilation[i] * (q.x.stride[2 + i] // es)
+        first += q.offset[i] * (q.x.stride[2 + i] // es)
+    for t0 in range(q.taps[0]):
+        for t1 in range(q.taps[1]):
+            for t2 in range(q.taps[2]):
+                offset[k] = first + t0 * step[0] + t1 * step[1] + t2 * step[2]
+                s.layout.reach = max(s.layout.reach, offset[k]) if k > 0 else offset[k]
+                k += 1
+    s.layout.reach += max(<Py_ssize_t>0, (q.channels - 1) * apart)
+    repeat_offsets(s, k, depth, apart, offset)
 
 
 cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:
@@ -552,9 +567,7 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
                 offset[k] = (at * s.phase_size + tap_position(s, 1, t1) // y.step * s.pitch
                              + tap_position(s, 2, t2) // x.step)
                 k += 1
-    for k in range(taps, depth):
-        offset[k] = offset[k - taps] + s.channel_size
-    s.layout.offset = offset
+    repeat_offsets(s, taps, depth, s.channel_size, offset)
 
 
 cdef bint near(const plane_grid* s, Py_ssize_t apart) noexcept nogil:
@@ -609,24 +622,61 @@ cdef void fill_channels(
                 dst += (x.extent - s.pitch) * q.leaf.esize
 
 
-cdef void fill_channel(const plane_grid* s, const char* src, char* dst) noexcept nogil:
-    """The same with zeros for padding, already there, and one channel: whole phases at a time."""
+cdef struct phase_bounds:
+    Py_ssize_t left[MOST_BOUNDS]    # columns of each phase that are inside the array
+    Py_ssize_t right[MOST_BOUNDS]
+
+
+cdef void find_bounds(const plane_grid* s, Py_ssize_t first, phase_bounds* b) noexcept nogil:
+    """Those of MOST_BOUNDS phases along the last axis, from one on."""
+    cdef const plane_axis* x = &s.axis[2]
+    cdef Py_ssize_t r
+    for r in range(min(<Py_ssize_t>MOST_BOUNDS, x.phases - first)):
+        inside(x.low + first + r, x.step, x.extent, s.q.x.shape[4], &b.left[r], &b.right[r])
+
+
+cdef void fill_channel(
+    const plane_grid* s, const char* src, char* dst, phase_bounds* bounds
+) noexcept nogil:
+    """The same with zeros for padding, already there, and one channel: whole phases at a time.
+
+    `bounds` are those of the first phases; others take their place.
+    """
     cdef const grid* q = &s.q
     cdef const plane_axis* y = &s.axis[1]
     cdef const plane_axis* x = &s.axis[2]
-    cdef Py_ssize_t es = q.leaf.esize, i0, r1, r2, top, bottom, left, right
+    cdef Py_ssize_t es = q.leaf.esize, i0, r1, r2, top, bottom, left, right, count, row
+    cdef const char* line
+    cdef char* at
     for i0 in range(s.axis[0].low, s.axis[0].low + s.axis[0].extent):
         for r1 in range(y.phases):
             inside(y.low + r1, y.step, y.extent, q.x.shape[3], &top, &bottom)
-            for r2 in range(x.phases):
-                inside(x.low + r2, x.step, x.extent, q.x.shape[4], &left, &right)
+            r2 = 0
+            while r2 < x.phases:
+                if x.phases > MOST_BOUNDS and r2 % MOST_BOUNDS == 0:
+                    find_bounds(s, r2, bounds)
+                left, right = bounds.left[r2 % MOST_BOUNDS], bounds.right[r2 % MOST_BOUNDS]
+                count = 1
+                while (x.step > 2 and r2 + count < x.phases and (r2 + count) % MOST_BOUNDS > 0
+                       and left == bounds.left[(r2 + count) % MOST_BOUNDS]
+                       and right == bounds.right[(r2 + count) % MOST_BOUNDS]):
+                    count += 1
                 if 0 <= i0 < q.x.shape[2] and top < bottom and left < right:
-                    q.leaf.load[q.x.storage](
-                        dst + (top * s.pitch + left) * es, s.pitch,
-                        src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
-                        + (x.low + r2 + left * x.step) * q.x.stride[4],
-                        y.step * q.x.stride[3], x.step * q.x.stride[4], bottom - top, right - left)
-                dst += s.phase_size * es
+                    at = dst + (top * s.pitch + left) * es
+                    line = (src + i0 * q.x.stride[2] + (y.low + r1 + top * y.step) * q.x.stride[3]
+                            + (x.low + r2 + left * x.step) * q.x.stride[4])
+                    if count == 1:
+                        q.leaf.load[q.x.storage](
+                            at, s.pitch, line, y.step * q.x.stride[3], x.step * q.x.stride[4],
+                            bottom - top, right - left)
+                    else:       # a line is transposed, which takes vectors
+                        for row in range(bottom - top):
+                            q.leaf.load[q.x.storage](
+                                at + row * s.pitch * es, s.phase_size,
+                                line + row * y.step * q.x.stride[3], q.x.stride[4],
+                                x.step * q.x.stride[4], count, right - left)
+                dst += count * s.phase_size * es
+                r2 += count
 
 
 cdef inline bint whole_rows(const plane_grid* s) noexcept nogil:
@@ -671,6 +721,8 @@ cdef void fill_task(
     cdef char* dst
     cdef const char* src
     cdef bint whole = whole_rows(s)
+    cdef phase_bounds bounds
+    find_bounds(s, 0, &bounds)
     if whole:
         together = channels
     elif 0 < x.stride[1] < x.stride[4]:
@@ -687,7 +739,7 @@ cdef void fill_task(
         if whole:
             fill_whole(s, src, count, dst)
         elif together == 1 and s.q.mode == PAD_ZEROS:
-            fill_channel(s, src, dst)
+            fill_channel(s, src, dst, &bounds)
         else:
             fill_channels(s, src, count, dst)
         first += count

@@ -185,7 +185,7 @@ cdef void weave(
     cdef Py_ssize_t es = job.leaf.esize, apart = job.rows * job.result_pitch, r
     cdef Py_ssize_t least = columns.at[columns.residues - 1].count
     job.leaf.interleave(
-        rows, least, columns.residues, results, job.result_pitch, apart, dst, pitch)
+        rows, least, columns.residues, 0, results, job.result_pitch, apart, dst, pitch)
     for r in range(columns.residues):
         if columns.at[r].count > least:
             job.leaf.store[job.out.storage](

@@ -736,14 +736,11 @@ cdef void store_lines(
         to, ld = line, whole * s + rest
     if skip > 0:
         w.leaf.interleave(
-            lines, 1, s - skip, src + skip * step * es, src_rs, step, to + skip * es, ld)
+            lines, 1, s - skip, 0, src + skip * step * es, src_rs, step, to + skip * es, ld)
         src += es
         to += s * es
         whole -= 1
-    w.leaf.interleave(lines, whole, s, src, src_rs, step, to, ld)
-    if rest > 0:
-        w.leaf.interleave(
-            lines, 1, rest, src + whole * es, src_rs, step, to + whole * s * es, ld)
+    w.leaf.interleave(lines, whole, s, rest, src, src_rs, step, to, ld)
     if not out.in_place:
         w.leaf.store[out.storage](
             dst + skip * out.stride[4], dst_rs, out.stride[4], line + skip * es, ld, lines,

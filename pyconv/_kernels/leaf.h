@@ -271,9 +271,11 @@ typedef struct leaf_table {
                       ptrdiff_t dst_rs);
 
     /* dst[r * dst_rs + j * classes + q] = src[r * src_rs + q * src_qs + j]
-     * for r < rows, j < cols, q < classes.  Up to a vector past the last column is read. */
-    void (*interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, const void *src,
-                       ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst, ptrdiff_t dst_rs);
+     * for r < rows, j < cols, q < classes, and for j = cols, q < rest.  Up to a vector past the
+     * last column is read. */
+    void (*interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, ptrdiff_t rest,
+                       const void *src, ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst,
+                       ptrdiff_t dst_rs);
 
     /* acc[s * ld + j] += g[j] * sum_q coef[(s * corners + q) * ld + j] * src[offset[q * ld + j]]
      * for s < sets, j < n: what the gradients of coordinates and mask are made of. */

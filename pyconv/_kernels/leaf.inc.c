@@ -15,7 +15,8 @@
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* Four elements, wherever they are aligned as one is. */
+/* Four elements, wherever they are aligned as one is.  Their order is changed by QSHUFFLE, of two at
+ * a time: compilers load what is written as a list one by one. */
 typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
 
 /* ---- gemm ------------------------------------------------------------------------------------
@@ -839,16 +840,13 @@ INLINE void NAME(transpose_quads)(const T *src, ptrdiff_t src_rs, T *dst, ptrdif
     UNROLL for (int r = 0; r < 4; ++r) x[r] = *(const NAME(quad) *)(src + r * src_rs);
     UNROLL for (int i = 0; i < 2; ++i) {
         NAME(quad) a = x[2 * i], b = x[2 * i + 1];
-        low[i] = (NAME(quad)){a[0], b[0], a[1], b[1]};
-        high[i] = (NAME(quad)){a[2], b[2], a[3], b[3]};
+        low[i] = QSHUFFLE(a, b, 0, 4, 1, 5);
+        high[i] = QSHUFFLE(a, b, 2, 6, 3, 7);
     }
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][0], low[0][1], low[1][0], low[1][1]};
-    dst += dst_rs;
-    *(NAME(quad) *)dst = (NAME(quad)){low[0][2], low[0][3], low[1][2], low[1][3]};
-    dst += dst_rs;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][0], high[0][1], high[1][0], high[1][1]};
-    dst += dst_rs;
-    *(NAME(quad) *)dst = (NAME(quad)){high[0][2], high[0][3], high[1][2], high[1][3]};
+    *(NAME(quad) *)dst = QSHUFFLE(low[0], low[1], 0, 1, 4, 5);
+    *(NAME(quad) *)(dst + dst_rs) = QSHUFFLE(low[0], low[1], 2, 3, 6, 7);
+    *(NAME(quad) *)(dst + 2 * dst_rs) = QSHUFFLE(high[0], high[1], 0, 1, 4, 5);
+    *(NAME(quad) *)(dst + 3 * dst_rs) = QSHUFFLE(high[0], high[1], 2, 3, 6, 7);
 }
 
 /* VL rows by 16 bytes of columns at a time: a lane holds rows that follow each other; fewer rows, as
@@ -918,11 +916,12 @@ INLINE void NAME(interleave_four)(const T *src, ptrdiff_t qs, T *dst) {
 INLINE void NAME(interleave_three)(const T *src, ptrdiff_t qs, T *dst) {
     NAME(quad) x = *(const NAME(quad) *)src, y = *(const NAME(quad) *)(src + qs);
     NAME(quad) z = *(const NAME(quad) *)(src + 2 * qs);
-    NAME(quad) first = {x[0], y[0], x[1], y[1]}, middle = {y[1], z[1], y[2], z[2]};
-    NAME(quad) last = {x[2], y[2], x[3], y[3]};
-    *(NAME(quad) *)dst = (NAME(quad)){first[0], first[1], z[0], first[2]};
-    *(NAME(quad) *)(dst + 4) = (NAME(quad)){middle[0], middle[1], x[2], middle[2]};
-    *(NAME(quad) *)(dst + 8) = (NAME(quad)){z[2], last[2], last[3], z[3]};
+    NAME(quad) zx = QSHUFFLE(z, x, 0, 5, 2, 7);
+    NAME(quad) low_xy = QSHUFFLE(x, y, 0, 4, 1, 5), high_xy = QSHUFFLE(x, y, 2, 6, 3, 7);
+    NAME(quad) low_yz = QSHUFFLE(y, z, 0, 4, 1, 5), high_yz = QSHUFFLE(y, z, 2, 6, 3, 7);
+    *(NAME(quad) *)dst = QSHUFFLE(low_xy, zx, 0, 1, 4, 5);
+    *(NAME(quad) *)(dst + 4) = QSHUFFLE(low_yz, high_xy, 2, 3, 4, 5);
+    *(NAME(quad) *)(dst + 8) = QSHUFFLE(zx, high_yz, 2, 3, 6, 7);
 }
 
 INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src, ptrdiff_t qs,
@@ -963,8 +962,9 @@ INLINE void NAME(interleave_row)(ptrdiff_t cols, ptrdiff_t classes, const T *src
         for (ptrdiff_t q = 0; q < classes; ++q) dst[j * classes + q] = src[q * qs + j];
 }
 
-static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, const void *src_,
-                             ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst_, ptrdiff_t dst_rs) {
+static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, ptrdiff_t rest,
+                             const void *src_, ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst_,
+                             ptrdiff_t dst_rs) {
     const T *src = src_;
     T *dst = dst_;
     const ptrdiff_t line = 64 / sizeof(T), most = 8 * line; /* asked for at a time, or two rows */
@@ -977,6 +977,8 @@ static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, 
             NAME(transpose)(classes, cols, src + r * src_rs, src_qs, dst + r * dst_rs, classes);
         else
             NAME(interleave_row)(cols, classes, src + r * src_rs, src_qs, dst + r * dst_rs);
+        for (ptrdiff_t q = 0; q < rest; ++q)
+            dst[r * dst_rs + cols * classes + q] = src[r * src_rs + q * src_qs + cols];
     }
 }
 

@@ -40,6 +40,7 @@
 #undef VFMA
 #undef SFMA
 #undef VSHUFFLE
+#undef QSHUFFLE
 #undef VEVEN
 #undef VODD
 #undef VLOW
@@ -248,12 +249,17 @@ static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_
 
 #if defined(__clang__) || __GNUC__ >= 12
 #define VSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#define QSHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #elif defined(LEAF_DOUBLE)
 #define VSHUFFLE(a, b, ...)                                                                      \
     __builtin_shuffle(a, b, (long long __attribute__((vector_size(8 * VL)))){__VA_ARGS__})
+#define QSHUFFLE(a, b, ...)                                                                      \
+    __builtin_shuffle(a, b, (long long __attribute__((vector_size(32)))){__VA_ARGS__})
 #else
 #define VSHUFFLE(a, b, ...)                                                                      \
     __builtin_shuffle(a, b, (int __attribute__((vector_size(4 * VL)))){__VA_ARGS__})
+#define QSHUFFLE(a, b, ...)                                                                      \
+    __builtin_shuffle(a, b, (int __attribute__((vector_size(16)))){__VA_ARGS__})
 #endif
 
 #if VL == 2
