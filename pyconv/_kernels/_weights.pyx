@@ -63,6 +63,7 @@ cdef enum:
     NEAR_BYTES = 16 * 1024      # inputs that stay in L1 for all panels of rows
     DEPTHS_AT_ONCE = 24         # of a single tap: no rest for any number the micro-kernel takes
     MOST_AT_ONCE = 144          # of a single step
+    FEWEST_DEPTHS = 6           # of a block where workspace is scarce, on any machine
     PANEL_BYTES = 192 * 1024    # of the gradient of a single step: stays in L2
     PIXEL_BYTES = 64            # of input between neighbouring pixels, where it is read in place,
     WAY_BYTES = 4096            # ... and between channels, which would evict each other
@@ -700,11 +701,14 @@ cdef Py_ssize_t choose_blocks(
         taken = partial_bytes(job) + threads[0] * taken
         if taken <= budget:
             return taken
-        if job.kb > job.leaf.mr:
-            job.kb = max(job.leaf.mr, job.kb // 2)
+        if job.kb > FEWEST_DEPTHS:
+            job.kb = max(<Py_ssize_t>FEWEST_DEPTHS, job.kb // 2)
             job.k_blocks = ceil_div(job.depth, job.kb)
         elif job.mb > job.leaf.nr:
             set_rows(job, job.mb // 2)
+        elif job.mb == job.leaf.nr:
+            job.mb //= 2        # half a panel
+            job.m_blocks = ceil_div(job.rows, job.mb)
         elif threads[0] > 1:
             threads[0] -= 1
         else:

@@ -217,12 +217,49 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
 
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && defined(LEAF_ISA_AVX2)
+#if defined(LEAF_ISA_AVX2) || defined(LEAF_ISA_AVX512)
 #ifdef LEAF_DOUBLE
 #define LEAF_TYPED(name, kind) name kind "d"
 #else
 #define LEAF_TYPED(name, kind) name kind "s"
 #endif
+static inline __attribute__((always_inline)) VEC LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(VEC c, VEC s) {
+    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    return s;
+}
+static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(T c, T s) {
+    __asm__(LEAF_TYPED("vadd", "s") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    return s;
+}
+#define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#define SADDTO(c, s) LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#elif defined(LEAF_ISA_NEON)
+#ifdef LEAF_DOUBLE
+#define LEAF_LANES(x) "%[" x "].2d"
+#define LEAF_SINGLE(x) "%d[" x "]"
+#else
+#define LEAF_LANES(x) "%[" x "].4s"
+#define LEAF_SINGLE(x) "%s[" x "]"
+#endif
+static inline __attribute__((always_inline)) VEC LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(VEC c, VEC s) {
+    __asm__("fadd " LEAF_LANES("s") ", " LEAF_LANES("s") ", " LEAF_LANES("c")
+            : [s] "+w"(s) : [c] "w"(c));
+    return s;
+}
+static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(T c, T s) {
+    __asm__("fadd " LEAF_SINGLE("s") ", " LEAF_SINGLE("s") ", " LEAF_SINGLE("c")
+            : [s] "+w"(s) : [c] "w"(c));
+    return s;
+}
+#undef LEAF_LANES
+#undef LEAF_SINGLE
+#define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#define SADDTO(c, s) LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#else
+#define VADDTO(c, s) VADD(c, s)
+#define SADDTO(c, s) ((c) + (s))
+#endif
+#ifdef LEAF_ISA_AVX2
 #define VFMA2(s0, s1, x0, x1, t)                                                                  \
     do {                                                                                          \
         VEC all_;                                                                                 \
@@ -232,19 +269,6 @@ typedef float leaf_uvec_f32 __attribute__((vector_size(16), aligned(4), may_alia
                          : [c0] "+x"(s0), [c1] "+x"(s1), [all] "=&x"(all_)                        \
                          : [v0] "x"(x0), [v1] "x"(x1), [one] "m"(t));                             \
     } while (0)
-static inline __attribute__((always_inline)) VEC LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(VEC c, VEC s) {
-    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+x"(s) : [c] "x"(c));
-    return s;
-}
-static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(T c, T s) {
-    __asm__(LEAF_TYPED("vadd", "s") " %[c], %[s], %[s]" : [s] "+x"(s) : [c] "x"(c));
-    return s;
-}
-#define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
-#define SADDTO(c, s) LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(c, s)
-#else
-#define VADDTO(c, s) VADD(c, s)
-#define SADDTO(c, s) ((c) + (s))
 #endif
 
 #if defined(__clang__) || __GNUC__ >= 12
