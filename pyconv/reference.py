@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -340,6 +341,9 @@ def _sample(image: AnyArray, points: Sequence[AnyArray], wrap: Sequence[bool]) -
 def _pad(x: AnyArray, axes: Sequence[Axis], padding_mode: str) -> AnyArray:
     """Pad the spatial axes of ``x``; then crop where padding is negative."""
     widths = [(max(axis.before, 0), max(axis.after, 0)) for axis in axes]
+    shape = (*x.shape[:2], *(n + sum(w) for n, w in zip(x.shape[2:], widths, strict=True)))
+    if math.prod(shape) * x.itemsize > sys.maxsize:  # NumPy has a ValueError for this
+        raise MemoryError(f"a padded input of shape {shape} is more than any array holds")
     padded = np.pad(x, [(0, 0), (0, 0), *widths], mode=_NUMPY_PAD_MODES[padding_mode])
     kept = [
         slice(max(-axis.before, 0), extent - max(-axis.after, 0))

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import pyconv
 from pyconv import geometry, reference
 
 from . import oracles
@@ -219,3 +220,10 @@ def test_geometry_has_the_same_transposed_rules(rule):
             reference.correlate_transposed(x, w, None, [axis]),
             oracles.transposed(x, w, stride=s, padding=padding, output_padding=extra, dilation=d),
         )
+
+
+def test_padding_beyond_any_array():
+    """The library's own word for it, not NumPy's `ValueError` about an array too big."""
+    x, w = np.ones((1, 1, 1, 1, 1)), np.ones((1, 1, 1, 1, 1))
+    with pytest.raises(MemoryError, match=r"pointwise: a padded input of shape \(1, 1, 2097153"):
+        pyconv.get("pointwise").reference(x, w, padding=2**20, stride=2**21)

@@ -691,7 +691,7 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     job.by_unit = job.rows == job.all_rows and (threads[0] == 1 or (
         distinct_places(job.axis) * job.depth * job.row_block * job.leaf.esize <= UNIT_BYTES))
     if job.by_unit and job.groups < FEW_UNITS * threads[0]:
-        # as much for each thread
+        # as many for each thread
         while (job.blocks < job.panels and units(job) % threads[0] > 0
                 and units(job) < FEW_UNITS * threads[0]):
             job.blocks += 1
@@ -701,6 +701,9 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
         job.group_block = max(<Py_ssize_t>1, min(
             job.groups // threads[0] if job.by_unit else job.groups,
             (cache if job.by_unit else CACHE_BYTES) // (job.panels * each)))
+        if job.by_unit:     # as many units for each thread here too
+            job.group_block = ceil_div(
+                job.groups, min(job.groups, round_up(units(job), threads[0])))
     scratch = scratch_of(job)
     while needed(job, scratch, threads[0]) > budget:
         if job.by_unit and threads[0] > 1:
