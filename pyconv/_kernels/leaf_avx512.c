@@ -1,4 +1,8 @@
-/* Leaf kernels for x86-64 with AVX-512 (F, DQ, BW, VL). */
+/* Leaf kernels for x86-64 with AVX-512 (F, DQ, BW, VL): of float32, or those of leaf_avx512_f64.c,
+ * which take as long to compile. */
+#ifndef LEAF_ONLY_F64
+#define LEAF_ONLY_F32 1
+#endif
 #if defined(__x86_64__)
 #if defined(__clang__)
 #pragma clang attribute push( \
