@@ -298,7 +298,7 @@ cdef struct gemm_job:
     Py_ssize_t first            # sample of the first panel
     Py_ssize_t all_panels
     Py_ssize_t kc, nc, mc, tile_rows
-    Py_ssize_t row_splits, pixel_splits
+    Py_ssize_t row_splits
     bint flat                   # the pixels of an output plane are evenly spaced, by
     Py_ssize_t pixel_stride     # this many bytes
     bint to_output              # the micro-kernel may write results where they belong
@@ -329,15 +329,16 @@ cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
     return lane_panels(job.a, job.leaf) if job.lanes else ceil_div(job.rows, job.leaf.mr)
 
 
-cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
-    """How many ways to split pixels and rows: least work for the busiest thread.
+cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
+    """Split pixels and rows for the least work of the busiest thread; returns how many there are.
 
     In units of a multiply-add row: arithmetic, plus packing B (per pixel) and streaming A (per
     row), each about a third of a unit.
     """
     cdef Py_ssize_t i, splits, rows, pixels, blocks = row_blocks(job)
     cdef double cost, best = -1
-    job.pixel_splits, job.row_splits = 1, 1
+    cdef int used = 1
+    job.row_splits = 1
     for i in range(1, threads + 1):
         if i > job.all_panels:
             break
@@ -347,7 +348,8 @@ cdef void split_threads(gemm_job* job, int threads) noexcept nogil:
         cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
         if best < 0 or cost < best:
             best = cost
-            job.pixel_splits, job.row_splits = i, splits
+            job.row_splits, used = splits, <int>(i * splits)
+    return used
 
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
@@ -951,8 +953,7 @@ cdef Py_ssize_t implicit_gemm(
         nt = threads
         count_panels(&job, samples)
         scratch = fit_blocks(&job, &nt, budget - fixed - held)
-        split_threads(&job, nt)
-        nt = <int>(job.pixel_splits * job.row_splits)
+        nt = split_threads(&job, nt)
         shortfall = fixed + held + nt * (aligned(scratch) + 128) - budget
         if shortfall <= 0 or held == in_order == 0:
             break
@@ -976,11 +977,10 @@ cdef Py_ssize_t implicit_gemm(
     while job.first < out.shape[0]:
         samples = min(samples, out.shape[0] - job.first)
         count_panels(&job, samples)
-        split_threads(&job, nt)
-        nt = <int>(job.pixel_splits * job.row_splits)
+        nt = split_threads(&job, nt)
         if held > 0:
             pk.prepare(pk.ctx, prepared.data, job.first, samples, nt)
         run(gemm_task, &job, job.row_splits * job.all_panels, nt, scratch,
-            max(<Py_ssize_t>1, job.nc // pixel_step(&job)))
+            job.nc // pixel_step(&job))
         job.first += samples
     return budget + shortfall

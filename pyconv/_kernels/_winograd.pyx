@@ -679,22 +679,18 @@ cdef size_t fit_blocks(winograd_job* job, int* threads, Py_ssize_t budget) noexc
     cdef size_t scratch
     job.row_block, job.group_block, job.slack = round_up(job.rows, mr), 1, nr
     each = job.places * (job.depth + job.row_block) * job.leaf.esize * nr
-    cache = CACHE_BYTES
+    cache, most = CACHE_BYTES, LEAST_TILES // nr
     if job.places * job.depth * job.row_block * job.leaf.esize <= NEAR_BYTES:
-        cache = NEAR_BYTES
-        most = max(<Py_ssize_t>1, NEAR_BYTES // each)
-    else:
-        most = max(<Py_ssize_t>LEAST_TILES // nr, CACHE_BYTES // each)
-    most = min(<Py_ssize_t>MOST_TILES // nr, most)
+        cache, most = NEAR_BYTES, 1
+    most = min(<Py_ssize_t>MOST_TILES // nr, max(most, cache // each))
     job.blocks = ceil_div(job.panels, most)
     # Rows in several goes, as there is room for U, keep one block's inputs.
     job.by_unit = job.rows == job.all_rows and (threads[0] == 1 or (
         distinct_places(job.axis) * job.depth * job.row_block * job.leaf.esize <= UNIT_BYTES))
-    if job.by_unit and job.groups < FEW_UNITS * threads[0]:
-        # as many for each thread
-        while (job.blocks < job.panels and units(job) % threads[0] > 0
-                and units(job) < FEW_UNITS * threads[0]):
-            job.blocks += 1
+    # as many for each thread
+    while (job.by_unit and job.blocks < job.panels and units(job) % threads[0] > 0
+            and units(job) < FEW_UNITS * threads[0]):
+        job.blocks += 1
     job.by_unit = job.by_unit and units(job) >= threads[0]
     job.capacity = ceil_div(job.panels, job.blocks) * nr
     if job.blocks == 1:
