@@ -277,6 +277,24 @@ def test_matrices_of_weights_are_pointwise():
         oracles.assert_close(pyconv.pointwise_conv(image, weight, layout=layout), expected)
 
 
+@pytest.mark.parametrize("reversed_rows", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 5, 9, 23), (1, 40, 3, 4)])
+def test_weights_at_the_same_address(shape, dtype, reversed_rows):
+    """Rows that are all one, and rows in another order: as their copies give."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal(shape).astype(dtype)
+    weight = rng.standard_normal((20, shape[1], 3, 3)).astype(dtype)
+    weight = weight[::-1] if reversed_rows else np.broadcast_to(weight[:1], weight.shape)
+    for algorithm in ("direct", "auto"):
+        y = pyconv.conv(x, weight, padding=1, algorithm=algorithm)
+        copied = pyconv.conv(x, weight.copy(), padding=1, algorithm=algorithm)
+        assert (y == copied).all()
+        np.testing.assert_allclose(
+            y, pyconv.get("standard").reference(x, weight, padding=1), rtol=1e-4, atol=1e-4
+        )
+
+
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
 @pytest.mark.parametrize("name", calls.OPERATORS)
 def test_without_samples(name, layout):

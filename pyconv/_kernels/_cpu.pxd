@@ -77,12 +77,12 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t vl
         void (*gemm)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
-            Py_ssize_t a_ks, const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs,
-            Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
+            const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, const void* bias,
+            int add) noexcept nogil
         void (*gemm_at)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
-            Py_ssize_t a_ks, const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs,
-            Py_ssize_t c_cs, const void* bias, int add) noexcept nogil
+            const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs, const void* bias,
+            int add) noexcept nogil
         void (*gemm_narrow)(
             Py_ssize_t m, Py_ssize_t k, const void* a, Py_ssize_t block, const void* b,
             Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil

@@ -289,8 +289,8 @@ cdef void make_columns(
             for i in range(w.panels // nr):
                 c = i * nr
                 leaf.gemm(
-                    count, min(nr, w.channels - c), depth, grad, 1, leaf.mr, panel, nr,
-                    dst + (g * w.channels + c) * es, w.ld, 1, NULL, k > 0)
+                    count, min(nr, w.channels - c), depth, grad, 0, panel, nr,
+                    dst + (g * w.channels + c) * es, w.ld, NULL, k > 0)
                 panel += depth * nr * es
             grad += padded * depth * es
             k += depth
@@ -400,8 +400,8 @@ cdef void weight_task(
                 depth = min(kc, w.count - k)
                 leaf.gemm(
                     rows, min(nr, w.channels - c), depth,
-                    w.grad_band + ((g * w.rows + m) * w.grad_ld + k) * es, w.grad_ld, 1,
-                    samples + (k * w.ld + c) * es, w.ld, dst + c * es, w.panels, 1, NULL, 1)
+                    w.grad_band + ((g * w.rows + m) * w.grad_ld + k) * es, w.grad_ld,
+                    samples + (k * w.ld + c) * es, w.ld, dst + c * es, w.panels, NULL, 1)
                 k += depth
 
 

@@ -100,7 +100,8 @@ cdef void find_span(operand* a, Py_ssize_t es) noexcept nogil:
 
 
 cdef inline bint readable_in_place(const operand* a, const leaf_table* leaf) noexcept nogil:
-    return a.t.in_place and (a.run == a.depth) and (a.run_stride == leaf.esize or a.depth <= 1)
+    return (a.t.in_place and a.t.stride[1] != 0 and a.run == a.depth
+            and (a.run_stride == leaf.esize or a.depth <= 1))
 
 
 cdef Py_ssize_t depth_at(const operand* a, Py_ssize_t k) noexcept nogil:
@@ -529,8 +530,8 @@ cdef const Py_ssize_t* offsets_at_end(
 
 
 cdef void gemm_block(
-    const gemm_job* job, const char* a, Py_ssize_t a_rs, Py_ssize_t a_ks, const char* b,
-    const Py_ssize_t* offset, bint add, Py_ssize_t depth, char* c, Py_ssize_t c_rs,
+    const gemm_job* job, const char* a, Py_ssize_t a_rs, const char* b, const Py_ssize_t* offset,
+    bint add, Py_ssize_t depth, char* c, Py_ssize_t c_rs,
     Py_ssize_t rows, Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line,
     Py_ssize_t p, char* room
 ) noexcept nogil:
@@ -559,10 +560,10 @@ cdef void gemm_block(
         if job.direct != NULL and past_the_end(job, b + j * es, nr):
             at = offsets_at_end(job, b + j * es, offset, depth, n, room)
         if job.direct != NULL or n > nr:
-            leaf.gemm_at(rows, n, depth, a, a_rs, a_ks, b + j * es, at, dst, rs, 1, bias, add)
+            leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
         else:
             leaf.gemm(
-                rows, n, depth, a, a_rs, a_ks, b + j * step, job.width, dst, rs, 1, bias, add)
+                rows, n, depth, a, a_rs, b + j * step, job.width, dst, rs, bias, add)
         j += n
 
 
@@ -603,7 +604,7 @@ cdef void gemm_tile(
     cdef const char* rows_at
     cdef const char* bias
     cdef const Py_ssize_t* offset = NULL
-    cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, a_ks, block
+    cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, block
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
         b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
@@ -639,19 +640,19 @@ cdef void gemm_tile(
                     rows -= rows % mr   # few rows left: by themselves, of more columns at once
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
-                    a_rs, a_ks = 1, mr
+                    a_rs = 0
                 elif job.in_place:
                     rows_at = (a.t.data + g * a.t.stride[0] + (m + i) * a.t.stride[1] + k * es)
-                    a_rs, a_ks = a.t.stride[1] // es, 1
+                    a_rs = a.t.stride[1] // es
                 else:
                     pack_rows(a, leaf, g, m + i, rows, k, k + depth, a_block)
                     rows_at = a_block
-                    a_rs, a_ks = 1, mr
+                    a_rs = 0
                 columns = count if job.to_output else round_up(count, nr // 2)
                 if job.direct != NULL:
                     offset = job.direct.offset + k
                 gemm_block(
-                    job, rows_at, a_rs, a_ks, b, offset, block > 0, depth, c + i * c_rs * es,
+                    job, rows_at, a_rs, b, offset, block > 0, depth, c + i * c_rs * es,
                     c_rs, rows, columns, bias + i * es if bias != NULL and k == 0 else NULL,
                     plane + i * out.stride[1], line, p, scratch)
                 i += rows

@@ -690,13 +690,13 @@ cdef void multiply(
             i = 0
             while whole > 0 and i < n:
                 w.leaf.gemm_at(
-                    whole, nr, count, a + k * padded * es, 1, mr, at + i * es, offset + k,
-                    c + (j + i) * es, ld, 1, bias, k > 0)
+                    whole, nr, count, a + k * padded * es, 0, at + i * es, offset + k,
+                    c + (j + i) * es, ld, bias, k > 0)
                 i += nr
             if rest > 0:
                 w.leaf.gemm_at(
-                    rest, n, count, a + (k * padded + whole * count) * es, 1, mr, at, offset + k,
-                    c + (whole * ld + j) * es, ld, 1, more, k > 0)
+                    rest, n, count, a + (k * padded + whole * count) * es, 0, at, offset + k,
+                    c + (whole * ld + j) * es, ld, more, k > 0)
             j += n
         k += kc
         if k >= depth:
@@ -1028,7 +1028,7 @@ cdef void do_rows(
     const job* w, char* scratch, const box* b, Py_ssize_t g, Py_ssize_t block
 ) noexcept nogil:
     """A block of rows of all classes, for a box whose inputs are in scratch, turned."""
-    cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, rows = rows_of(w, block)
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, rows = rows_of(w, block)
     cdef Py_ssize_t m = g * w.rows + block * w.block, columns = columns_of(w, b), ld = w.tile_ld
     cdef Py_ssize_t q, last, k, depth, kc, count, channel, next, i, j, part
     cdef const class_product* p
@@ -1065,9 +1065,9 @@ cdef void do_rows(
                 j = 0
                 while j < rows:
                     w.leaf.gemm_at(
-                        columns, min(nr, rows - j), count, a, 1, mr, tile + j * es,
+                        columns, min(nr, rows - j), count, a, 0, tile + j * es,
                         w.products[i].weight + k - channel * p.taps,
-                        sums + (i * columns * ld + j) * es, ld, 1, NULL, 1)
+                        sums + (i * columns * ld + j) * es, ld, NULL, 1)
                     j += nr
                     fetch_weights(
                         w, g, block * w.block, rows, next,

@@ -366,8 +366,8 @@ cdef void multiply(
                         i += 2 * mr
                     break
                 table.gemm(
-                    rows, nr, depth, a, 1, mr, v + (k * job.pitch + t) * es, job.pitch,
-                    result + t * es, job.m_pitch, 1, NULL, k > 0)
+                    rows, nr, depth, a, 0, v + (k * job.pitch + t) * es, job.pitch,
+                    result + t * es, job.m_pitch, NULL, k > 0)
                 t += nr
             k += depth
         first = last

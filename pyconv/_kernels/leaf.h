@@ -136,22 +136,22 @@ typedef struct leaf_table {
     ptrdiff_t vl;         /* elements of a vector */
 
     /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n <= nr
-     * The micro-kernel.  a: element strides (a_rs, a_ks), or with (1, mr) blocks of mr rows, each
-     * [k][mr], one after another; b: rows of nr columns, b_ks elements apart, columns n..nr-1
-     * readable; c: element strides (c_rs, c_cs).  The sum starts from zero and runs over k in
-     * order; then it is added to bias[i] (or 0) when `add` is 0, else to c[i, j]. */
+     * The micro-kernel.  a: rows a_rs elements apart, each of k depths next to each other, or where
+     * a_rs is 0 blocks of mr rows, each [k][mr], one after another; b: rows of nr columns, b_ks
+     * elements apart, columns n..nr-1 readable; c: rows that are c_rs elements apart.  The sum
+     * starts from zero and runs over k in order; then it is added to bias[i] (or 0) when `add` is
+     * 0, else to c[i, j]. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                 ptrdiff_t a_ks, const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs,
-                 ptrdiff_t c_cs, const void *bias, int add);
+                 const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, const void *bias, int add);
 
-    /* The same where row k of b begins b_at[k] elements from `b`; and, with c_cs == 1, for
+    /* The same where row k of b begins b_at[k] elements from `b`; and for
      * n == LEAF_WIDE(m, mr) * nr. */
     void (*gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                    ptrdiff_t a_ks, const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
-                    ptrdiff_t c_cs, const void *bias, int add);
+                    const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
+                    const void *bias, int add);
 
     /* The same for one vector of columns and up to 2 * mr rows, in packed blocks of mr that are
-     * `block` elements apart; with c_cs == 1 and no bias. */
+     * `block` elements apart; without a bias. */
     void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t block, const void *b,
                         ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
 

@@ -9,6 +9,7 @@
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
 #define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -26,19 +27,18 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
 
-/* c[0 .. n-1] = (add ? c : start) + sum, with a stride: what is not whole vectors of a row. */
-INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, ptrdiff_t c_cs, T start, int add) {
+/* c[0 .. n-1] = (add ? c : start) + sum: what is not whole vectors of a row. */
+INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, T start, int add) {
     ptrdiff_t j = 0;
-    if (c_cs == 1)
-        for (; j + VL <= n; j += VL)
-            VSTORE(c + j, VADDTO(add ? VLOAD(c + j) : VSET1(start), VLOAD(sum + j)));
-    for (; j < n; ++j) c[j * c_cs] = SADDTO(add ? c[j * c_cs] : start, sum[j]);
+    for (; j + VL <= n; j += VL)
+        VSTORE(c + j, VADDTO(add ? VLOAD(c + j) : VSET1(start), VLOAD(sum + j)));
+    for (; j < n; ++j) c[j] = SADDTO(add ? c[j] : start, sum[j]);
 }
 
 INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
                             ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
                             const int table, const ptrdiff_t *b_at, const int ahead, T *c,
-                            ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
+                            ptrdiff_t c_rs, const T *bias, int add) {
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = VZERO();
@@ -88,7 +88,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         b += b_ks;
     }
 
-    if (nv > NV || (n == nv * VL && c_cs == 1)) {
+    if (nv > NV || n == nv * VL) {
         UNROLL for (int i = 0; i < rows; ++i) {
             T *row = c + i * c_rs;
             VEC start = VSET1(bias && !add ? bias[i] : (T)0);
@@ -103,13 +103,12 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
         VSTORE(&tile[i][v * VL], v < nv ? acc[i * nv + v] : VZERO());
     for (int i = 0; i < rows; ++i)
-        NAME(add_rest)(n, tile[i], c + i * c_rs, c_cs, bias && !add ? bias[i] : (T)0, add);
+        NAME(add_rest)(n, tile[i], c + i * c_rs, bias && !add ? bias[i] : (T)0, add);
 }
 
 /* One specialised body per row count; whole blocks of rows one after another. */
-#define GEMM_BODY(rows, ahead)                                                                     \
-    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, c_cs, bias, \
-                    add)
+#define GEMM_BODY(rows, ahead) \
+    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, add)
 
 #define GEMM_CASE(rows)     \
     case rows:              \
@@ -119,7 +118,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
 INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
                              const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
                              const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
-                             T *c, ptrdiff_t c_rs, ptrdiff_t c_cs, const T *bias, int add) {
+                             T *c, ptrdiff_t c_rs, const T *bias, int add) {
     int first = table; /* while it is at it, inputs that lie apart come nearer */
     for (; m >= MR; m -= MR) {
         if (first)
@@ -155,51 +154,65 @@ INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k
 #undef GEMM_CASE
 #undef GEMM_BODY
 
-/* Packed A (a_rs == 1, a_ks == MR), A with its depths next to each other or with any strides; half
- * a panel of B where that is all there is. */
-#define GEMM(b_ks, table, b_at)                                                                   \
-    if (a_rs == 1 && a_ks == MR) {                                                                \
-        if (n <= NR / 2)                                                                          \
-            NAME(gemm_panel)(NV / 2, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs,    \
-                             c_cs, bias, add);                                                    \
-        else                                                                                      \
-            NAME(gemm_panel)(NV, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, c_cs,  \
-                             bias, add);                                                          \
-    } else if (a_ks == 1) {                                                                       \
-        NAME(gemm_panel)(NV, m, n, k, a, a_rs, 1, MR * a_rs, b, b_ks, table, b_at, c, c_rs, c_cs, \
-                         bias, add);                                                              \
-    } else {                                                                                      \
-        NAME(gemm_panel)(NV, m, n, k, a, a_rs, a_ks, MR * a_rs, b, b_ks, table, b_at, c, c_rs,    \
-                         c_cs, bias, add);                                                        \
+/* A packed, for a panel of B or half of one, and A in rows.  A function each: compilers take much
+ * longer over one that does everything. */
+#define GEMM_PARAMETERS                                                                            \
+    ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs, const T *b, ptrdiff_t b_ks, \
+        const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add
+#define GEMM_WAYS(name, table)                                                                  \
+    static NOINLINE void NAME(name##_panel)(GEMM_PARAMETERS) {                                  \
+        (void)a_rs, (void)b_ks, (void)b_at;                                                     \
+        NAME(gemm_panel)(NV, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, bias,    \
+                         add);                                                                  \
+    }                                                                                           \
+    static NOINLINE void NAME(name##_half)(GEMM_PARAMETERS) {                                   \
+        (void)a_rs, (void)b_ks, (void)b_at;                                                     \
+        NAME(gemm_panel)(NV / 2, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, bias, \
+                         add);                                                                  \
+    }                                                                                           \
+    static NOINLINE void NAME(name##_in_place)(GEMM_PARAMETERS) {                               \
+        (void)b_ks, (void)b_at;                                                                 \
+        NAME(gemm_panel)(NV, m, n, k, a, a_rs, 1, MR * a_rs, b, b_ks, table, b_at, c, c_rs,     \
+                         bias, add);                                                            \
     }
+GEMM_WAYS(rows, 0)
+GEMM_WAYS(rows_at, 1)
+#undef GEMM_WAYS
+#undef GEMM_PARAMETERS
 
-static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
-                       ptrdiff_t a_ks, const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs,
-                       ptrdiff_t c_cs, const void *bias_, int add) {
-    const T *a = a_, *b = b_, *bias = bias_;
-    T *c = c_;
-    GEMM(b_ks, 0, NULL)
+#define GEMM(name, b_ks, b_at)                                                             \
+    if (a_rs != 0)                                                                         \
+        NAME(name##_in_place)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);        \
+    else if (n <= NR / 2)                                                                  \
+        NAME(name##_half)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);            \
+    else                                                                                   \
+        NAME(name##_panel)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);
+
+static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+                       const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, const void *bias,
+                       int add) {
+    GEMM(rows, b_ks, NULL)
 }
 
-static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
-                          ptrdiff_t a_ks, const void *b_, const ptrdiff_t *b_at, void *c_,
-                          ptrdiff_t c_rs, ptrdiff_t c_cs, const void *bias_, int add) {
-    const T *a = a_, *b = b_, *bias = bias_;
-    T *c = c_;
-    if (n > NR) { /* few rows: more columns keep the pipelines busy */
-        if (m == 1)
-            NAME(gemm_rows)(1, LEAF_WIDE(1, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
-                            c_rs, c_cs, bias, add);
-        else if (m == 2)
-            NAME(gemm_rows)(2, LEAF_WIDE(2, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
-                            c_rs, c_cs, bias, add);
-        else
-            NAME(gemm_rows)(3, LEAF_WIDE(3, MR) * NV, n, k, a, a_rs, a_ks, b, 0, 1, b_at, 0, c,
-                            c_rs, c_cs, bias, add);
-        return;
+/* A few rows, and as many panels of B as keep the pipelines busy. */
+#define GEMM_WIDE(rows)                                                                         \
+    NAME(gemm_rows)(rows, LEAF_WIDE(rows, MR) * NV, n, k, a, a_rs ? a_rs : 1, a_rs ? 1 : MR, b, \
+                    0, 1, b_at, 0, c, c_rs, bias, add)
+
+static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+                          const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
+                          const void *bias, int add) {
+    if (n <= NR) {
+        GEMM(rows_at, 0, b_at)
+    } else if (m == 1) {
+        GEMM_WIDE(1);
+    } else if (m == 2) {
+        GEMM_WIDE(2);
+    } else {
+        GEMM_WIDE(3);
     }
-    GEMM(0, 1, b_at)
 }
+#undef GEMM_WIDE
 #undef GEMM
 
 /* One vector of columns: twice the rows, for as many chains of multiply-adds.
