@@ -801,6 +801,19 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.scratch_per_pixel = 0
 
 
+cdef Py_ssize_t most_in_planes(const grid* q) noexcept nogil:
+    """Bytes of a sample that is copied as a whole, for rows in lanes, rather than packed.
+
+    More where packing goes by single inputs, and packs each of them twice or more.
+    """
+    cdef Py_ssize_t taps = 1, strides = 1
+    cdef int i
+    for i in range(3):
+        taps *= q.taps[i]
+        strides *= min(q.stride[i], q.taps[i])
+    return BAND_BYTES if listed(q) or taps < 2 * strides else 4 * BAND_BYTES
+
+
 cdef Py_ssize_t correlate_lanes(
     str operator, plane_grid* s, packer* pk, const operand* a, const tensor* out, object bias,
     int threads, Py_ssize_t budget, bint measure
@@ -823,7 +836,7 @@ cdef Py_ssize_t correlate_lanes(
                 return used
         # A single tap's inputs may as well be packed.
         if (s.layout.taps > 1 and describe_planes(s)
-                and s.size * table.esize <= min(budget // 2, <Py_ssize_t>BAND_BYTES)):
+                and s.size * table.esize <= min(budget // 2, most_in_planes(&s.q))):
             fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
             pk.prepare, pk.sample_bytes = fill_planes, s.size * table.esize
             return max(used, taken + implicit_gemm(

@@ -77,8 +77,8 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t vl
         void (*gemm)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
-            const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, const void* bias,
-            int add) noexcept nogil
+            const void* b, Py_ssize_t b_ks, Py_ssize_t b_ps, void* c, Py_ssize_t c_rs,
+            const void* bias, int add) noexcept nogil
         void (*gemm_at)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs, const void* bias,

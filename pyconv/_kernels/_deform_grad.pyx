@@ -277,7 +277,7 @@ cdef void make_columns(
 ) noexcept nogil:
     """Columns of tap t: grad, as packed, times the weights."""
     cdef const leaf_table* leaf = w.leaf
-    cdef Py_ssize_t nr = leaf.nr, es = w.es, kc = depth_block(w.rows), g, k, depth, c, i
+    cdef Py_ssize_t nr = leaf.nr, es = w.es, kc = depth_block(w.rows), g, k, depth
     cdef Py_ssize_t padded = round_up(count, leaf.mr)
     cdef char* dst = w.columns + (t * w.most + first) * w.ld * es
     cdef const char* panel
@@ -286,12 +286,10 @@ cdef void make_columns(
         k = 0
         while k < w.rows:
             depth = min(kc, w.rows - k)
-            for i in range(w.panels // nr):
-                c = i * nr
-                leaf.gemm(
-                    count, min(nr, w.channels - c), depth, grad, 0, panel, nr,
-                    dst + (g * w.channels + c) * es, w.ld, NULL, k > 0)
-                panel += depth * nr * es
+            leaf.gemm(
+                count, w.channels, depth, grad, 0, panel, nr, depth * nr,
+                dst + g * w.channels * es, w.ld, NULL, k > 0)
+            panel += w.panels * depth * es
             grad += padded * depth * es
             k += depth
 
@@ -382,7 +380,7 @@ cdef void weight_task(
     """Tasks are blocks of rows of a tap of a group."""
     cdef const sweep* w = <const sweep*>ctx
     cdef const leaf_table* leaf = w.leaf
-    cdef Py_ssize_t nr = leaf.nr, es = w.es, task, g, t, m, rows, c, i, k, depth
+    cdef Py_ssize_t nr = leaf.nr, es = w.es, task, g, t, m, rows, k, depth
     cdef Py_ssize_t blocks = row_blocks(w), kc = depth_block(w.count)
     cdef const char* samples
     cdef char* dst
@@ -393,16 +391,13 @@ cdef void weight_task(
         g = task // blocks // w.s.all_taps
         dst = w.dw_sums + ((g * w.s.all_taps + t) * w.tap_ld + m * w.panels) * es
         samples = w.samples + (t * w.most * w.ld + g * w.channels) * es
-        for i in range(w.panels // nr):
-            c = i * nr
-            k = 0
-            while k < w.count:
-                depth = min(kc, w.count - k)
-                leaf.gemm(
-                    rows, min(nr, w.channels - c), depth,
-                    w.grad_band + ((g * w.rows + m) * w.grad_ld + k) * es, w.grad_ld,
-                    samples + (k * w.ld + c) * es, w.ld, dst + c * es, w.panels, NULL, 1)
-                k += depth
+        k = 0
+        while k < w.count:
+            depth = min(kc, w.count - k)
+            leaf.gemm(
+                rows, w.channels, depth, w.grad_band + ((g * w.rows + m) * w.grad_ld + k) * es,
+                w.grad_ld, samples + k * w.ld * es, w.ld, nr, dst, w.panels, NULL, 1)
+            k += depth
 
 
 # ---- weights and images in the order of the sweep ----------------------------------------------

@@ -491,23 +491,23 @@ cdef void store_tile(
         count -= length
 
 
+cdef inline Py_ssize_t in_one_row(const gemm_job* job, Py_ssize_t p) noexcept nogil:
+    """Pixels of the panels from pixel p of a line on that lie in one output row."""
+    return (job.out.shape[4] - p % job.pitch) // job.leaf.nr * job.leaf.nr
+
+
 cdef inline char* place_in_row(
     const gemm_job* job, char* plane, Py_ssize_t line, Py_ssize_t p
 ) noexcept nogil:
-    """Where the results of a panel go, from pixel p of a line, if to one output row.
-
-    NULL if they do not.
-    """
-    cdef Py_ssize_t o1 = p // job.pitch, o2 = p % job.pitch
-    if o2 + job.leaf.nr > job.out.shape[4]:
-        return NULL
-    return (plane + line * job.out.stride[2] + o1 * job.out.stride[3]
-            + o2 * job.out.stride[4])
+    """Where the results of such panels go."""
+    return (plane + line * job.out.stride[2] + p // job.pitch * job.out.stride[3]
+            + p % job.pitch * job.out.stride[4])
 
 
-cdef inline bint past_the_end(const gemm_job* job, const char* b, Py_ssize_t n) noexcept nogil:
-    """Whether n inputs from b, at some depth, end where the input may not be read any more."""
-    return job.direct.end != NULL and b + (job.direct.reach + n) * job.leaf.esize > job.direct.end
+cdef inline Py_ssize_t before_the_end(const gemm_job* job, const char* b) noexcept nogil:
+    """Pixels of the panels from b on whose inputs, at any depth, may all be read."""
+    cdef Py_ssize_t room = (job.direct.end - b) // job.leaf.esize - job.direct.reach
+    return max(room, <Py_ssize_t>0) // job.leaf.nr * job.leaf.nr
 
 
 cdef const Py_ssize_t* offsets_at_end(
@@ -542,28 +542,26 @@ cdef void gemm_block(
     its offsets.
     """
     cdef const leaf_table* leaf = job.leaf
-    cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs, wide = nr
-    cdef Py_ssize_t step = es if job.width > nr else depth * es   # of packed B, from pixel to pixel
+    cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs
     cdef char* dst
     cdef const Py_ssize_t* at
-    if offset != NULL and not job.rows_to_output:   # those are looked at panel by panel
-        wide = LEAF_WIDE(rows, leaf.mr) * nr
+    if job.direct == NULL and job.width == nr:
+        leaf.gemm(rows, count, depth, a, a_rs, b, nr, depth * nr, c, c_rs, bias, add)
+        return
     while j < count:
-        n = wide if count - j >= wide else min(nr, count - j)
-        if n > nr and job.direct != NULL and past_the_end(job, b + j * es, n):
-            n = nr
-        dst = place_in_row(job, plane, line, p + j) if job.rows_to_output else NULL
-        rs = job.out.stride[1] // es
-        if dst == NULL:
-            dst, rs = c + j * es, c_rs
-        at = offset
-        if job.direct != NULL and past_the_end(job, b + j * es, nr):
-            at = offsets_at_end(job, b + j * es, offset, depth, n, room)
-        if job.direct != NULL or n > nr:
-            leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
-        else:
-            leaf.gemm(
-                rows, n, depth, a, a_rs, b + j * step, job.width, dst, rs, bias, add)
+        n, dst, rs, at = count - j, c + j * es, c_rs, offset
+        if job.rows_to_output:
+            n = min(n, in_one_row(job, p + j))
+            if n > 0:
+                dst, rs = place_in_row(job, plane, line, p + j), job.out.stride[1] // es
+            else:
+                n = min(nr, count - j)
+        if job.direct != NULL and job.direct.end != NULL:
+            n = min(n, before_the_end(job, b + j * es))
+            if n <= 0:
+                n = min(nr, count - j)
+                at = offsets_at_end(job, b + j * es, offset, depth, n, room)
+        leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
         j += n
 
 
@@ -572,14 +570,15 @@ cdef void store_rest(
     Py_ssize_t p, Py_ssize_t count
 ) noexcept nogil:
     """`store_tile` of what is not in the output yet: the panels that lie across two rows."""
-    cdef Py_ssize_t j = 0, done = 0, nr = job.leaf.nr, es = job.leaf.esize
+    cdef Py_ssize_t j = 0, done = 0, inside, nr = job.leaf.nr, es = job.leaf.esize
     if job.rows_to_output:
         while j < count:
-            if place_in_row(job, plane, line, p + j) != NULL:
+            inside = in_one_row(job, p + j)
+            if inside > 0:
                 if j > done:
                     store_tile(job, plane, tile + done * es, rows, line, p + done, j - done)
-                done = j + nr
-            j += nr
+                done = j + inside
+            j += max(inside, nr)
     if count > done:
         store_tile(job, plane, tile + done * es, rows, line, p + done, count - done)
 

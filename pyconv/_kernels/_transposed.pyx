@@ -669,31 +669,26 @@ cdef void multiply(
     Py_ssize_t rows, Py_ssize_t columns, const char* bias, char* c
 ) noexcept nogil:
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
-    cdef Py_ssize_t mr = w.leaf.mr, nr = w.leaf.nr, es = w.leaf.esize, ld = w.ld
+    cdef Py_ssize_t mr = w.leaf.mr, es = w.leaf.esize, ld = w.ld
     cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0
-    cdef Py_ssize_t count, j, n, i, whole = rows // mr * mr, rest = rows - whole, wide
+    cdef Py_ssize_t count, j, n, whole = rows // mr * mr, rest = rows - whole
     cdef const char* at
     cdef const char* more = bias
     if rest > MOST_BESIDE:
         whole, rest = rows, 0
     if whole > 0 and bias != NULL:
         more = bias + whole * es
-    # A few rows beside whole blocks are those of wide panels, for the pipelines to be full.
-    wide = LEAF_WIDE(rest if rest > 0 else rows, mr) * nr
     while True:             # at least once: without inputs the result is the bias
         count = min(kc, depth - k)
         j = 0
         while j < columns:
-            n = wide if columns - j >= wide and (
-                not w.panels or j % w.width + wide <= w.width) else nr
-            at = b + (j // w.width * w.panel_step + j % w.width) * es
-            i = 0
-            while whole > 0 and i < n:
+            n = min(w.width, columns - j) if w.panels else columns
+            at = b + j // w.width * w.panel_step * es if w.panels else b
+            if whole > 0:
                 w.leaf.gemm_at(
-                    whole, nr, count, a + k * padded * es, 0, at + i * es, offset + k,
-                    c + (j + i) * es, ld, bias, k > 0)
-                i += nr
-            if rest > 0:
+                    whole, n, count, a + k * padded * es, 0, at, offset + k, c + j * es, ld, bias,
+                    k > 0)
+            if rest > 0:    # by themselves, of more columns at once
                 w.leaf.gemm_at(
                     rest, n, count, a + (k * padded + whole * count) * es, 0, at, offset + k,
                     c + (whole * ld + j) * es, ld, more, k > 0)
@@ -832,7 +827,7 @@ cdef void do_unit(
                 n, offset = 0, w.channel
         multiply(
             w, weights, inputs + n * es, offset, depth, s.count * rows,
-            round_up(columns, w.leaf.nr), bias + at * es if w.bias != NULL else NULL,
+            round_up(columns, w.leaf.nr // 2), bias + at * es if w.bias != NULL else NULL,
             c + at * w.ld * es)
         weights += depth * round_up(s.count * rows, w.leaf.mr) * es
         at += s.count * rows

@@ -354,21 +354,20 @@ cdef void multiply(
         while k < job.depth:
             depth = min(kc, job.depth - k)
             a = u + (k * all_rows + (job.some_row + m) * depth) * es
-            t = first
-            while t < last:
-                if last - t <= table.vl:
-                    i = 0
-                    while i < rows:
-                        table.gemm_narrow(
-                            min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
-                            v + (k * job.pitch + t) * es, job.pitch,
-                            result + (i * job.m_pitch + t) * es, job.m_pitch, k > 0)
-                        i += 2 * mr
-                    break
+            t = last - first            # of them in whole panels
+            t = t // nr * nr if t % nr <= table.vl else round_up(t, nr)
+            if t > 0:
                 table.gemm(
-                    rows, nr, depth, a, 0, v + (k * job.pitch + t) * es, job.pitch,
-                    result + t * es, job.m_pitch, NULL, k > 0)
-                t += nr
+                    rows, t, depth, a, 0, v + (k * job.pitch + first) * es, job.pitch, nr,
+                    result + first * es, job.m_pitch, NULL, k > 0)
+            t += first
+            i = 0
+            while t < last and i < rows:
+                table.gemm_narrow(
+                    min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
+                    v + (k * job.pitch + t) * es, job.pitch,
+                    result + (i * job.m_pitch + t) * es, job.m_pitch, k > 0)
+                i += 2 * mr
             k += depth
         first = last
 

@@ -40,7 +40,8 @@ enum {
 /* Taps of a column that `dots` takes. */
 #define LEAF_DOTS_TAPS 3
 
-/* Panels of nr columns that `gemm_at` takes of m rows: more of few, for the pipelines to be full. */
+/* Panels of nr columns that `gemm_at` takes at once of m rows: more of few, for the pipelines to be
+ * full. */
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
 
 /* Taps that stand below each other, one line apart, as `taps` takes them: elements from where the
@@ -135,17 +136,17 @@ typedef struct leaf_table {
     ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
     ptrdiff_t vl;         /* elements of a vector */
 
-    /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n <= nr
+    /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n
      * The micro-kernel.  a: rows a_rs elements apart, each of k depths next to each other, or where
-     * a_rs is 0 blocks of mr rows, each [k][mr], one after another; b: rows of nr columns, b_ks
-     * elements apart, columns n..nr-1 readable; c: rows that are c_rs elements apart.  The sum
-     * starts from zero and runs over k in order; then it is added to bias[i] (or 0) when `add` is
-     * 0, else to c[i, j]. */
+     * a_rs is 0 blocks of mr rows, each [k][mr], one after another; b: panels of nr columns, b_ps
+     * elements apart, of rows b_ks elements apart, all of their columns readable; c: rows c_rs
+     * elements apart.  The sum starts from zero and runs over k in order; then it is added to
+     * bias[i] (or 0) when `add` is 0, else to c[i, j]. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                 const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, const void *bias, int add);
+                 const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
+                 const void *bias, int add);
 
-    /* The same where row k of b begins b_at[k] elements from `b`; and for
-     * n == LEAF_WIDE(m, mr) * nr. */
+    /* The same where row k of b begins b_at[k] elements from `b`, its columns next to each other. */
     void (*gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                     const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     const void *bias, int add);

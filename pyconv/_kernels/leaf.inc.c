@@ -66,7 +66,8 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
 #endif
     for (; k > 0; --k) {
         const T *row = table ? b + *b_at++ : b;
-        if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
+        if (ahead) /* the next panels */
+            UNROLL for (int v = nv; v < 2 * nv; v += NV) __builtin_prefetch(row + v * VL + NR - 1);
         if (nv > NV) { /* one of b at a time: there are not registers for all of them */
             VEC av[MR];
             UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
@@ -110,9 +111,9 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
 #define GEMM_BODY(rows, ahead) \
     NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, add)
 
-#define GEMM_CASE(rows)     \
-    case rows:              \
-        GEMM_BODY(rows, 0); \
+#define GEMM_CASE(rows)         \
+    case rows:                  \
+        GEMM_BODY(rows, table); \
         return;
 
 INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
@@ -154,66 +155,87 @@ INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k
 #undef GEMM_CASE
 #undef GEMM_BODY
 
-/* A packed, for a panel of B or half of one, and A in rows.  A function each: compilers take much
- * longer over one that does everything. */
+/* Panels of B one after another, with A packed or in rows, and half a panel.  A function each:
+ * compilers take much longer over one that does everything. */
 #define GEMM_PARAMETERS                                                                            \
     ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs, const T *b, ptrdiff_t b_ks, \
-        const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add
-#define GEMM_WAYS(name, table)                                                                  \
-    static NOINLINE void NAME(name##_panel)(GEMM_PARAMETERS) {                                  \
-        (void)a_rs, (void)b_ks, (void)b_at;                                                     \
-        NAME(gemm_panel)(NV, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, bias,    \
-                         add);                                                                  \
-    }                                                                                           \
-    static NOINLINE void NAME(name##_half)(GEMM_PARAMETERS) {                                   \
-        (void)a_rs, (void)b_ks, (void)b_at;                                                     \
-        NAME(gemm_panel)(NV / 2, m, n, k, a, 1, MR, MR * k, b, b_ks, table, b_at, c, c_rs, bias, \
-                         add);                                                                  \
-    }                                                                                           \
-    static NOINLINE void NAME(name##_in_place)(GEMM_PARAMETERS) {                               \
-        (void)b_ks, (void)b_at;                                                                 \
-        NAME(gemm_panel)(NV, m, n, k, a, a_rs, 1, MR * a_rs, b, b_ks, table, b_at, c, c_rs,     \
-                         bias, add);                                                            \
+        ptrdiff_t b_ps, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add
+#define GEMM_WAY(way, nv, table, rs, ks)                                                         \
+    static NOINLINE void NAME(way)(GEMM_PARAMETERS) {                                            \
+        (void)a_rs, (void)b_ks, (void)b_at;                                                      \
+        for (; n > 0; n -= NR, b += b_ps, c += NR)                                               \
+            NAME(gemm_panel)(nv, m, n < NR ? n : NR, k, a, rs, ks, (ks) == 1 ? MR * (rs) : MR * k, \
+                             b, b_ks, table, b_at, c, c_rs, bias, add);                          \
     }
-GEMM_WAYS(rows, 0)
-GEMM_WAYS(rows_at, 1)
-#undef GEMM_WAYS
+GEMM_WAY(packed, NV, 0, 1, MR)
+GEMM_WAY(packed_half, NV / 2, 0, 1, MR)
+GEMM_WAY(in_rows, NV, 0, a_rs, 1)
+GEMM_WAY(packed_at, NV, 1, 1, MR)
+GEMM_WAY(packed_half_at, NV / 2, 1, 1, MR)
+GEMM_WAY(in_rows_at, NV, 1, a_rs, 1)
+
+/* A few rows, and as many panels of B at once as keep the pipelines busy. */
+#define GEMM_WIDE(way, rows, rs, ks)                                                             \
+    static NOINLINE void NAME(way##_##rows)(GEMM_PARAMETERS) {                                   \
+        enum { WIDE = LEAF_WIDE(rows, MR) * NR };                                                \
+        (void)m, (void)a_rs, (void)b_ks, (void)b_ps;                                             \
+        for (; n > 0; n -= WIDE, b += WIDE, c += WIDE)                                           \
+            NAME(gemm_rows)(rows, WIDE / VL, WIDE, k, a, rs, ks, b, 0, 1, b_at, 1, c, c_rs, bias, \
+                            add);                                                                \
+    }
+GEMM_WIDE(packed_wide, 1, 1, MR)
+GEMM_WIDE(packed_wide, 2, 1, MR)
+GEMM_WIDE(packed_wide, 3, 1, MR)
+GEMM_WIDE(in_rows_wide, 1, a_rs, 1)
+GEMM_WIDE(in_rows_wide, 2, a_rs, 1)
+GEMM_WIDE(in_rows_wide, 3, a_rs, 1)
+#undef GEMM_WIDE
+#undef GEMM_WAY
 #undef GEMM_PARAMETERS
 
-#define GEMM(name, b_ks, b_at)                                                             \
-    if (a_rs != 0)                                                                         \
-        NAME(name##_in_place)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);        \
-    else if (n <= NR / 2)                                                                  \
-        NAME(name##_half)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);            \
-    else                                                                                   \
-        NAME(name##_panel)(m, n, k, a, a_rs, b, b_ks, b_at, c, c_rs, bias, add);
-
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                       const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, const void *bias,
-                       int add) {
-    GEMM(rows, b_ks, NULL)
+                       const void *b_, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c_, ptrdiff_t c_rs,
+                       const void *bias, int add) {
+    const T *b = b_;
+    T *c = c_;
+    if (a_rs != 0) {
+        NAME(in_rows)(m, n, k, a, a_rs, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
+        return;
+    }
+    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
+    if (whole > 0) NAME(packed)(m, whole, k, a, 0, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
+    b += whole / NR * b_ps;
+    if (rest > 0)
+        NAME(packed_half)(m, rest, k, a, 0, b, b_ks, b_ps, NULL, c + whole, c_rs, bias, add);
 }
-
-/* A few rows, and as many panels of B as keep the pipelines busy. */
-#define GEMM_WIDE(rows)                                                                         \
-    NAME(gemm_rows)(rows, LEAF_WIDE(rows, MR) * NV, n, k, a, a_rs ? a_rs : 1, a_rs ? 1 : MR, b, \
-                    0, 1, b_at, 0, c, c_rs, bias, add)
 
 static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                          const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
+                          const void *b_, const ptrdiff_t *b_at, void *c_, ptrdiff_t c_rs,
                           const void *bias, int add) {
-    if (n <= NR) {
-        GEMM(rows_at, 0, b_at)
-    } else if (m == 1) {
-        GEMM_WIDE(1);
-    } else if (m == 2) {
-        GEMM_WIDE(2);
-    } else {
-        GEMM_WIDE(3);
+    const T *b = b_;
+    T *c = c_;
+    if (m <= 3) {
+        const ptrdiff_t wide = n - n % (LEAF_WIDE(m, MR) * NR);
+        if (wide > 0)
+            (a_rs == 0 ? m == 1   ? NAME(packed_wide_1)
+                         : m == 2 ? NAME(packed_wide_2)
+                                  : NAME(packed_wide_3)
+             : m == 1 ? NAME(in_rows_wide_1)
+             : m == 2 ? NAME(in_rows_wide_2)
+                      : NAME(in_rows_wide_3))(m, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
+        b += wide;
+        c += wide;
+        n -= wide;
     }
+    if (a_rs != 0) {
+        if (n > 0) NAME(in_rows_at)(m, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
+        return;
+    }
+    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
+    if (whole > 0) NAME(packed_at)(m, whole, k, a, 0, b, 0, NR, b_at, c, c_rs, bias, add);
+    if (rest > 0)
+        NAME(packed_half_at)(m, rest, k, a, 0, b + whole, 0, NR, b_at, c + whole, c_rs, bias, add);
 }
-#undef GEMM_WIDE
-#undef GEMM
 
 /* One vector of columns: twice the rows, for as many chains of multiply-adds.
  *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
@@ -276,7 +298,6 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
                               const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
                               int add) {
     const T *from[LANE_PIXELS(1)];
-    const ptrdiff_t next = k * nv * VL;
     VEC acc[LANE_PIXELS(1) * 3 * NV];
     UNROLL for (int i = 0; i < pixels; ++i) {
         from[i] = b + pixel[i];
@@ -287,7 +308,6 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
         for (; k >= 4; k -= 4) {
             UNROLL for (int d = 0; d < 4; ++d) {
                 const ptrdiff_t at = b_at[d];
-                __builtin_prefetch(a + d * NR + next, 0, 2);
                 const VEC a0 = VLOAD(a + d * NR), a1 = VLOAD(a + d * NR + VL);
                 UNROLL for (int i = 0; i < pixels; ++i)
                     VFMA2(acc[i * nv], acc[i * nv + 1], a0, a1, from[i][at]);
@@ -298,7 +318,6 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
 #endif
     for (; k > 0; --k) {
         const ptrdiff_t at = *b_at++;
-        __builtin_prefetch(a + next, 0, 2); /* the next panel */
         VEC av[3 * NV / 2];
         UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
         UNROLL for (int i = 0; i < pixels; ++i) {
@@ -326,11 +345,15 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
 INLINE void NAME(lane_panel)(const int halves, ptrdiff_t n, ptrdiff_t k, const T *a, const T *b,
                              const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
                              int add) {
+    enum { LINE = 64 / sizeof(T) };
     const int nv = halves * NV / 2;
     ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
     const ptrdiff_t each = n / blocks;
+    const T *next = a + k * nv * VL;    /* the next panel, part by part */
+    const ptrdiff_t part = (k * nv * VL + LINE * blocks - 1) / (LINE * blocks);
     for (ptrdiff_t larger = n % blocks; blocks > 0; --blocks, --larger) {
         const ptrdiff_t pixels = each + (larger > 0);
+        for (ptrdiff_t i = 0; i < part; ++i, next += LINE) __builtin_prefetch(next, 0, 2);
         switch (pixels) {
             LANE_CASE(1)
             LANE_CASE(2)
