@@ -463,6 +463,13 @@ def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
     return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
 
 
+def pack_lanes(run: Run, weight: Array) -> Any:
+    """The same as vectors of rows, for inputs that are packed pixel by pixel."""
+    if weight.size == 0:
+        return None
+    return _conv.pack_weights(weight, run.compute, run.threads, lanes=True)
+
+
 def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
     return pack_for(run, weight, describe(axes, weight.shape))

@@ -245,7 +245,7 @@ class Deformable(Operator):
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight, numbers = self._ready(problem, arrays)
-        return weight, numbers, engine.pack_rows(run, weight, engine.three(problem.axes))
+        return weight, numbers, engine.pack_lanes(run, weight)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,

@@ -209,7 +209,7 @@ class Sampled(Operator):
         )  # fmt: skip
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        return engine.pack_rows(run, _channels_last(problem, arrays["weight"]), problem.grid)
+        return engine.pack_lanes(run, _channels_last(problem, arrays["weight"]))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
