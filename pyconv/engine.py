@@ -463,11 +463,18 @@ def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
     return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
 
 
-def pack_lanes(run: Run, weight: Array) -> Any:
-    """The same as vectors of rows, for inputs that are packed pixel by pixel."""
+def sampled_in_lanes(weight: Array, axes: Axes) -> bool:
+    """Whether rows of a canonical weight meet inputs that are sampled as vectors."""
+    rows, depth = weight.shape[1], prod(weight.shape[2:])
+    return algorithms.samples_in_lanes(unmoved(axes), rows, depth)
+
+
+def pack_sampled(run: Run, weight: Array, axes: Axes) -> Any:
+    """`pack_rows` for inputs that are sampled."""
     if weight.size == 0:
         return None
-    return _conv.pack_weights(weight, run.compute, run.threads, lanes=True)
+    lanes = sampled_in_lanes(weight, axes)
+    return _conv.pack_weights(weight, run.compute, run.threads, lanes=lanes)
 
 
 def pack(run: Run, weight: Array, axes: Axes) -> Any:

@@ -55,12 +55,16 @@ cdef enum:
     TURNING = 4                 # elements of x turned round in the time of a sample that is not
 
 
+# Cycles, about, for each channel of a sample, and for each position.
+cdef double SAMPLING = 0.5, LOCATING = 20
+
+
 # Positions of one tap for `ld` pixels.
 cdef struct positions:
     Py_ssize_t ld
     double* v                   # [3][ld] coordinates
     double* m                   # [ld] mask
-    double* grid                # [2][ld] where the last two axes' windows begin, from the first one's
+    double* grid                # [2][ld] where windows begin along the last two axes
     Py_ssize_t* where           # [corners][ld] bytes from the channel's first element
     char* coef                  # [sets][corners][ld], compute type
 
@@ -517,7 +521,7 @@ cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
     pk.scratch = 2 * LINE + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)
     pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-    pk.by_pixel = pack_pixels
+    pk.by_pixel, pk.effort = pack_pixels, SAMPLING + LOCATING / together(s)
     # Few channels are vectors only where there is room past them.
     if (s.last.data == NULL or together(s) < s.leaf.vl) and plane <= TURNING * samples:
         pk.prepare = turn_samples
@@ -642,13 +646,14 @@ cdef void take_outputs(
 def correlate(
     str operator, x, offset, mask, weight, bias, out, int rank, stride, dilation, origin,
     int compute, int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False,
-    wrap=(False, False, False)
+    wrap=(False, False, False), bint lanes=False
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
     None; weight: (G, M, T0, T1, T2, C); bias: (G*M,) or None.  `origin` is minus the padding;
-    the ends of axes that `wrap` meet.
+    the ends of axes that `wrap` meet.  Without packed weights, their rows are in lanes if `lanes`
+    and there is room.
     """
     cdef sampler s
     cdef packer pk
@@ -660,8 +665,7 @@ def correlate(
     fill_sampler(
         x, offset, mask, a.groups, rank, weight.shape[2:5], out.shape[2:], stride, dilation,
         origin, wrap, compute, &s)
-    if packed is None and a.rows * a.depth > 0:
-        # Rows in lanes: a pixel's samples are not turned round then.
+    if packed is None and lanes and a.rows * a.depth > 0:
         a.lanes = True
         taken = packing_bytes(&a, s.leaf, threads)
         if taken > budget // 4:

@@ -45,6 +45,8 @@ cdef enum:
     MOST_PIXELS = 1024
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
+    MACS = 16               # in a cycle
+    PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
     LANE_STEP = 4           # pixels that are not parted
     LINE = 64               # bytes
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
@@ -336,8 +338,8 @@ cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
 cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
     """Split pixels and rows for the least work of the busiest thread; returns how many there are.
 
-    In units of a multiply-add row: arithmetic, plus packing B (per pixel) and streaming A (per
-    row), each about a third of a unit.
+    In units of a multiply-add row, or cycles: arithmetic, plus packing B (per pixel) and streaming
+    A (per row), each about a third of a unit, or more as the packer says.
     """
     cdef Py_ssize_t i, splits, rows, pixels, blocks = row_blocks(job)
     cdef double cost, best = -1
@@ -349,7 +351,7 @@ cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
         splits = min(threads // i, blocks)
         pixels = ceil_div(job.all_panels, i) * pixel_step(job)
         rows = min(job.rows, ceil_div(blocks, splits) * row_step(job))
-        cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
+        cost = <double>pixels * rows / MACS + (pixels + rows) / 3.0 + pixels * job.pk.effort
         if best < 0 or cost < best:
             best = cost
             job.row_splits, used = splits, <int>(i * splits)
@@ -436,7 +438,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
         # inputs of KC depths stay in L1; neighbours share them where there are taps
         job.nc = SHALLOW_BYTES // (job.kc * es) * (
             job.direct.taps if job.direct != NULL else 1)
-        job.nc = min(MOST_LANE_PIXELS, max(LEAST_LANE_PIXELS, job.nc // nr * nr))
+        job.nc = min(MOST_LANE_PIXELS, max(
+            PACKED_LANE_PIXELS if job.by_pixel else LEAST_LANE_PIXELS, job.nc // nr * nr))
     most = job.nc
     if take_rows(job, min(most + most // 2, MOST_PIXELS), threads[0]):
         nr = job.unit
@@ -765,14 +768,16 @@ cdef void lanes_tile(
     cdef char* c
     cdef const char* bias
     cdef const Py_ssize_t* offset = step
+    cdef Py_ssize_t depth_step = 1 if job.by_pixel else job.width
+    cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
         find_pixels(job, p, count, pixel)
     else:
         for k in range(job.depths):
-            step[k] = k if job.by_pixel else k * job.width
+            step[k] = k * depth_step
         for k in range(count):
-            pixel[k] = k * job.width if job.by_pixel else k
+            pixel[k] = k * pixel_step
         if job.pk.begin != NULL:
             job.pk.begin(job.pk.ctx, own, n, g, p, count)
     while m_lo < m_hi:
@@ -946,7 +951,8 @@ cdef Py_ssize_t implicit_gemm(
     if samples * a.groups * job.plane == 0 or a.rows == 0:
         return 0
     job.in_place = a.packed == NULL and readable_in_place(a, leaf)
-    threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.rows * a.depth)
+    threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.depth * (
+        a.rows + MACS * pk.effort))
     if bias is not None:
         fixed = a.groups * a.rows * leaf.esize + 64
     if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 3:

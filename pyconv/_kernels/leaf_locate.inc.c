@@ -25,21 +25,23 @@ INLINE void NAME(locate_some)(const int count, const double *o, const double *v,
         (plane->base[1] + *(const NAME(reals) *)(o + step)) + *(const NAME(reals) *)(v + step);
     NAME(reals) mask = zero + 1.0;
     if (m) mask = *(const NAME(reals) *)m;
-    NAME(reals) nothing = zero * mask; /* a NaN is not lost */
     NAME(bits) met = (NAME(bits))(y > zero - 1.0) & (NAME(bits))(y < size1) &
                      (NAME(bits))(x > zero - 1.0) & (NAME(bits))(x < size2);
     y = CHOSEN(met, y, zero);
     x = CHOSEN(met, x, zero);
     NAME(reals) top = FLOOR(y), left = FLOOR(x);
-    NAME(bits) in[4] = {(NAME(bits))(top >= zero), (NAME(bits))(top + 1.0 < size1),
-                        (NAME(bits))(left >= zero), (NAME(bits))(left + 1.0 < size2)};
-    NAME(reals) share[2] = {mask * (1.0 - (y - top)), mask * (y - top)};
-    NAME(reals) weight[2] = {1.0 - (x - left), x - left};
+    /* A corner outside has weight 0 along one axis, and coefficient 0 * mask: a NaN is not lost. */
+    NAME(bits) above[2] = {met & (NAME(bits))(top >= zero), met & (NAME(bits))(top + 1.0 < size1)};
+    NAME(bits) beside[2] = {(NAME(bits))(left >= zero), (NAME(bits))(left + 1.0 < size2)};
+    NAME(reals) share[2] = {mask * CHOSEN(above[0], 1.0 - (y - top), zero),
+                            mask * CHOSEN(above[1], y - top, zero)};
+    NAME(reals) weight[2] = {CHOSEN(beside[0], 1.0 - (x - left), zero),
+                             CHOSEN(beside[1], x - left, zero)};
     NAME(bits) place = (NAME(bits))(top * step1 + left * step2 + ROUNDER) - (NAME(bits))ROUNDER;
     UNROLL for (int q = 0; q < 4; ++q) {
-        NAME(bits) inside = met & in[q / 2] & in[2 + q % 2];
+        NAME(bits) inside = above[q / 2] & beside[q % 2];
         NAME(bits) at = place + (q / 2 * plane->stride[0] + q % 2 * plane->stride[1]);
-        NAME(reals) c = CHOSEN(inside, share[q / 2] * weight[q % 2], nothing);
+        NAME(reals) c = share[q / 2] * weight[q % 2];
         at = (at & inside) | (outside & ~inside);
         if (sizeof(ptrdiff_t) == sizeof(int64_t))
             memcpy(where + q * ld, &at, count * sizeof(ptrdiff_t));
