@@ -17,9 +17,10 @@ Positions are computed in double precision, once per (tap, pixel), and shared by
 the offset group: an offset in bytes and a coefficient for each of the surrounding elements.
 
 The depths are k = (tap, channel), channels innermost: where the channels of an element lie next to
-each other, a pixel's are sampled as vectors, into [pixel][channel], and transposed into the panel.
-Other images are brought into that order, and the compute type, before, where the workspace allows;
-if it does not, one channel is sampled at a time.  Both ways give the same bits.
+each other, a pixel's are sampled as vectors, into [pixel][depth].  There they stay if rows of the
+weights are in lanes; else they are transposed into the panel, a tile at a time.
+Other images are brought into that order, and the compute type, before, so much at a time as the
+workspace allows; if it does not, one channel is sampled at a time.  All ways give the same bits.
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
