@@ -50,6 +50,8 @@ FAR_GROUPS, NEAR_GROUPS = 20.0, 600_000
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
 # results round a part of RESULTS.
 ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
+# Turning a result round that was sampled for costs as much as turning so many samples round.
+RESULTS_TURNED = 6
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
 
 # What a part of the result takes that is computed by itself; and, to be worth it, what leaving out
@@ -230,6 +232,14 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     """
     turning = 0.0 if packed else TURNING * rows
     return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+
+
+def samples_in_lanes(axes: Sequence[Axis], rows: int, depth: int) -> bool:
+    """The same of a product whose inputs are sampled, channels next to each other.
+
+    With pixels as vectors these have to be turned round, the results otherwise.
+    """
+    return rows * RESULTS_TURNED <= depth or in_lanes(axes, rows)
 
 
 def mixing_apart(axes: Sequence[Axis], channels: int) -> bool:

@@ -463,6 +463,20 @@ def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
     return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
 
 
+def sampled_in_lanes(weight: Array, axes: Axes) -> bool:
+    """Whether rows of a canonical weight meet inputs that are sampled as vectors."""
+    rows, depth = weight.shape[1], prod(weight.shape[2:])
+    return algorithms.samples_in_lanes(unmoved(axes), rows, depth)
+
+
+def pack_sampled(run: Run, weight: Array, axes: Axes) -> Any:
+    """`pack_rows` for inputs that are sampled."""
+    if weight.size == 0:
+        return None
+    lanes = sampled_in_lanes(weight, axes)
+    return _conv.pack_weights(weight, run.compute, run.threads, lanes=lanes)
+
+
 def pack(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `correlate`, or None where the kernel takes them as they are."""
     return pack_for(run, weight, describe(axes, weight.shape))

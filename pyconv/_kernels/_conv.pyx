@@ -796,6 +796,7 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
     pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
+    pk.by_pixel, pk.effort = NULL, 0
     pk.pack = pack_grid
     pk.scratch = 0
     pk.scratch_per_pixel = 0

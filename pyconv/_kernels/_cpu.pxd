@@ -28,6 +28,7 @@ cdef extern from "leaf.h" nogil:
     ctypedef struct leaf_plane:
         Py_ssize_t size[2]
         Py_ssize_t stride[2]
+        double base[2]
     ctypedef struct leaf_column:
         Py_ssize_t src
         Py_ssize_t weight
@@ -129,7 +130,7 @@ cdef extern from "leaf.h" nogil:
         leaf_load load[8]
         leaf_store store[8]
         void (*locate)(
-            Py_ssize_t n, const double* v1, const double* v2, const double* m,
+            Py_ssize_t n, const double* o, const double* v, const double* m,
             const leaf_plane* plane, Py_ssize_t ld, Py_ssize_t* offset, void* coef,
             Py_ssize_t size) noexcept nogil
         void (*sample[8])(
@@ -138,7 +139,7 @@ cdef extern from "leaf.h" nogil:
         void (*sample_channels)(
             Py_ssize_t n, Py_ssize_t channels, Py_ssize_t corners, Py_ssize_t ld,
             const Py_ssize_t* offset, const void* coef, const char* src, void* dst,
-            Py_ssize_t dst_rs) noexcept nogil
+            Py_ssize_t dst_rs, bint room) noexcept nogil
         void (*transpose)(
             Py_ssize_t rows, Py_ssize_t cols, const void* src, Py_ssize_t src_rs, void* dst,
             Py_ssize_t dst_rs) noexcept nogil

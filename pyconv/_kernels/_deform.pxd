@@ -20,8 +20,14 @@ cdef struct sampler:
     Py_ssize_t origin[3]        # minus the padding
     bint wrap[3]                # axes whose ends meet
     Py_ssize_t out[3]
+    bint offset_flat            # pixels of a channel of the offsets are evenly spaced, by
+    Py_ssize_t offset_step      # this many bytes
+    bint mask_flat              # those of the masks likewise
+    Py_ssize_t mask_step
     tensor last                 # x with channels next to each other in the compute type ...
     Py_ssize_t first            # ... from this sample; data is NULL where there is no such image
+    Py_ssize_t lo, hi           # of these elements along the first axis
+    bint room                   # up to a vector past its last element may be read
     const leaf_table* leaf
     const leaf_table* wide      # the double table: coordinates are read through it
 

@@ -25,6 +25,7 @@ def correlate(
     packed: PackedWeights | None = None,
     measure: bool = False,
     wrap: Sequence[bool] = ...,
+    lanes: bool = False,
 ) -> int: ...
 def weight_gradient(
     operator: str,

@@ -17,25 +17,30 @@ Positions are computed in double precision, once per (tap, pixel), and shared by
 the offset group: an offset in bytes and a coefficient for each of the surrounding elements.
 
 The depths are k = (tap, channel), channels innermost: where the channels of an element lie next to
-each other, a pixel's are sampled as vectors, into [pixel][channel], and transposed into the panel.
-Other images are brought into that order, and the compute type, before, where the workspace allows;
-if it does not, one channel is sampled at a time.  Both ways give the same bits.
+each other, a pixel's are sampled as vectors, into [pixel][depth].  There they stay if rows of the
+weights are in lanes; else they are transposed into the panel, a tile at a time.
+Other images are brought into that order, and the compute type, before, so much at a time as the
+workspace allows; if it does not, one channel is sampled at a time.  All ways give the same bits.
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.math cimport fmod, isfinite
 from libc.string cimport memset
 
+from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_plane, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     describe_operand,
+    evenly_spaced,
     implicit_gemm,
     operand,
+    pack_operand,
     packer,
+    packing_bytes,
 )
 from pyconv._kernels._integers cimport ceil_div
-from pyconv._kernels._parallel cimport run, useful_threads
+from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 from pyconv._kernels._turn cimport turn
 from pyconv._kernels._weights cimport weight_gemm
@@ -45,8 +50,14 @@ cdef enum:
     GRADIENT_TILE = 64          # pixels whose coordinate gradients are summed together
     TILE_PIXELS = 16            # sampled together, ...
     TILE_CHANNELS = 128         # ... a tile that stays in L1
-    MOST_TILE = TILE_PIXELS * TILE_CHANNELS
-    FEW_CHANNELS = 3            # fewer are not worth bringing next to each other
+    LINE = 64                   # bytes: no vector is longer
+    REACH_PIXELS = 512          # whose offsets are looked at together
+    LEAST_ROWS = 16             # of x that are turned round at a time
+    TURNING = 4                 # elements of x turned round in the time of a sample that is not
+
+
+# Cycles, about, for each channel of a sample, and for each position.
+cdef double SAMPLING = 0.5, LOCATING = 20
 
 
 # Positions of one tap for `ld` pixels.
@@ -54,13 +65,14 @@ cdef struct positions:
     Py_ssize_t ld
     double* v                   # [3][ld] coordinates
     double* m                   # [ld] mask
+    double* grid                # [2][ld] where windows begin along the last two axes
     Py_ssize_t* where           # [corners][ld] bytes from the channel's first element
     char* coef                  # [sets][corners][ld], compute type
 
 
 cdef Py_ssize_t positions_bytes(const sampler* s, int sets) noexcept nogil:
-    """Bytes per pixel, each of the four tables rounded up generously."""
-    return 4 * sizeof(double) + s.corners * (sizeof(Py_ssize_t) + sets * s.leaf.esize)
+    """Bytes per pixel, each of the tables rounded up generously."""
+    return 6 * sizeof(double) + s.corners * (sizeof(Py_ssize_t) + sets * s.leaf.esize)
 
 
 cdef positions carve(const sampler* s, char* scratch, Py_ssize_t ld) noexcept nogil:
@@ -68,7 +80,8 @@ cdef positions carve(const sampler* s, char* scratch, Py_ssize_t ld) noexcept no
     at.ld = ld
     at.v = <double*>scratch
     at.m = at.v + 3 * ld
-    at.where = <Py_ssize_t*>(at.m + ld)
+    at.grid = at.m + ld
+    at.where = <Py_ssize_t*>(at.grid + 2 * ld)
     at.coef = <char*>(at.where + s.corners * ld)
     return at
 
@@ -90,6 +103,25 @@ cdef void load_pixels(
         dst += length * table.esize
         p += length
         count -= length
+
+
+cdef void fill_windows(
+    const sampler* s, const positions* at, Py_ssize_t p, Py_ssize_t count
+) noexcept nogil:
+    """For pixels p .. p+count-1 what `locate_plane` counts from."""
+    cdef Py_ssize_t o[3]
+    cdef Py_ssize_t j
+    start_pixel(s, p, o)
+    for j in range(count):
+        at.grid[j] = <double>(o[1] * s.stride[1])
+        at.grid[at.ld + j] = <double>(o[2] * s.stride[2])
+        next_pixel(s, o)
+
+
+cdef inline void start_pixel(const sampler* s, Py_ssize_t p, Py_ssize_t* o) noexcept nogil:
+    o[2] = p % s.out[2]
+    o[1] = p // s.out[2] % s.out[1]
+    o[0] = p // s.out[2] // s.out[1]
 
 
 cdef inline bint surround_round(
@@ -199,9 +231,9 @@ cdef void begin_tap(
     """
     cdef Py_ssize_t axis
     cdef int first = 3 - s.rank
-    o[2] = p % s.out[2]
-    o[1] = p // s.out[2] % s.out[1]
-    o[0] = p // s.out[2] // s.out[1]
+    cdef const char* src = s.offset.data + n * s.offset.stride[0] + (
+        (og * s.all_taps + t) * s.rank * s.offset.stride[1])
+    start_pixel(s, p, o)
     base[2] = s.origin[2] + t % s.taps[2] * s.dilation[2]
     base[1] = s.origin[1] + t // s.taps[2] % s.taps[1] * s.dilation[1]
     base[0] = s.origin[0] + t // s.taps[2] // s.taps[1] * s.dilation[0]
@@ -210,44 +242,48 @@ cdef void begin_tap(
         around[axis].place[0] = 0
         around[axis].weight[0] = 1
         around[axis].inside[0] = True
-    for axis in range(first, 3):
-        load_pixels(
-            s.wide, &s.offset,
-            s.offset.data + n * s.offset.stride[0]
-            + ((og * s.all_taps + t) * s.rank + axis - first) * s.offset.stride[1],
-            p, count, <char*>(v + axis * ld))
-    if s.has_mask:
-        load_pixels(
-            s.wide, &s.mask,
-            s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1],
-            p, count, <char*>m)
+    if s.offset_flat:
+        s.wide.load[s.offset.storage](
+            v + first * ld, ld, src + p * s.offset_step, s.offset.stride[1], s.offset_step,
+            s.rank, count)
+    else:
+        for axis in range(first, 3):
+            load_pixels(
+                s.wide, &s.offset, src + (axis - first) * s.offset.stride[1], p, count,
+                <char*>(v + axis * ld))
+    if not s.has_mask:
+        return
+    src = s.mask.data + n * s.mask.stride[0] + (og * s.all_taps + t) * s.mask.stride[1]
+    if s.mask_flat:
+        s.wide.load[s.mask.storage](
+            m, 0, src + p * s.mask_step, 0, s.mask_step, 1, count)
+    else:
+        load_pixels(s.wide, &s.mask, src, p, count, <char*>m)
 
 
 cdef void locate_plane(
-    const sampler* s, const tensor* target, positions* at, Py_ssize_t* o, const Py_ssize_t* base,
+    const sampler* s, const tensor* target, positions* at, const Py_ssize_t* base,
     Py_ssize_t count
 ) noexcept nogil:
     """`locate` in 2-D where no ends meet, by vectors: the same to the bit."""
     cdef leaf_plane plane
-    cdef double* v1 = at.v + at.ld
-    cdef double* v2 = v1 + at.ld
     cdef Py_ssize_t j
     for j in range(2):
         plane.size[j], plane.stride[j] = target.shape[3 + j], target.stride[3 + j]
-    for j in range(count):      # from offsets to coordinates
-        v1[j] = (o[1] * s.stride[1] + base[1]) + v1[j]
-        v2[j] = (o[2] * s.stride[2] + base[2]) + v2[j]
-        next_pixel(s, o)
+        plane.base[j] = <double>base[1 + j]
     s.wide.locate(
-        count, v1, v2, at.m if s.has_mask else NULL, &plane, at.ld, at.where, at.coef,
-        s.leaf.esize)
+        count, at.grid, at.v + at.ld, at.m if s.has_mask else NULL, &plane, at.ld, at.where,
+        at.coef, s.leaf.esize)
 
 
 cdef void locate(
     const sampler* s, const tensor* target, positions* at, Py_ssize_t n, Py_ssize_t og,
     Py_ssize_t t, Py_ssize_t p, Py_ssize_t count, int kind
 ) noexcept nogil:
-    """Where tap t of pixels p .. p+count-1 reads `target` (x, or its gradient), and how much."""
+    """Where tap t of pixels p .. p+count-1 reads `target` (x, or its gradient), and how much.
+
+    For SAMPLE, `fill_windows` has to have been there.
+    """
     cdef Py_ssize_t j, q, axis, ld = at.ld
     cdef Py_ssize_t o[3]
     cdef Py_ssize_t base[3]
@@ -257,7 +293,7 @@ cdef void locate(
     cdef bint found
     begin_tap(s, n, og, t, p, count, o, base, around, at.v, ld, at.m)
     if kind == SAMPLE and s.rank == 2 and not (s.wrap[1] or s.wrap[2]):
-        locate_plane(s, target, at, o, base, count)
+        locate_plane(s, target, at, base, count)
         return
     for j in range(count):
         if s.has_mask:
@@ -291,43 +327,35 @@ cdef struct located:
 cdef void begin_samples(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count
 ) noexcept nogil:
-    (<located*>scratch).t = -1
-
-
-cdef void pack_samples(
-    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
-    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
-) noexcept nogil:
     cdef const sampler* s = <const sampler*>ctx
-    cdef Py_ssize_t es = s.leaf.esize, k = k0, t, c, og, length, j, i
-    cdef located* held = <located*>scratch
-    cdef char* tile = scratch + 64
-    cdef positions at = carve(s, tile + tile_bytes(s), count)
-    cdef const tensor* source = &s.x if s.last.data == NULL else &s.last
-    cdef const char* src
-    cdef char* dst
-    while k < k1:       # channels of one tap and one offset group at a time
-        t, c = k // s.channels, k % s.channels
-        og = (g * s.channels + c) // s.shared
-        length = min(min(s.channels, (og + 1) * s.shared - g * s.channels) - c, k1 - k)
-        if held.t != t or held.og != og:
-            locate(s, source, &at, n, og, t, p, count, SAMPLE)
-            held.t, held.og = t, og
-        c += g * s.channels
-        j = 0
-        while j < count:
-            dst = panel + (j * (k1 - k0) + (k - k0) * width) * es
-            if s.last.data != NULL:
-                src = s.last.data + (n - s.first) * s.last.stride[0] + c * es
-                sample_panel(s, &at, j, min(width, count - j), src, length, tile, dst, width)
-            else:
-                src = s.x.data + n * s.x.stride[0] + c * s.x.stride[1]
-                for i in range(length):
-                    s.leaf.sample[s.x.storage](
-                        min(width, count - j), s.corners, at.ld, at.where + j, at.coef + j * es,
-                        src + i * s.x.stride[1], dst + i * width * es)
-            j += width
-        k += length
+    cdef positions at = carve(s, scratch + LINE + tile_bytes(s), count)
+    (<located*>scratch).t = -1
+    fill_windows(s, &at, p, count)
+
+
+# Channels of one tap that are sampled at the same positions.
+cdef struct piece:
+    Py_ssize_t k, length        # depths
+    Py_ssize_t channel
+
+
+cdef bint next_piece(
+    const sampler* s, located* held, positions* at, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k1, piece* found
+) noexcept nogil:
+    """What follows a piece, before depth k1, and its positions; False at the end."""
+    cdef Py_ssize_t k = found.k + found.length, t, c, og
+    if k >= k1:
+        return False
+    t, c = k // s.channels, k % s.channels
+    found.k, found.channel = k, g * s.channels + c
+    og = found.channel // s.shared
+    found.length = min(
+        min(s.channels, (og + 1) * s.shared - g * s.channels) - c, k1 - k)
+    if held.t != t or held.og != og:
+        locate(s, &s.x if s.last.data == NULL else &s.last, at, n, og, t, p, count, SAMPLE)
+        held.t, held.og = t, og
+    return True
 
 
 cdef void sample_panel(
@@ -335,19 +363,87 @@ cdef void sample_panel(
     Py_ssize_t channels, char* tile, char* dst, Py_ssize_t width
 ) noexcept nogil:
     """Channels of pixels p .. p+count-1 of the positions as [channel][width]."""
-    cdef Py_ssize_t es = s.leaf.esize, c = 0, j, rows, cols
+    cdef Py_ssize_t es = s.leaf.esize, pitch = tile_channels(s), c = 0, j, rows, cols
     while c < channels:
-        cols = min(<Py_ssize_t>TILE_CHANNELS, channels - c)
+        cols = min(pitch, channels - c)
         j = 0
         while j < count:
             rows = min(<Py_ssize_t>TILE_PIXELS, count - j)
             s.leaf.sample_channels(
                 rows, cols, s.corners, at.ld, at.where + p + j, at.coef + (p + j) * es,
-                src + c * es, tile, TILE_CHANNELS)
-            s.leaf.transpose(
-                rows, cols, tile, TILE_CHANNELS, dst + (c * width + j) * es, width)
+                src + c * es, tile, pitch, s.room)
+            s.leaf.transpose(rows, cols, tile, pitch, dst + (c * width + j) * es, width)
             j += TILE_PIXELS
-        c += TILE_CHANNELS
+        c += pitch
+
+
+cdef void pack_samples(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
+) noexcept nogil:
+    cdef const sampler* s = <const sampler*>ctx
+    cdef Py_ssize_t es = s.leaf.esize, j, i
+    cdef char* tile = scratch + LINE
+    cdef positions at = carve(s, tile + tile_bytes(s), count)
+    cdef const char* src
+    cdef char* dst
+    cdef piece it
+    it.k, it.length = k0, 0
+    while next_piece(s, <located*>scratch, &at, n, g, p, count, k1, &it):
+        j = 0
+        while j < count:        # a panel
+            dst = panel + (j * (k1 - k0) + (it.k - k0) * width) * es
+            if s.last.data == NULL:
+                src = s.x.data + n * s.x.stride[0] + it.channel * s.x.stride[1]
+                for i in range(it.length):
+                    s.leaf.sample[s.x.storage](
+                        min(width, count - j), s.corners, at.ld, at.where + j, at.coef + j * es,
+                        src + i * s.x.stride[1], dst + i * width * es)
+                j += width
+                continue
+            sample_panel(
+                s, &at, j, min(width, count - j),
+                s.last.data + (n - s.first) * s.last.stride[0] + it.channel * es, it.length, tile,
+                dst, width)
+            j += width
+
+
+cdef void pack_pixels(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
+) noexcept nogil:
+    """The same as [pixel][k - k0]: what is written past a piece is written again by the next."""
+    cdef const sampler* s = <const sampler*>ctx
+    cdef Py_ssize_t es = s.leaf.esize, j, i, first, rows, cols
+    cdef char* tile = scratch + LINE
+    cdef positions at = carve(s, tile + tile_bytes(s), count)
+    cdef const char* src
+    cdef char* dst
+    cdef piece it
+    it.k, it.length = k0, 0
+    while next_piece(s, <located*>scratch, &at, n, g, p, count, k1, &it):
+        dst = panel + (it.k - k0) * es
+        if s.last.data != NULL:
+            s.leaf.sample_channels(
+                count, it.length, s.corners, at.ld, at.where, at.coef,
+                s.last.data + (n - s.first) * s.last.stride[0] + it.channel * es, dst, width,
+                s.room)
+            continue
+        src = s.x.data + n * s.x.stride[0] + it.channel * s.x.stride[1]
+        first = 0
+        while first < it.length:
+            rows = min(tile_channels(s), it.length - first)
+            j = 0
+            while j < count:
+                cols = min(<Py_ssize_t>TILE_PIXELS, count - j)
+                for i in range(rows):
+                    s.leaf.sample[s.x.storage](
+                        cols, s.corners, at.ld, at.where + j, at.coef + j * es,
+                        src + (first + i) * s.x.stride[1], tile + i * TILE_PIXELS * es)
+                s.leaf.transpose(
+                    rows, cols, tile, TILE_PIXELS, dst + (j * width + first) * es, width)
+                j += cols
+            first += rows
 
 
 cdef int turn_samples(
@@ -355,8 +451,16 @@ cdef int turn_samples(
 ) except -1:
     """Samples n .. n+count-1 of x with channels last, in the compute type."""
     cdef sampler* s = <sampler*>ctx
+    cdef tensor part = s.x
+    cdef int axis = 5 - s.rank
     s.first = n
-    return turn(&s.x, s.leaf, n, count, store, threads, &s.last)
+    s.room = True
+    part.data += s.lo * part.stride[axis]
+    part.shape[axis] = s.hi - s.lo
+    turn(&part, s.leaf, n, count, store, threads, &s.last)
+    s.last.shape = s.x.shape
+    s.last.data -= s.lo * s.last.stride[axis]
+    return 0
 
 
 cdef int fill_sampler(
@@ -382,61 +486,206 @@ cdef int fill_sampler(
         s.wrap[axis] = wrap[axis]
     s.channels = s.x.shape[1] // groups
     s.shared = s.x.shape[1] // max(<Py_ssize_t>1, s.offset.shape[1] // (rank * s.all_taps))
+    s.offset_flat = evenly_spaced(&s.offset, &s.offset_step)
+    s.mask_flat = s.has_mask and evenly_spaced(&s.mask, &s.mask_step)
     s.leaf = leaf(compute)
     s.wide = leaf(1)
     s.first = 0
+    s.lo, s.hi = 0, s.x.shape[5 - rank]
+    s.room = False
     s.last = s.x
-    if not (s.x.in_place and s.x.stride[1] == s.leaf.esize and wide_enough(s)):
+    if not (s.x.in_place and s.x.stride[1] == s.leaf.esize):
         s.last.data = NULL
     return 0
 
 
-cdef inline bint wide_enough(const sampler* s) noexcept nogil:
-    return min(s.channels, s.shared) >= FEW_CHANNELS
+cdef inline Py_ssize_t together(const sampler* s) noexcept nogil:
+    """Channels that are sampled at the same positions, and follow each other."""
+    return max(<Py_ssize_t>1, min(s.channels, s.shared))
+
+
+cdef inline Py_ssize_t tile_channels(const sampler* s) noexcept nogil:
+    return min(<Py_ssize_t>TILE_CHANNELS, together(s))
 
 
 cdef inline Py_ssize_t tile_bytes(const sampler* s) noexcept nogil:
-    return MOST_TILE * s.leaf.esize if wide_enough(s) else 0
+    """Of a tile of samples, and a vector past it."""
+    return aligned(TILE_PIXELS * tile_channels(s) * s.leaf.esize) + LINE
 
 
 cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
+    cdef Py_ssize_t plane = s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
+    cdef Py_ssize_t samples = s.out[0] * s.out[1] * s.out[2] * s.all_taps
     pk.ctx = s
     pk.begin = begin_samples
     pk.pack = pack_samples
-    pk.scratch = 128 + tile_bytes(s)
+    pk.scratch = 2 * LINE + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)
     pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-    if s.last.data == NULL and wide_enough(s):
+    pk.by_pixel, pk.effort = pack_pixels, SAMPLING + LOCATING / together(s)
+    # Few channels are vectors only where there is room past them.
+    if (s.last.data == NULL or together(s) < s.leaf.vl) and plane <= TURNING * samples:
         pk.prepare = turn_samples
-        pk.sample_bytes = (
-            s.x.shape[1] * s.x.shape[2] * s.x.shape[3] * s.x.shape[4] * s.leaf.esize)
+        pk.sample_bytes = s.x.shape[1] * plane * s.leaf.esize + LINE
+
+
+# ---- bands of a sample that is too large to be turned round as a whole --------------------------
+
+# Elements of x along the first axis that outputs there sample: from, and up to.
+cdef struct reach:
+    Py_ssize_t lo, hi
+
+
+cdef struct reach_job:
+    const sampler* s
+    Py_ssize_t n
+    reach* found
+
+
+cdef void reach_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are outputs along the first axis."""
+    cdef const reach_job* job = <const reach_job*>ctx
+    cdef const sampler* s = job.s
+    cdef int axis = 3 - s.rank
+    cdef Py_ssize_t size = s.x.shape[2 + axis], groups = s.x.shape[1] // s.shared
+    cdef Py_ssize_t inner = 1, rest = 1, o, t, og, j, p, count, start
+    cdef double* v = <double*>scratch
+    cdef double least, most, at
+    cdef const char* plane
+    for j in range(axis + 1, 3):
+        inner *= s.taps[j]
+        rest *= s.out[j]
+    for o in range(first, last):
+        least, most = <double>size, -1
+        for og in range(groups):
+            for t in range(s.all_taps):
+                start = o * s.stride[axis] + s.origin[axis] + t // inner * s.dilation[axis]
+                plane = s.offset.data + job.n * s.offset.stride[0] + (
+                    (og * s.all_taps + t) * s.rank * s.offset.stride[1])
+                p = 0
+                while p < rest:
+                    count = min(<Py_ssize_t>REACH_PIXELS, rest - p)
+                    load_pixels(s.wide, &s.offset, plane, o * rest + p, count, scratch)
+                    for j in range(count):
+                        at = <double>start + v[j]
+                        if at > -1 and at < size:
+                            least, most = min(least, at), max(most, at)
+                    p += count
+        job.found[o].lo = max(<Py_ssize_t>0, <Py_ssize_t>least) if most > -1 else 0
+        job.found[o].hi = min(size, <Py_ssize_t>(most + 2)) if most > -1 else 1
+
+
+cdef Py_ssize_t correlate_bands(
+    str operator, sampler* whole, packer* pk, const operand* a, const tensor* out, bias,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    """`implicit_gemm`, of so much of a sample at a time as there is room for what it samples.
+
+    Outputs whose samples are strewn over more than that sample x where it is.
+    """
+    cdef sampler s = whole[0]
+    cdef tensor part
+    cdef reach_job job
+    cdef reach here
+    cdef Workspace found
+    cdef int axis = 5 - s.rank
+    cdef Py_ssize_t n, o, end, rows = s.x.shape[axis], outputs = out.shape[axis]
+    cdef Py_ssize_t used = 0, fixed = outputs * sizeof(reach) + 64
+    cdef Py_ssize_t line = (pk.sample_bytes - LINE) // max(<Py_ssize_t>1, rows)
+    cdef Py_ssize_t most = ((budget - fixed) // 2 - LINE) // max(<Py_ssize_t>1, line)
+    if (pk.sample_bytes <= budget // 2 or most < LEAST_ROWS or s.wrap[axis - 2]
+            or out.shape[0] * out.shape[2] * out.shape[3] * out.shape[4] == 0):
+        return implicit_gemm(operator, pk, a, out, bias, s.leaf, threads, budget, measure)
+    pk.ctx = &s
+    if measure:
+        pk.sample_bytes = most * line + LINE
+        return fixed + implicit_gemm(
+            operator, pk, a, out, bias, s.leaf, threads, budget - fixed, measure)
+    found = Workspace(outputs * sizeof(reach))
+    job.s, job.found = whole, <reach*>found.data
+    for n in range(out.shape[0]):
+        job.n = n
+        run(reach_task, &job, outputs, useful_threads(
+            threads, 8.0 * s.offset.shape[1] * s.out[0] * s.out[1] * s.out[2]),
+            REACH_PIXELS * sizeof(double))
+        o = 0
+        while o < outputs:
+            here = job.found[o]
+            end = o + 1
+            while end < outputs and (here.hi - here.lo <= most) == (
+                max(here.hi, job.found[end].hi) - min(here.lo, job.found[end].lo) <= most
+            ):
+                here.lo, here.hi = min(here.lo, job.found[end].lo), max(here.hi, job.found[end].hi)
+                end += 1
+            s, part = whole[0], out[0]
+            take_outputs(&s.x, axis, n, 0, rows)
+            take_outputs(&s.offset, axis, n, o, end)
+            if s.has_mask:
+                take_outputs(&s.mask, axis, n, o, end)
+            take_outputs(&part, axis, n, o, end)
+            s.last.data += n * s.last.stride[0] if s.last.data != NULL else 0
+            s.out[axis - 2] = end - o
+            s.origin[axis - 2] += o * s.stride[axis - 2]
+            s.lo, s.hi = here.lo, here.hi
+            pk.sample_bytes = (s.hi - s.lo) * line + LINE
+            used = max(used, implicit_gemm(
+                operator, pk, a, &part, bias, s.leaf, threads, budget - fixed, measure))
+            o = end
+    return fixed + used
+
+
+cdef void take_outputs(
+    tensor* t, int axis, Py_ssize_t n, Py_ssize_t lo, Py_ssize_t hi
+) noexcept nogil:
+    """Sample n alone, and of it what is from lo up to hi along an axis."""
+    t.data += n * t.stride[0] + lo * t.stride[axis]
+    t.shape[0], t.shape[axis] = 1, hi - lo
 
 
 def correlate(
     str operator, x, offset, mask, weight, bias, out, int rank, stride, dilation, origin,
     int compute, int threads, Py_ssize_t budget, PackedWeights packed=None, bint measure=False,
-    wrap=(False, False, False)
+    wrap=(False, False, False), bint lanes=False
 ):
     """Forward, into `out` (N, G*M, O0, O1, O2).  Returns the bytes of workspace.
 
     x: (N, G*C, S0, S1, S2); offset: (N, OG*rank*T, O0, O1, O2); mask: (N, OG*T, O0, O1, O2) or
     None; weight: (G, M, T0, T1, T2, C); bias: (G*M,) or None.  `origin` is minus the padding;
-    the ends of axes that `wrap` meet.
+    the ends of axes that `wrap` meet.  Without packed weights, their rows are in lanes if `lanes`
+    and there is room.
     """
     cdef sampler s
     cdef packer pk
     cdef operand a
     cdef tensor result
+    cdef Py_ssize_t taken = 0
     describe_operand(weight, compute, &a)
     describe(out, 5, compute, &result)
     fill_sampler(
         x, offset, mask, a.groups, rank, weight.shape[2:5], out.shape[2:], stride, dilation,
         origin, wrap, compute, &s)
+    if packed is None and lanes and a.rows * a.depth > 0:
+        a.lanes = True
+        taken = packing_bytes(&a, s.leaf, threads)
+        if taken > budget // 4:
+            a.lanes, taken = False, 0
+        elif measure:
+            a.packed = a.t.data     # any address: sizes are all that is asked for
+        else:
+            packed = pack_operand(&a, s.leaf, threads)
     if packed is not None:
         packed.take_place_of(&a)
         s.leaf = packed.leaf
     use_sampler(&pk, &s)
-    return implicit_gemm(operator, &pk, &a, &result, bias, s.leaf, threads, budget, measure)
+    try:
+        return taken + correlate_bands(
+            operator, &s, &pk, &a, &result, bias, threads, budget - taken, measure)
+    except checks.WorkspaceError:   # nothing is written yet; weights as they are take less
+        use_sampler(&pk, &s)
+        describe_operand(weight, compute, &a)
+        return implicit_gemm(operator, &pk, &a, &result, bias, s.leaf, threads, budget, measure)
 
 
 def weight_gradient(
@@ -491,6 +740,7 @@ cdef void scatter_task(
     cdef const sampler* s = job.s
     cdef Py_ssize_t es = s.leaf.esize, task, channel, og, held, t
     cdef positions at = carve(s, scratch, job.count)
+    fill_windows(s, &at, job.p, job.count)
     for t in range(s.all_taps):
         held = -1
         for task in range(first, last):
@@ -627,5 +877,5 @@ def gradient_bytes(int rank, int compute, Py_ssize_t count):
     """Scratch that `input_gradients` takes per thread for tiles of `count` pixels."""
     cdef Py_ssize_t es = leaf(compute).esize, corners = 1 << rank, sets = 1 + rank
     return max(
-        count * (32 + corners * (8 + es)),
-        GRADIENT_TILE * (32 + corners * (8 + sets * es) + sets * es)) + 192
+        count * (48 + corners * (8 + es)),
+        GRADIENT_TILE * (48 + corners * (8 + sets * es) + sets * es)) + 192

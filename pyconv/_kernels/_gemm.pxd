@@ -50,6 +50,10 @@ cdef struct packer:
     void* ctx
     begin_fn begin                  # or NULL
     pack_fn pack
+    # The same for rows of A in lanes, or NULL: pixels `width` elements apart, [pixel][k - k0].  Up
+    # to a cache line past a pixel's last depth is overwritten.
+    pack_fn by_pixel
+    double effort                   # cycles for an input, about, beyond those of a copy
     Py_ssize_t scratch              # bytes it wants for a tile ...
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
     prepare_fn prepare              # forward only; not called where the workspace is too small

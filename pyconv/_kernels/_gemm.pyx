@@ -45,7 +45,10 @@ cdef enum:
     MOST_PIXELS = 1024
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
+    MACS = 16               # in a cycle
+    PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
     LANE_STEP = 4           # pixels that are not parted
+    LINE = 64               # bytes
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
     SHALLOW_BYTES = 20 * 1024       # B tile: stays in L1 beside the results, rows of them
@@ -309,6 +312,8 @@ cdef struct gemm_job:
     Py_ssize_t tile_width       # elements from one row of a C tile to the next
     bint in_place               # A is read where it is
     Py_ssize_t width            # columns of a panel of packed B: nr, or a whole tile's
+    bint by_pixel               # B is packed by pixels, so many elements apart,
+    Py_ssize_t depths           # ... so many depths at a time: whole blocks
     bint lanes                  # rows of A are in lanes
     bint across                 # and pixels of all samples follow each other
     Py_ssize_t plane            # pixels of a sample
@@ -333,8 +338,8 @@ cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
 cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
     """Split pixels and rows for the least work of the busiest thread; returns how many there are.
 
-    In units of a multiply-add row: arithmetic, plus packing B (per pixel) and streaming A (per
-    row), each about a third of a unit.
+    In units of a multiply-add row, or cycles: arithmetic, plus packing B (per pixel) and streaming
+    A (per row), each about a third of a unit, or more as the packer says.
     """
     cdef Py_ssize_t i, splits, rows, pixels, blocks = row_blocks(job)
     cdef double cost, best = -1
@@ -346,7 +351,7 @@ cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
         splits = min(threads // i, blocks)
         pixels = ceil_div(job.all_panels, i) * pixel_step(job)
         rows = min(job.rows, ceil_div(blocks, splits) * row_step(job))
-        cost = <double>pixels * rows / 16 + (pixels + rows) / 3.0
+        cost = <double>pixels * rows / MACS + (pixels + rows) / 3.0 + pixels * job.pk.effort
         if best < 0 or cost < best:
             best = cost
             job.row_splits, used = splits, <int>(i * splits)
@@ -364,7 +369,10 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
         if LEAF_WIDE(job.rows, job.leaf.mr) > 1 or job.pk.row or job.lanes:
             job.width = odd_lines(columns, es)
         job.b_bytes = aligned(job.kc * max(columns, job.width) * es)
-        job.offset_bytes = aligned(job.kc * sizeof(Py_ssize_t))
+        if job.by_pixel:
+            job.width = odd_lines(job.depths + LINE // es, es)
+            job.b_bytes = aligned(job.nc * job.width * es)
+        job.offset_bytes = aligned(job.depths * sizeof(Py_ssize_t))
     elif job.direct.end != NULL:
         job.b_bytes = aligned(job.kc * job.leaf.nr * es) + aligned(job.kc * sizeof(Py_ssize_t))
     job.a_bytes = 0 if job.in_place or job.a.packed else aligned(
@@ -425,11 +433,13 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
     if (job.direct != NULL or job.pk.row) and not job.to_output:
         # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
+    job.depths = job.kc
     if job.lanes:
         # inputs of KC depths stay in L1; neighbours share them where there are taps
         job.nc = SHALLOW_BYTES // (job.kc * es) * (
             job.direct.taps if job.direct != NULL else 1)
-        job.nc = min(MOST_LANE_PIXELS, max(LEAST_LANE_PIXELS, job.nc // nr * nr))
+        job.nc = min(MOST_LANE_PIXELS, max(
+            PACKED_LANE_PIXELS if job.by_pixel else LEAST_LANE_PIXELS, job.nc // nr * nr))
     most = job.nc
     if take_rows(job, min(most + most // 2, MOST_PIXELS), threads[0]):
         nr = job.unit
@@ -444,9 +454,14 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
         job.mc = mr             # B is in L1 as a whole: results are written row by row
     job.tile_rows = min(round_up(max(job.rows, 1), step),
                         max(step, RESULT_BYTES // (job.nc * es) // step * step))
+    if job.by_pixel:
+        job.depths = job.kc * max(<Py_ssize_t>1, min(
+            ceil_div(job.depth, job.kc), TILE_BYTES // (job.nc * es * job.kc)))
     scratch = scratch_of(job)
     while <Py_ssize_t>(scratch + 128) * threads[0] > budget:
-        if job.nc > nr:
+        if job.depths > job.kc:
+            job.depths = round_up(job.depths // 2, job.kc)
+        elif job.nc > nr:
             job.nc = round_up(job.nc // 2, nr)
         elif nr != unit:
             nr = unit
@@ -752,14 +767,16 @@ cdef void lanes_tile(
     cdef char* c
     cdef const char* bias
     cdef const Py_ssize_t* offset = step
+    cdef Py_ssize_t depth_step = 1 if job.by_pixel else job.width
+    cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
         find_pixels(job, p, count, pixel)
     else:
-        for k in range(job.kc):
-            step[k] = k * job.width
+        for k in range(job.depths):
+            step[k] = k * depth_step
         for k in range(count):
-            pixel[k] = k
+            pixel[k] = k * pixel_step
         if job.pk.begin != NULL:
             job.pk.begin(job.pk.ctx, own, n, g, p, count)
     while m_lo < m_hi:
@@ -769,6 +786,12 @@ cdef void lanes_tile(
             depth = min(job.kc, job.depth - k)
             if job.direct != NULL:
                 offset = job.direct.offset + k
+            elif job.by_pixel:
+                if depth > 0 and k % job.depths == 0:
+                    job.pk.by_pixel(
+                        job.pk.ctx, own, n, g, p, count, k, min(k + job.depths, job.depth),
+                        job.width, b)
+                offset = step + k % job.depths
             elif depth > 0:
                 job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
             m = m_lo
@@ -869,6 +892,7 @@ cdef void divide_pixels(gemm_job* job, const planes* direct) noexcept nogil:
     """Into lines and panels, whether B is read from planes or (NULL) packed."""
     cdef const tensor* out = job.out
     job.direct = direct
+    job.by_pixel = job.lanes and direct == NULL and job.pk.by_pixel != NULL
     job.unit = LANE_STEP if job.lanes else job.leaf.nr
     job.lines, job.pitch = 1, out.shape[4]
     job.pixels = out.shape[2] * out.shape[3] * out.shape[4]
@@ -926,7 +950,8 @@ cdef Py_ssize_t implicit_gemm(
     if samples * a.groups * job.plane == 0 or a.rows == 0:
         return 0
     job.in_place = a.packed == NULL and readable_in_place(a, leaf)
-    threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.rows * a.depth)
+    threads = useful_threads(threads, 2.0 * samples * job.plane * a.groups * a.depth * (
+        a.rows + MACS * pk.effort))
     if bias is not None:
         fixed = a.groups * a.rows * leaf.esize + 64
     if a.packed == NULL and not job.in_place and packed_bytes(a, leaf) <= budget // 3:

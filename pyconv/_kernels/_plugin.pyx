@@ -54,7 +54,7 @@ cdef void sample_f32(
     const float* coef, const float* src, float* dst, Py_ssize_t step
 ) noexcept nogil:
     leaf(0).sample_channels(
-        n, channels, corners, ld, offset, coef, <const char*>src, dst, step)
+        n, channels, corners, ld, offset, coef, <const char*>src, dst, step, False)
 
 
 cdef void sample_f64(
@@ -62,7 +62,7 @@ cdef void sample_f64(
     const double* coef, const double* src, double* dst, Py_ssize_t step
 ) noexcept nogil:
     leaf(1).sample_channels(
-        n, channels, corners, ld, offset, coef, <const char*>src, dst, step)
+        n, channels, corners, ld, offset, coef, <const char*>src, dst, step, False)
 
 
 cdef tools offered
@@ -207,6 +207,7 @@ cdef int start(
             PANEL_PIXELS * TILE_DEPTHS * job.leaf.esize if job.k.flags & PIXELS_OUTER else 0)
         pk.scratch_per_pixel = 0
         pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
+        pk.by_pixel, pk.effort = NULL, 0
     return 0
 
 

@@ -40,10 +40,16 @@ cdef void turn_task(
         c = 0
         while c < x.shape[1]:
             channels = min(<Py_ssize_t>TILE_CHANNELS, x.shape[1] - c)
-            job.leaf.load[x.storage](
-                scratch, TILE_PIXELS, src + c * x.stride[1], x.stride[1], job.step, channels,
-                count)
-            job.leaf.transpose(channels, count, scratch, TILE_PIXELS, dst + c * es, x.shape[1])
+            if x.in_place and job.step == es:
+                job.leaf.transpose(
+                    channels, count, src + c * x.stride[1], x.stride[1] // es, dst + c * es,
+                    x.shape[1])
+            else:
+                job.leaf.load[x.storage](
+                    scratch, TILE_PIXELS, src + c * x.stride[1], x.stride[1], job.step, channels,
+                    count)
+                job.leaf.transpose(
+                    channels, count, scratch, TILE_PIXELS, dst + c * es, x.shape[1])
             c += TILE_CHANNELS
 
 

@@ -54,9 +54,11 @@ typedef struct leaf_column {
                              * `taps_rows`: the first line */
 } leaf_column;
 
-/* Extents of a plane along its two axes, and bytes from one element to the next. */
+/* Extents of a plane along its two axes, bytes from one element to the next, and the coordinate that
+ * others count from. */
 typedef struct leaf_plane {
     ptrdiff_t size[2], stride[2];
+    double base[2];
 } leaf_plane;
 
 /* Memory that is soon read, and soon written: asked for meanwhile, a share beside each tile. */
@@ -248,10 +250,11 @@ typedef struct leaf_table {
     void (*store[LEAF_STORAGES])(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const void *src,
                                  ptrdiff_t src_rs, ptrdiff_t rows, ptrdiff_t cols);
 
-    /* What `sample` reads for bilinear samples at (v1[j], v2[j]) of a plane, j < n: byte offsets,
-     * and coefficients of `size` bytes, float or double, times m[j] if there is m; outside the
-     * plane LEAF_OUTSIDE and 0 * m[j].  NULL in the float table: coordinates are double. */
-    void (*locate)(ptrdiff_t n, const double *v1, const double *v2, const double *m,
+    /* What `sample` reads for bilinear samples of a plane, j < n, at (base + o[i * ld + j]) +
+     * v[i * ld + j] along axis i: byte offsets, and coefficients of `size` bytes, float or double,
+     * times m[j] if there is m; outside the plane LEAF_OUTSIDE and 0 * m[j].  NULL in the float
+     * table: coordinates are double. */
+    void (*locate)(ptrdiff_t n, const double *o, const double *v, const double *m,
                    const leaf_plane *plane, ptrdiff_t ld, ptrdiff_t *offset, void *coef,
                    ptrdiff_t size);
 
@@ -262,10 +265,11 @@ typedef struct leaf_table {
 
     /* The same where channels lie next to each other in the compute type:
      * dst[j * dst_rs + c] = sum_q coef[q * ld + j] * (src + offset[q * ld + j])[c]
-     * for j < n, c < channels; corners is 2, 4 or 8. */
+     * for j < n, c < channels; corners is 2, 4 or 8.  If `room`, up to a vector past the last of
+     * few channels is read, and written before the next pixel is. */
     void (*sample_channels)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t ld,
                             const ptrdiff_t *offset, const void *coef, const char *src, void *dst,
-                            ptrdiff_t dst_rs);
+                            ptrdiff_t dst_rs, int room);
 
     /* dst[j * dst_rs + r] = src[r * src_rs + j]   for r < rows, j < cols. */
     void (*transpose)(ptrdiff_t rows, ptrdiff_t cols, const void *src, ptrdiff_t src_rs, void *dst,

@@ -1194,19 +1194,32 @@ static void NAME(taps_lanes)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t lanes, pt
 #define CORNER(kind, swapped, src, at)                                                           \
     ((at) == LEAF_OUTSIDE ? (T)0 : (T)leaf_get_##kind((src) + (at), swapped))
 
+/* What is read for a corner that is outside: no branch, which would be guessed wrong. */
+static const T NAME(nothing)[VL];
+#define FOUND(src, at) ((at) == LEAF_OUTSIDE ? (const char *)NAME(nothing) : (src) + (at))
+
 #define DEFINE_SAMPLE(kind, swapped, suffix)                                                     \
-    static void NAME(sample_##suffix)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld,              \
-                                      const ptrdiff_t *offset, const void *coef_,                \
-                                      const char *src, void *dst_) {                             \
-        const T *coef = coef_;                                                                   \
-        T *dst = dst_;                                                                           \
+    INLINE void NAME(sample_corners_##suffix)(const int corners, ptrdiff_t n, ptrdiff_t ld,      \
+                                              const ptrdiff_t *offset, const T *coef,            \
+                                              const char *src, T *dst) {                         \
         for (ptrdiff_t j = 0; j < n; ++j) {                                                      \
             T value = 0;                                                                         \
-            for (ptrdiff_t q = 0; q < corners; ++q)                                              \
-                value = SFMA(coef[q * ld + j],                                                   \
-                             CORNER(kind, swapped, src, offset[q * ld + j]), value);             \
+            UNROLL for (int q = 0; q < corners; ++q) {                                           \
+                const char *at = FOUND(src, offset[q * ld + j]);                                 \
+                value = SFMA(coef[q * ld + j], (T)leaf_get_##kind(at, swapped), value);          \
+            }                                                                                    \
             dst[j] = value;                                                                      \
         }                                                                                        \
+    }                                                                                            \
+    static void NAME(sample_##suffix)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld,              \
+                                      const ptrdiff_t *offset, const void *coef,                 \
+                                      const char *src, void *dst) {                              \
+        if (corners == 2)                                                                        \
+            NAME(sample_corners_##suffix)(2, n, ld, offset, coef, src, dst);                     \
+        else if (corners == 4)                                                                   \
+            NAME(sample_corners_##suffix)(4, n, ld, offset, coef, src, dst);                     \
+        else                                                                                     \
+            NAME(sample_corners_##suffix)(8, n, ld, offset, coef, src, dst);                     \
     }                                                                                            \
     static void NAME(sample_dot_##suffix)(ptrdiff_t n, ptrdiff_t sets, ptrdiff_t corners,        \
                                           ptrdiff_t ld, const ptrdiff_t *offset,                 \
@@ -1304,16 +1317,38 @@ INLINE void NAME(sample_pixels)(const int corners, ptrdiff_t n, ptrdiff_t channe
     }
 }
 
+/* A vector of channels for each pixel. */
+INLINE void NAME(sample_vectors)(const int corners, ptrdiff_t n, ptrdiff_t ld,
+                                 const ptrdiff_t *offset, const T *coef, const char *src, T *dst,
+                                 ptrdiff_t dst_rs) {
+    for (ptrdiff_t j = 0; j < n; ++j) {
+        VEC value = VZERO();
+        UNROLL for (int q = 0; q < corners; ++q) {
+            const T *at = (const T *)FOUND(src, offset[q * ld + j]);
+            value = VFMA(VSET1(coef[q * ld + j]), VLOAD(at), value);
+        }
+        VSTORE(dst + j * dst_rs, value);
+    }
+}
+
+#define SAMPLE_CORNERS(corners)                                                          \
+    if (room && channels <= VL)                                                          \
+        NAME(sample_vectors)(corners, n, ld, offset, coef, src, dst, dst_rs);            \
+    else                                                                                 \
+        NAME(sample_pixels)(corners, n, channels, ld, offset, coef, src, dst, dst_rs);
+
 static void NAME(sample_channels)(ptrdiff_t n, ptrdiff_t channels, ptrdiff_t corners, ptrdiff_t ld,
                                   const ptrdiff_t *offset, const void *coef, const char *src,
-                                  void *dst, ptrdiff_t dst_rs) {
-    if (corners == 2)
-        NAME(sample_pixels)(2, n, channels, ld, offset, coef, src, dst, dst_rs);
-    else if (corners == 4)
-        NAME(sample_pixels)(4, n, channels, ld, offset, coef, src, dst, dst_rs);
-    else
-        NAME(sample_pixels)(8, n, channels, ld, offset, coef, src, dst, dst_rs);
+                                  void *dst, ptrdiff_t dst_rs, int room) {
+    if (corners == 2) {
+        SAMPLE_CORNERS(2)
+    } else if (corners == 4) {
+        SAMPLE_CORNERS(4)
+    } else {
+        SAMPLE_CORNERS(8)
+    }
 }
+#undef SAMPLE_CORNERS
 
 static void NAME(scatter)(ptrdiff_t n, ptrdiff_t corners, ptrdiff_t ld, const ptrdiff_t *offset,
                           const void *coef_, const void *g_, char *dst, ptrdiff_t lo,
@@ -1453,6 +1488,7 @@ const leaf_table NAME(leaf_table) = {
 #undef DEFINE_STORE
 #undef DEFINE_SAMPLE
 #undef CORNER
+#undef FOUND
 #undef MAGNITUDE
 #undef LEAF_OWN_f32
 #undef LEAF_OWN_f64

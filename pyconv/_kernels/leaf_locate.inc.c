@@ -12,33 +12,36 @@ typedef float NAME(singles) __attribute__((vector_size(4 * VL)));
 #define FLOOR(v) (NEAREST(v) - CHOSEN((NAME(bits))(NEAREST(v) > v), zero + 1.0, zero))
 
 /* `count` samples: those of a vector beyond are read, and not written. */
-INLINE void NAME(locate_some)(const int count, const double *v1, const double *v2, const double *m,
-                              const leaf_plane *plane, ptrdiff_t ld, ptrdiff_t *where, char *coef,
-                              ptrdiff_t size) {
+INLINE void NAME(locate_some)(const int count, const double *o, const double *v, ptrdiff_t step,
+                              const double *m, const leaf_plane *plane, ptrdiff_t ld,
+                              ptrdiff_t *where, char *coef, ptrdiff_t size) {
     const NAME(reals) zero = {0};
     const NAME(reals) size1 = zero + (double)plane->size[0], size2 = zero + (double)plane->size[1];
     const NAME(reals) step1 = zero + (double)plane->stride[0];
     const NAME(reals) step2 = zero + (double)plane->stride[1];
     const NAME(bits) outside = (NAME(bits)){0} + LEAF_OUTSIDE;
-    NAME(reals) y = *(const NAME(reals) *)v1, x = *(const NAME(reals) *)v2;
+    NAME(reals) y = (plane->base[0] + *(const NAME(reals) *)o) + *(const NAME(reals) *)v;
+    NAME(reals) x =
+        (plane->base[1] + *(const NAME(reals) *)(o + step)) + *(const NAME(reals) *)(v + step);
     NAME(reals) mask = zero + 1.0;
     if (m) mask = *(const NAME(reals) *)m;
-    NAME(reals) nothing = zero * mask; /* a NaN is not lost */
     NAME(bits) met = (NAME(bits))(y > zero - 1.0) & (NAME(bits))(y < size1) &
                      (NAME(bits))(x > zero - 1.0) & (NAME(bits))(x < size2);
     y = CHOSEN(met, y, zero);
     x = CHOSEN(met, x, zero);
     NAME(reals) top = FLOOR(y), left = FLOOR(x);
-    NAME(bits) in[4] = {(NAME(bits))(top >= zero), (NAME(bits))(top + 1.0 < size1),
-                        (NAME(bits))(left >= zero), (NAME(bits))(left + 1.0 < size2)};
-    NAME(reals) share[2] = {mask * (1.0 - (y - top)), mask * (y - top)};
-    NAME(reals) weight[2] = {1.0 - (x - left), x - left};
-    NAME(reals) place = top * step1 + left * step2;
+    /* A corner outside has weight 0 along one axis, and coefficient 0 * mask: a NaN is not lost. */
+    NAME(bits) above[2] = {met & (NAME(bits))(top >= zero), met & (NAME(bits))(top + 1.0 < size1)};
+    NAME(bits) beside[2] = {(NAME(bits))(left >= zero), (NAME(bits))(left + 1.0 < size2)};
+    NAME(reals) share[2] = {mask * CHOSEN(above[0], 1.0 - (y - top), zero),
+                            mask * CHOSEN(above[1], y - top, zero)};
+    NAME(reals) weight[2] = {CHOSEN(beside[0], 1.0 - (x - left), zero),
+                             CHOSEN(beside[1], x - left, zero)};
+    NAME(bits) place = (NAME(bits))(top * step1 + left * step2 + ROUNDER) - (NAME(bits))ROUNDER;
     UNROLL for (int q = 0; q < 4; ++q) {
-        NAME(bits) inside = met & in[q / 2] & in[2 + q % 2];
-        NAME(reals) to = place + (q / 2 ? step1 : zero) + (q % 2 ? step2 : zero);
-        NAME(bits) at = (NAME(bits))(to + ROUNDER) - (NAME(bits))ROUNDER;
-        NAME(reals) c = CHOSEN(inside, share[q / 2] * weight[q % 2], nothing);
+        NAME(bits) inside = above[q / 2] & beside[q % 2];
+        NAME(bits) at = place + (q / 2 * plane->stride[0] + q % 2 * plane->stride[1]);
+        NAME(reals) c = share[q / 2] * weight[q % 2];
         at = (at & inside) | (outside & ~inside);
         if (sizeof(ptrdiff_t) == sizeof(int64_t))
             memcpy(where + q * ld, &at, count * sizeof(ptrdiff_t));
@@ -53,23 +56,25 @@ INLINE void NAME(locate_some)(const int count, const double *v1, const double *v
     }
 }
 
-static void NAME(locate)(ptrdiff_t n, const double *v1, const double *v2, const double *m,
+static void NAME(locate)(ptrdiff_t n, const double *o, const double *v, const double *m,
                          const leaf_plane *plane, ptrdiff_t ld, ptrdiff_t *where, void *coef_,
                          ptrdiff_t size) {
-    double rest[3][VL] = {{0}};
+    double rest[5][VL] = {{0}};
     char *coef = coef_;
     ptrdiff_t j = 0;
     for (; j + VL <= n; j += VL)
-        NAME(locate_some)(VL, v1 + j, v2 + j, m ? m + j : NULL, plane, ld, where + j,
+        NAME(locate_some)(VL, o + j, v + j, ld, m ? m + j : NULL, plane, ld, where + j,
                           coef + j * size, size);
     for (ptrdiff_t i = 0; j + i < n; ++i) {
-        rest[0][i] = v1[j + i];
-        rest[1][i] = v2[j + i];
-        if (m) rest[2][i] = m[j + i];
+        for (int a = 0; a < 2; ++a) {
+            rest[a][i] = o[a * ld + j + i];
+            rest[2 + a][i] = v[a * ld + j + i];
+        }
+        if (m) rest[4][i] = m[j + i];
     }
     if (j < n)
-        NAME(locate_some)((int)(n - j), rest[0], rest[1], m ? rest[2] : NULL, plane, ld, where + j,
-                          coef + j * size, size);
+        NAME(locate_some)((int)(n - j), rest[0], rest[2], VL, m ? rest[4] : NULL, plane, ld,
+                          where + j, coef + j * size, size);
 }
 #undef FLOOR
 #undef NEAREST

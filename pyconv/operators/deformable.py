@@ -235,6 +235,9 @@ class Deformable(Operator):
                 run.operator, x, offset, mask, weight, arrays["bias"], y,
                 len(problem.axes), stride, dilation, first, run.compute, run.threads, run.budget,
                 packed=packed, measure=run.measure,
+                lanes=packed is None and engine.sampled_in_lanes(
+                    weight, engine.three(problem.axes)
+                ),
             )
         )  # fmt: skip
 
@@ -245,7 +248,7 @@ class Deformable(Operator):
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
         weight, numbers = self._ready(problem, arrays)
-        return weight, numbers, engine.pack_rows(run, weight, engine.three(problem.axes))
+        return weight, numbers, engine.pack_sampled(run, weight, engine.three(problem.axes))
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,

@@ -198,18 +198,19 @@ class Sampled(Operator):
                 return 0
             y[...] = 0 if arrays["bias"] is None else arrays["bias"].reshape(-1, 1, 1, 1)
             return 0
+        weight = _channels_last(problem, arrays["weight"])
         return int(
             _deform.correlate(
                 run.operator, problem.image.view(arrays["x"]),
-                problem.points(arrays["coordinates"]), None,
-                _channels_last(problem, arrays["weight"]), arrays["bias"], y, problem.rank,
-                *engine.numbers(problem.grid), run.compute, run.threads, run.budget,
+                problem.points(arrays["coordinates"]), None, weight, arrays["bias"], y,
+                problem.rank, *engine.numbers(problem.grid), run.compute, run.threads, run.budget,
                 packed=prepared, measure=run.measure, wrap=problem.wrap,
+                lanes=prepared is None and engine.sampled_in_lanes(weight, problem.grid),
             )
         )  # fmt: skip
 
     def prepare(self, problem: Any, arrays: dict[str, Any], run: Run) -> Any:
-        return engine.pack_rows(run, _channels_last(problem, arrays["weight"]), problem.grid)
+        return engine.pack_sampled(run, _channels_last(problem, arrays["weight"]), problem.grid)
 
     def gradients(
         self, problem: Any, grad: Array, arrays: dict[str, Any], out: dict[str, Any], run: Run,
