@@ -2124,7 +2124,7 @@ def correlate_mixed(
         packed.take_place_of(&a)
     pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
-    pk.by_pixel, pk.effort = NULL, 0
+    pk.by_pixel, pk.effort = NULL, job.copied.taps / 8.0    # multiply-adds of a vector a cycle
     pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
     pk.rows = max(<Py_ssize_t>1, job.least)
     pk.scratch_per_pixel = 0
