@@ -1972,7 +1972,8 @@ def correlate(
     if job.has_bias:
         describe(bias, 1, compute, &job.bias)
     fixed = tables.nbytes + 64
-    threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
+    threads = useful_threads(
+        threads, work_of(<double>size * job.q.channels * job.taps, <double>x.size + size))
     job.lanes = 0
     lanes_scratch = choose_lanes(&job, threads) if prefers_lanes(&job) else 0
     if 0 < lanes_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
@@ -2091,7 +2092,8 @@ def weight_gradient(
     point_dots(&job)
     job.far = worth_fetching(&job, 0) and x.size + grad.size > FAR_BYTES // job.q.leaf.esize
     fixed = tables.nbytes + job.chunks * size * job.q.leaf.esize + 128
-    threads = useful_threads(threads, 2.0 * grad.size * job.q.channels * job.taps)
+    threads = useful_threads(threads, work_of(
+        <double>grad.size * job.q.channels * job.taps, <double>x.size + grad.size))
     in_lanes = job.neighbours == 1
     if not in_lanes and sums_in_lanes(&job):
         lanes_scratch = lane_gradient_scratch(&job)
