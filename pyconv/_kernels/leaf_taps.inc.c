@@ -7,6 +7,7 @@
  *   AVX2, 9 rows, 5 taps: 9 accumulators + 5 weights + 1 of a line = 15 of 16 registers */
 #define TAPS_TALL 9
 #define TAPS_MOST 8
+#define TAPS_MANY 8 /* fewer of them wait for what is read, not for each other */
 
 INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, const T *src,
                               ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
@@ -256,7 +257,7 @@ static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_c
     ptrdiff_t pieces, some, share;
     leaf_ahead ahead = {0, 0, 0, 0};
     if (ahead_ != 0) ahead = *ahead_;
-    if (rows == 1 && cols >= VL && n > 0 && column->taps == 1
+    if (rows == 1 && cols >= VL && n >= TAPS_MANY && column->taps == 1
         && ahead.read_bytes + ahead.write_bytes == 0) {
         NAME(taps_run)(cols / VL, n, column, src, w, bias, dst);
         if (cols % VL > 0) NAME(taps_run)(1, n, column, src + cols - VL, w, bias, dst + cols - VL);
@@ -298,6 +299,7 @@ static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_c
 }
 #undef TAPS_TALL
 #undef TAPS_MOST
+#undef TAPS_MANY
 #undef TAPS_WIDE
 #undef TAPS_NARROW
 #undef TAPS_LEAST
