@@ -53,6 +53,28 @@ CASES = {
         {"padding": (2, 1, 1), "stride": (1, 2, 2)},
     ),
     "3-D, few pixels": ((1, 32, 5, 6, 7), (32, 1, 3, 3, 3), {"padding": 2, "stride": (2, 1, 2)}),
+    "3-D, several planes": ((2, 20, 11, 7, 9), (20, 1, 3, 3, 3), {"padding": 1, "stride": 2}),
+    "3-D, dilated": (
+        (1, 18, 12, 9, 10),
+        (18, 1, 3, 3, 3),
+        {"padding": 2, "dilation": (2, 1, 2), "stride": (4, 2, 1)},
+    ),
+    "3-D, flipped": ((1, 4, 9, 10, 11), (4, 1, 3, 2, 3), {"padding": 1, "flip": True}),
+    "3-D, flipped, few pixels": ((1, 19, 9, 4, 5), (19, 1, 3, 2, 3), {"padding": 1, "flip": True}),
+    "3-D, strides": ((1, 5, 13, 8, 9), (5, 1, 2, 3, 3), {"stride": (3, 2, 2)}),
+    "3-D, circular": (
+        (1, 5, 9, 8, 12),
+        (10, 1, 3, 3, 3),
+        {"padding": 1, "stride": (2, 1, 1), "padding_mode": "circular"},
+    ),
+    "3-D, reflect, few pixels": (
+        (1, 17, 9, 8, 5),
+        (17, 1, 3, 3, 3),
+        {"padding": 1, "padding_mode": "reflect"},
+    ),
+    "3-D, short rows": ((2, 3, 9, 12, 11), (6, 1, 3, 3, 3), {"padding": 1}),
+    "3-D, large kernel": ((1, 3, 9, 9, 10), (3, 1, 5, 5, 5), {"padding": 2}),
+    "short rows": ((1, 20, 90, 3), (20, 1, 3, 3), {"padding": 1}),
     "few channels a group": ((1, 36, 9, 10), (12, 3, 3, 3), {"padding": 1, "groups": 12}),
     "few rows a group": ((1, 40, 9, 30), (80, 1, 3, 3), {"padding": 1, "groups": 40}),
 }
@@ -102,6 +124,31 @@ def test_rows_and_columns_of_any_number(columns, dtype):
             assert np.moveaxis(lanes, -1, 1).tobytes() == y.tobytes(), (taps, rows)
             few = pyconv.depthwise_conv(x[:, :3], weight[:3], **args)
             assert few.tobytes() == y[:, :3].tobytes(), (taps, rows)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_second_of_any_number_of_columns(dtype):
+    """Lines are parted by vectors, by fours, and one by one, into those of each residue."""
+    rng = np.random.default_rng(6)
+    weight = rng.standard_normal((20, 1, 3, 4)).astype(dtype)
+    for columns in range(2, 50):
+        x = rng.standard_normal((1, 20, 9, columns)).astype(dtype)
+        y = pyconv.depthwise_conv(x[:, :3], weight[:3], stride=2, padding=1)
+        last = np.moveaxis(x, 1, -1).copy()
+        lanes = pyconv.depthwise_conv(last, weight, stride=2, padding=1, layout="channels_last")
+        assert np.moveaxis(lanes, -1, 1)[:, :3].tobytes() == y.tobytes(), columns
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "3-D" in case])
+def test_planes_alone_and_together(case):
+    """Several planes of results share what is copied, unless there are too few for all threads."""
+    shape, kernel, params = CASES[case]
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal(shape).astype(np.float32)
+    weight = rng.standard_normal(kernel).astype(np.float32)
+    y = pyconv.depthwise_conv(x, weight, **params, threads=1)
+    for threads in (2, 7, 64):
+        assert pyconv.depthwise_conv(x, weight, **params, threads=threads).tobytes() == y.tobytes()
 
 
 @pytest.mark.parametrize("case", ["few pixels", "stride 2, few pixels", "3-D, few pixels"])

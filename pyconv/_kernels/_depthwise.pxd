@@ -6,6 +6,12 @@ from pyconv._kernels._tensor cimport tensor
 cdef enum:
     CHAIN_COLUMNS = 19          # of taps, 5 at most in each: the longest chain of roundings
     FETCH_BYTES = 1024 * 1024   # of arrays that are asked for before they are used: not in L2
+    MOVED_WORTH = 25            # operations of a product that take as long as an element's way
+
+
+cdef inline double work_of(double products, double moved) noexcept nogil:
+    """As `useful_threads` counts: where products are few, it is the elements that take time."""
+    return 2 * products + MOVED_WORTH * moved
 
 
 cdef inline void load_row(

@@ -11,13 +11,14 @@ the input, shifted, times one weight.  A task copies what it needs of the input 
 whatever stands outside the array filled in, and split by the strides' residues so that every tap
 reads consecutive elements::
 
-    for each sample, block of groups, box of output (one plane, some rows, some columns)
+    for each sample, block of groups, box of output (some planes, some rows, some columns)
         for each group of the block
             load the lines of the input that the box reads
-            for each multiplier
+            for each plane and multiplier
                 result = sum over taps of weight * (lines from where the tap starts) + bias
 
-The lines of a box, for one channel and plane of taps (residues r1, r2 of axes 1 and 2)::
+The lines of a box, for one channel and plane of the input, which several planes of results may
+meet (residues r1, r2 of axes 1 and 2)::
 
     [r1][r2][line][pitch]       output (row, column) meets tap (t1, t2) at
                                 [r1(t1)][r2(t2)][row + q1(t1)][column + q2(t2)]
@@ -33,7 +34,9 @@ where its weight is finite, and a block of groups with other weights gets its pa
 have the same order, so both ways give the same bits.
 
 Where so few rows of a box share lines that columns have hardly a row to serve, all rows are taken
-together, tap by tap, in the same order (`better_singly`).
+together, tap by tap, in the same order (`better_singly`).  Where rows are so short that the
+last vector of each is mostly wasted, they are summed tap by tap as if they were one, with what is
+between them in the lines, which is then left out (`better_running`).
 
 Where rows are long, and their pixels next to each other or every second one wanted, nothing is
 copied but the ends of the lines: taps read them where they are, each found by a pointer, which is
@@ -91,7 +94,14 @@ cdef enum:
     MOST_TILE_ROWS = 9          # of `taps`, and instructions besides those of its vectors:
     COLUMN_COST = 4             # ... for a column of taps
     TILE_COST = 20              # ... for a tile
-    FEW_PIXELS = 256            # of a plane of results: rows are too short to be vectors
+    MOST_RUN = 8                # vectors of a run, and instructions
+    ROW_COST = 8                # ... for a row of it that is copied
+    SHORT_ROW = 64
+    MOST_MET = 62               # taps of axis 0 that are bits of a word
+    FEW_PIXELS = 256            # of a plane of results: rows may be too short to be vectors,
+    FEW_FIXED = 100             # ... which cost so much for each channel,
+    FEW_ROW = 7                 # ... row
+    FEW_VECTOR = 8              # ... and vector
     LANES_LIMIT = 1024 * 1024
     SUM_BYTES = 192 * 1024      # gradient, channels as vectors: of a window, and of its sums
     MOST_PAIRS = 16             # gradient: of rows and channels of a group; the product is faster
@@ -124,7 +134,14 @@ cdef struct direct_job:
     Py_ssize_t block            # groups that share a task
     Py_ssize_t rows, columns    # of a box
     Py_ssize_t row_boxes, column_boxes
-    leaf_column* single_taps    # the taps of those columns, one in each; NULL unless `row_step` > 1
+    Py_ssize_t depth            # planes of results of a box, and boxes that they are in
+    Py_ssize_t plane_boxes
+    Py_ssize_t slots            # planes of the input that a channel has in a box, ...
+    Py_ssize_t slot_planes      # ... so far apart;
+    Py_ssize_t slot_out         # from one plane of results to the next, in slots;
+    Py_ssize_t slot_tap         # from one tap of axis 0 to the next;
+    Py_ssize_t slot_low         # of tap 0 of the first plane
+    leaf_column* single_taps    # the taps of those columns, one in each; NULL: not wanted
     leaf_column* tap_columns    # forward; `src`, `lines` and `pixel` are the plane, the line and
     #                             the pixel of a box where channels are the vectors; `lines` and
     #                             `src` the line and the pixel where lines are read where they are
@@ -136,7 +153,7 @@ cdef struct direct_job:
     bint halves                 # the two residues of axis 2 are read at once
     Py_ssize_t lines            # of one residue pair
     Py_ssize_t pitch
-    Py_ssize_t plane            # elements of one channel and plane of taps: all residue pairs
+    Py_ssize_t plane            # elements of one channel and slot: all residue pairs
     Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
     Py_ssize_t kind             # LEAF_ROWS where lines are read where they are; 0: elsewhere
     bint fetch
@@ -155,8 +172,9 @@ cdef struct direct_job:
 cdef struct place:
     Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
     Py_ssize_t o0, row, column
-    Py_ssize_t rows, columns    # how many of them
+    Py_ssize_t planes, rows, columns        # how many of them
     bint singly                 # taps are not taken by columns
+    bint running                # nor rows by themselves
 
 
 # Elements of the input that lie side by side in the lines, and inside the array.
@@ -174,7 +192,7 @@ cdef struct tile:
 
 # What a task keeps in its scratch.
 cdef struct box:
-    char* lines                 # [together*channels][T0] planes
+    char* lines                 # [together*channels][slot] planes
     char* totals                # gradient: of `weight`, of several units
     char* weight                # [block][M][C][taps]; gradient: sums of LEAF_LANE_BYTES each
     char* bias                  # [block*M]
@@ -185,7 +203,7 @@ cdef struct box:
     Py_ssize_t held             # gradient: columns that zeros come after
     tile* tiles
     Py_ssize_t tile_count
-    Py_ssize_t tile_spot, tile_lanes        # what they are for
+    Py_ssize_t tile_spot, tile_met, tile_lanes      # what they are for
     bint tile_padded
 
 
@@ -199,7 +217,7 @@ cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
     b.pieces = <piece*>(b.result + job.result_bytes)
     b.tiles = <tile*>(<char*>b.pieces + job.piece_bytes)
     b.spot = b.tile_spot = b.held = -1
-    b.tile_count = b.tile_lanes = 0
+    b.tile_count = b.tile_met = b.tile_lanes = 0
     b.tile_padded = False
     b.piece_count = 0
     return b
@@ -211,11 +229,34 @@ cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
     at.column = spot % job.column_boxes * job.columns
     spot //= job.column_boxes
     at.row = spot % job.row_boxes * job.rows
-    at.o0 = spot // job.row_boxes
+    at.o0 = spot // job.row_boxes * job.depth
+    at.planes = min(job.depth, job.q.out[0] - at.o0)
     at.rows = min(job.rows, job.q.out[1] - at.row)
     at.columns = min(job.columns, job.q.out[2] - at.column)
-    at.singly = better_singly(job, at.rows, at.columns)
+    at.singly = at.running = False
     return at
+
+
+cdef inline Py_ssize_t slots_of(const direct_job* job, Py_ssize_t planes) noexcept nogil:
+    """How many slots so many planes of results have."""
+    return job.slots - (job.depth - planes) * job.slot_out
+
+
+cdef inline Py_ssize_t slot_of(
+    const direct_job* job, Py_ssize_t t0, Py_ssize_t o
+) noexcept nogil:
+    """Which slot tap t0 of axis 0 meets for plane o of a box."""
+    return job.slot_low + t0 * job.slot_tap + o * job.slot_out
+
+
+cdef inline Py_ssize_t plane_index(
+    const direct_job* job, const place* at, Py_ssize_t slot, int mode
+) noexcept nogil:
+    """Which plane of the input is in a slot."""
+    cdef const grid* q = &job.q
+    return source_index(
+        at.o0 * q.stride[0] + (slot - job.slot_low) * job.slot_planes + q.offset[0],
+        q.x.shape[2], mode)
 
 
 cdef Py_ssize_t tile_cost(
@@ -248,22 +289,42 @@ cdef bint better_singly(
 ) noexcept nogil:
     """Whether so few rows of a box share lines that all are better taken together, tap by tap."""
     cdef Py_ssize_t step = job.row_step, longer = rows % step, columns = job.tap_column_count
-    if job.single_taps == NULL:
+    if job.single_taps == NULL or step == 1:
         return False
     return box_cost(job, rows, length, job.q.channels * job.taps) < (
         longer * box_cost(job, rows // step + 1, length, columns)
         + (step - longer) * box_cost(job, rows // step, length, columns))
 
 
+cdef Py_ssize_t run_cost(const direct_job* job, Py_ssize_t rows, Py_ssize_t length) noexcept nogil:
+    """Of rows that are summed as if they were one, with what is between them."""
+    cdef Py_ssize_t taps = job.q.channels * job.taps, vecs, pieces
+    vecs = ceil_div((rows - 1) * job.pitch + length, job.q.leaf.vl)
+    pieces = ceil_div(vecs, MOST_RUN)
+    # all is read for each tap, and every second vector from two lines of the cache
+    return taps * (5 * vecs // 2 + 2 * pieces) + pieces * TILE_COST + rows * ROW_COST
+
+
+cdef bint better_running(const direct_job* job, const place* at) noexcept nogil:
+    """Whether the rows are so short that what is between them costs less than what they waste."""
+    cdef Py_ssize_t step = job.row_step, longer = at.rows % step
+    cdef Py_ssize_t taps = job.q.channels * job.taps, columns = job.tap_column_count
+    if job.single_taps == NULL or at.columns > SHORT_ROW:
+        return False
+    return run_cost(job, at.rows, at.columns) < min(
+        box_cost(job, at.rows, at.columns, taps),
+        longer * box_cost(job, at.rows // step + 1, at.columns, columns)
+        + (step - longer) * box_cost(job, at.rows // step, at.columns, columns))
+
+
 cdef void find_pieces(const direct_job* job, box* b, const place* at) noexcept nogil:
     """What of a channel is inside the array; zeros around it, for all channels of a group."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, t0, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2, dst = 0
+    cdef Py_ssize_t es = q.leaf.esize, slot, r1, r2, i0, i1, i2, lo1, hi1, lo2, hi2, dst = 0
     cdef piece* p = b.pieces
-    memset(b.lines, 0, q.channels * q.taps[0] * job.plane * es)
-    for t0 in range(q.taps[0]):
-        i0 = source_index(
-            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], PAD_ZEROS)
+    memset(b.lines, 0, q.channels * job.slots * job.plane * es)
+    for slot in range(slots_of(job, at.planes)):
+        i0 = plane_index(job, at, slot, PAD_ZEROS)
         for r1 in range(job.s1.residues):
             i1 = at.row * q.stride[1] + job.s1.low + q.offset[1] + job.s1.residue[r1]
             inside(i1, q.stride[1], at.rows + job.s1.shift, q.x.shape[3], &lo1, &hi1)
@@ -347,8 +408,8 @@ cdef void load_lines(
     """The input lines that a box reads, for `count` groups from g."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, channels = count * q.channels
-    cdef Py_ssize_t channel_pitch = q.taps[0] * job.plane
-    cdef Py_ssize_t t0, r1, r2, line, i0, i1, first1, first2, c, i
+    cdef Py_ssize_t channel_pitch = job.slots * job.plane
+    cdef Py_ssize_t slot, r1, r2, line, i0, i1, first1, first2, c, i
     cdef const piece* p
     cdef char* dst
     cdef const char* src = q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1]
@@ -371,15 +432,14 @@ cdef void load_lines(
         return
     first1 = at.row * q.stride[1] + job.s1.low + q.offset[1]
     first2 = at.column * q.stride[2] + job.s2.low + q.offset[2]
-    for t0 in range(q.taps[0]):
-        i0 = source_index(
-            at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], q.mode)
+    for slot in range(slots_of(job, at.planes)):
+        i0 = plane_index(job, at, slot, q.mode)
         for r1 in range(job.s1.residues):
             for line in range(at.rows + job.s1.shift):
                 i1 = source_index(
                     first1 + job.s1.residue[r1] + line * q.stride[1], q.x.shape[3], q.mode)
                 for r2 in range(job.s2.residues):
-                    dst = b.lines + (t0 * job.plane + (
+                    dst = b.lines + (slot * job.plane + (
                         (r1 * job.s2.residues + r2) * job.lines + line) * job.pitch) * es
                     if i0 < 0 or i1 < 0:
                         q.leaf.clear(dst, channel_pitch, channels, job.pitch)
@@ -412,6 +472,11 @@ cdef void sum_taps(
     """One channel of results, rows `dst_rs` elements apart."""
     cdef Py_ssize_t es = job.q.leaf.esize, step = job.row_step, r
     cdef Py_ssize_t calls = min(step, at.rows)
+    if at.running:      # to the end of a vector, for which there is room
+        job.q.leaf.taps(
+            1, round_up((at.rows - 1) * job.pitch + at.columns, job.q.leaf.vl),
+            job.q.channels * job.taps, job.single_taps, lines, 0, weight, 0, bias, dst, 0, NULL)
+        return
     if at.singly:
         job.q.leaf.taps(
             at.rows, at.columns, job.q.channels * job.taps, job.single_taps, lines, job.pitch,
@@ -466,14 +531,6 @@ cdef window look(const direct_job* job, const place* at) noexcept nogil:
     return w
 
 
-cdef inline Py_ssize_t plane_index(
-    const direct_job* job, const place* at, Py_ssize_t t0, int mode
-) noexcept nogil:
-    cdef const grid* q = &job.q
-    return source_index(
-        at.o0 * q.stride[0] + t0 * q.dilation[0] + q.offset[0], q.x.shape[2], mode)
-
-
 cdef void look_in_place(const direct_job* job, const place* at, window* w) noexcept nogil:
     """The window is the array itself: sample 0, group 0."""
     cdef const tensor* x = &job.q.x
@@ -484,20 +541,37 @@ cdef void look_in_place(const direct_job* job, const place* at, window* w) noexc
               + (w.first1 + w.lo1) * x.stride[3] + (w.first2 + w.lo2) * x.stride[4])
 
 
-cdef void point_tiles(
-    const direct_job* job, box* b, const place* at, const window* w, Py_ssize_t lanes, bint padded
+cdef Py_ssize_t planes_met(
+    const direct_job* job, const place* at, Py_ssize_t o, bint padded
 ) noexcept nogil:
-    """Cut the box into tiles, and find what of the window each of them meets.
+    """Which taps of axis 0 meet a plane, for plane o of the box, as bits; -1: any of many.
 
     Where the window is padded, all planes are there.
     """
+    cdef Py_ssize_t taps = job.q.taps[0], t0, met = 0
+    if taps >= MOST_MET:
+        return -1
+    for t0 in range(taps):
+        if padded or plane_index(job, at, slot_of(job, t0, o), PAD_ZEROS) >= 0:
+            met |= <Py_ssize_t>1 << t0
+    return met
+
+
+cdef void point_tiles(
+    const direct_job* job, box* b, const place* at, Py_ssize_t o, const window* w,
+    Py_ssize_t lanes, bint padded
+) noexcept nogil:
+    """Cut plane o of the box into tiles, and find what of the window each of them meets."""
     cdef const grid* q = &job.q
+    cdef Py_ssize_t spot = at.spot % (job.row_boxes * job.column_boxes)
+    cdef Py_ssize_t met = planes_met(job, at, o, padded), t0
     cdef Py_ssize_t r, k, i, line, lo, hi, count, each, step = job.row_step
     cdef Py_ssize_t line_step = q.stride[1] * step
     cdef leaf_column* column = <leaf_column*>(b.tiles + most_tiles(job))
     cdef const leaf_column* tap
     cdef tile* t = b.tiles
-    if b.tile_spot == at.spot and b.tile_lanes == lanes and b.tile_padded == padded:
+    if (b.tile_spot == spot and b.tile_met == met >= 0 and b.tile_lanes == lanes
+            and b.tile_padded == padded):
         return
     for r in range(min(step, at.rows)):
         count = ceil_div(at.rows - r, step)
@@ -507,7 +581,11 @@ cdef void point_tiles(
             t.column = column
             for i in range(job.tap_column_count):
                 tap = job.tap_columns + i
-                if not padded and plane_index(job, at, tap.src % q.taps[0], PAD_ZEROS) < 0:
+                t0 = tap.src % q.taps[0]
+                if met >= 0 and not met >> t0 & 1:
+                    continue
+                if met < 0 and not padded and plane_index(
+                        job, at, slot_of(job, t0, o), PAD_ZEROS) < 0:
                     continue
                 line = t.row * q.stride[1] + tap.lines - w.lo1
                 inside(line, line_step, t.rows + tap.taps - 1, w.hi1 - w.lo1, &lo, &hi)
@@ -515,7 +593,7 @@ cdef void point_tiles(
                     continue
                 column.lines = (1 << hi) - (1 << lo)
                 column.pixel = tap.pixel - w.lo2
-                column.src = (tap.src // q.taps[0] * w.channel + tap.src % q.taps[0] * w.plane
+                column.src = (tap.src // q.taps[0] * w.channel + slot_of(job, t0, 0) * w.plane
                               + line * w.line + column.pixel * w.pixel)
                 column.weight = tap.weight * lanes
                 column.taps, column.chain = tap.taps, tap.chain
@@ -523,7 +601,7 @@ cdef void point_tiles(
             t.columns = column - t.column
             t += 1
     b.tile_count = t - b.tiles
-    b.tile_spot, b.tile_lanes, b.tile_padded = at.spot, lanes, padded
+    b.tile_spot, b.tile_met, b.tile_lanes, b.tile_padded = spot, met, lanes, padded
 
 
 cdef Py_ssize_t most_tiles(const direct_job* job) noexcept nogil:
@@ -536,6 +614,24 @@ cdef bint finite(const leaf_table* table, Py_ssize_t count, const char* values) 
     return total - total == 0
 
 
+cdef void store_box(
+    const direct_job* job, const place* at, const box* b, char* dst, Py_ssize_t channels
+) noexcept nogil:
+    """Put a plane of results of so many channels where they belong."""
+    cdef const tensor* out = &job.out
+    cdef Py_ssize_t es = job.q.leaf.esize, results = job.rows * job.pitch, o, row
+    if job.together > 1:
+        for row in range(at.rows):
+            job.q.leaf.store[out.storage](
+                dst + row * out.stride[3], out.stride[1], out.stride[4],
+                b.result + row * job.pitch * es, results, channels, at.columns)
+        return
+    for o in range(channels):
+        job.q.leaf.store[out.storage](
+            dst + o * out.stride[1], out.stride[3], out.stride[4],
+            b.result + o * results * es, job.pitch, at.rows, at.columns)
+
+
 cdef void forward_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
@@ -544,11 +640,11 @@ cdef void forward_task(
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
     cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.groups, job.block), block, held = -1
-    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
-    cdef Py_ssize_t task, n, part, g, start, end, count, channel, o, m, row
+    cdef Py_ssize_t spots = job.plane_boxes * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, part, g, start, end, count, channel, o, m, row, plane
     cdef Py_ssize_t depth = q.channels * job.taps, results = job.rows * job.pitch
-    cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane
-    cdef bint in_place = out.in_place and (q.out[2] == 1 or out.stride[4] == es)
+    cdef Py_ssize_t line_pitch = q.channels * job.slots * job.plane
+    cdef bint in_place = out.in_place and (q.out[2] == 1 or out.stride[4] == es), direct
     cdef box b = carve(job, scratch)
     cdef place at
     cdef char* dst
@@ -557,12 +653,15 @@ cdef void forward_task(
     memset(&none, 0, sizeof(none))
     for task in range(first, last):
         at = place_of(job, task % spots)
+        at.running = better_running(job, &at)
+        at.singly = not at.running and better_singly(job, at.rows, at.columns)
         ahead = look_ahead(job, &at)
         block = task // spots % blocks
         n = task // spots // blocks
         start = block * job.block
         end = min(start + job.block, job.groups)
         channel = start * job.multiplier
+        direct = in_place and not at.running
         if block != held:
             count = (end - start) * job.multiplier
             load_weights(job, b.weight, channel, count)
@@ -583,29 +682,20 @@ cdef void forward_task(
                     max(<Py_ssize_t>0, at.row * q.stride[1] + job.s1.low + q.offset[1])
                     * q.x.stride[3])
                 ahead.write = dst + job.multiplier * out.stride[1]
-            for g in range(count):
-                for m in range(job.multiplier):
-                    o = g * job.multiplier + m
+            for plane in range(at.planes):
+                for o in range(count * job.multiplier):
+                    g, m = o // job.multiplier, o % job.multiplier
                     row = channel + o - start * job.multiplier
                     sum_taps(
-                        job, &at, b.lines + g * line_pitch * es, b.weight + row * depth * es,
-                        b.bias + row * es,
-                        dst + o * out.stride[1] if in_place else b.result + o * results * es,
-                        out.stride[3] // es if in_place else job.pitch,
+                        job, &at,
+                        b.lines + (g * line_pitch + plane * job.slot_out * job.plane) * es,
+                        b.weight + row * depth * es, b.bias + row * es,
+                        dst + o * out.stride[1] if direct else b.result + o * results * es,
+                        out.stride[3] // es if direct else job.pitch,
                         ahead if m == 0 else none)
-            if in_place:
-                continue
-            if count == 1:
-                for o in range(job.multiplier):
-                    table.store[out.storage](
-                        dst + o * out.stride[1], out.stride[3], out.stride[4],
-                        b.result + o * results * es, job.pitch, at.rows, at.columns)
-            else:
-                for row in range(at.rows):
-                    table.store[out.storage](
-                        dst + row * out.stride[3], out.stride[1], out.stride[4],
-                        b.result + row * job.pitch * es, results, count * job.multiplier,
-                        at.columns)
+                if not direct:
+                    store_box(job, &at, &b, dst, count * job.multiplier)
+                dst += out.stride[2]
 
 
 # ---- channels as vectors -----------------------------------------------------------------------
@@ -616,7 +706,7 @@ cdef void load_inside(
 ) noexcept nogil:
     """Copy what is inside the array, channels of `lanes` groups from g next to each other."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, line, length, pieces
+    cdef Py_ssize_t es = q.leaf.esize, c, slot, i0, line, length, pieces
     cdef const char* src
     cdef char* dst
     length, pieces = w.hi2 - w.lo2, w.hi1 - w.lo1
@@ -627,16 +717,16 @@ cdef void load_inside(
     else:
         w.line += lanes         # lines a power of two apart would meet in the cache
     w.plane = (w.hi1 - w.lo1) * w.line
-    w.channel = q.taps[0] * w.plane
+    w.channel = job.slots * w.plane
     for c in range(q.channels):
-        for t0 in range(q.taps[0]):
-            i0 = plane_index(job, at, t0, PAD_ZEROS)
+        for slot in range(slots_of(job, at.planes)):
+            i0 = plane_index(job, at, slot, PAD_ZEROS)
             if i0 < 0 or length <= 0:
                 continue
             src = (q.x.data + n * q.x.stride[0] + (g * q.channels + c) * q.x.stride[1]
                    + i0 * q.x.stride[2] + (w.first1 + w.lo1) * q.x.stride[3]
                    + (w.first2 + w.lo2) * q.x.stride[4])
-            dst = b.lines + (c * q.taps[0] + t0) * w.plane * es
+            dst = b.lines + (c * job.slots + slot) * w.plane * es
             for line in range(pieces):
                 q.leaf.load[q.x.storage](
                     dst + line * w.line * es, lanes, src + line * q.x.stride[3], q.x.stride[4],
@@ -649,15 +739,17 @@ cdef void load_padded(
 ) noexcept nogil:
     """Copy all that the box reads, with what stands around the array."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, i1, i2, line, pixel
+    cdef Py_ssize_t es = q.leaf.esize, c, slot, i0, i1, i2, line, pixel
     cdef const char* src
     cdef char* dst = b.lines
     w.data, w.pixel, w.line = b.lines, lanes, w.pixels * lanes
     w.plane = w.lines * w.line
-    w.channel = q.taps[0] * w.plane
+    w.channel = job.slots * w.plane
     for c in range(q.channels):
-        for t0 in range(q.taps[0]):
-            i0 = plane_index(job, at, t0, q.mode)
+        for slot in range(job.slots):
+            i0 = -1
+            if slot < slots_of(job, at.planes):
+                i0 = plane_index(job, at, slot, q.mode)
             for line in range(w.lines):
                 i1 = source_index(w.first1 + line, q.x.shape[3], q.mode)
                 if i0 < 0 or i1 < 0:
@@ -728,8 +820,8 @@ cdef void lane_task(
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
     cdef Py_ssize_t es = table.esize, held = -1, blocks = job.groups // job.lanes
-    cdef Py_ssize_t spots = q.out[0] * job.row_boxes * job.column_boxes
-    cdef Py_ssize_t task, n, block, g, lanes = 0, m, k, row, rows, count
+    cdef Py_ssize_t spots = job.plane_boxes * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t task, n, block, g, lanes = 0, m, k, o, row, rows, count
     cdef Py_ssize_t depth = q.channels * job.taps, dst_ms, dst_rs, dst_cs
     cdef bint is_finite = False, padded
     cdef bint read_in_place = q.x.in_place and q.channels == 1 and q.x.stride[1] == es
@@ -770,27 +862,31 @@ cdef void lane_task(
         else:
             to, dst_cs, dst_rs = b.result, lanes, lanes * at.columns
             dst_ms = at.rows * dst_rs
-        point_tiles(job, &b, &at, &w, lanes, padded)
-        for k in range(b.tile_count):
-            t = b.tiles[k]
-            for m in range(job.multiplier):
-                table.taps_lanes(
-                    t.rows, at.columns, lanes, t.columns, t.column, q.stride[2], w.hi2 - w.lo2,
-                    w.data, job.row_step * q.stride[1] * w.line, q.stride[2] * w.pixel,
-                    b.weight + m * depth * lanes * es, job.weight_step * lanes,
-                    b.bias + m * lanes * es, to + (m * dst_ms + t.row * dst_rs) * es,
-                    job.row_step * dst_rs, dst_cs)
-        if in_place:
-            continue
         rows, count = at.rows, at.columns
         if out.stride[3] == count * out.stride[4]:
             rows, count = 1, rows * count       # rows follow each other
-        for m in range(job.multiplier):
-            for row in range(rows):
-                table.store[out.storage](
-                    dst + m * out.stride[1] + row * out.stride[3], out.stride[4],
-                    job.multiplier * out.stride[1],
-                    to + (m * dst_ms + row * dst_rs) * es, lanes, count, lanes)
+        for o in range(at.planes):
+            point_tiles(job, &b, &at, o, &w, lanes, padded)
+            for k in range(b.tile_count):
+                t = b.tiles[k]
+                for m in range(job.multiplier):
+                    table.taps_lanes(
+                        t.rows, at.columns, lanes, t.columns, t.column, q.stride[2],
+                        w.hi2 - w.lo2, w.data, job.row_step * q.stride[1] * w.line,
+                        q.stride[2] * w.pixel, b.weight + m * depth * lanes * es,
+                        job.weight_step * lanes, b.bias + m * lanes * es,
+                        to + (m * dst_ms + t.row * dst_rs) * es, job.row_step * dst_rs, dst_cs)
+            w.data += job.slot_out * w.plane * es
+            if in_place:
+                to += out.stride[2]
+                continue
+            for m in range(job.multiplier):
+                for row in range(rows):
+                    table.store[out.storage](
+                        dst + m * out.stride[1] + row * out.stride[3], out.stride[4],
+                        job.multiplier * out.stride[1],
+                        to + (m * dst_ms + row * dst_rs) * es, lanes, count, lanes)
+            dst += out.stride[2]
 
 
 # ---- lines where they are ----------------------------------------------------------------------
@@ -823,6 +919,7 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     cdef Py_ssize_t kind, i, more, fewer = 0, length
     cdef const leaf_column* column = job.tap_columns
     cdef stretch s[3]
+    set_depth(job, 1)
     if not (q.x.in_place and q.x.stride[4] == es and q.stride[2] <= 2
             and job.tap_column_count > 0 and q.out[1] >= step and q.out[2] >= q.leaf.vl):
         return 0
@@ -841,7 +938,7 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     if q.out[2] - (job.column_boxes - 1) * job.columns < q.leaf.vl:
         return 0
     cut_columns(job, 0, job.columns, s)
-    if 5 * s[2].columns < 4 * job.columns:      # copies of short lines cost less than their ends
+    if 5 * (s[0].columns + s[1].columns) > job.columns:     # short lines cost less than their ends
         return 0
     planes = q.channels * q.taps[0]
     # a line, and copies of two ends: a vector's results each, or the whole of it
@@ -1323,7 +1420,7 @@ cdef void load_window(
         return
     w.data, w.pixel, w.line = b.lines, lanes, w.pixels * lanes
     w.plane = w.lines * w.line
-    w.channel = q.taps[0] * w.plane
+    w.channel = job.slots * w.plane
     if b.spot != spot or b.tile_lanes != lanes:
         memset(b.lines, 0, q.channels * w.channel * es)
         b.spot, b.tile_lanes = spot, lanes
@@ -1495,7 +1592,7 @@ cdef size_t box_scratch(
     job.pitch = job.columns + job.s2.shift
     job.plane = job.s1.residues * job.s2.residues * job.lines * job.pitch
     # whole vectors are read past the end: room for them
-    job.line_bytes = aligned(together * q.channels * q.taps[0] * job.plane * es) + 64
+    job.line_bytes = aligned(together * q.channels * job.slots * job.plane * es) + 64
     job.result_bytes = aligned(together * job.multiplier * job.rows * job.pitch * es) + 64
     if gradient:
         job.weight_bytes = together * job.multiplier * depth * LEAF_LANE_BYTES
@@ -1508,51 +1605,95 @@ cdef size_t box_scratch(
         job.total_bytes = 0
         job.weight_bytes = aligned(job.block * job.multiplier * depth * es)
         job.bias_bytes = aligned(job.block * job.multiplier * es)
-    job.piece_bytes = q.taps[0] * job.s1.residues * job.s2.residues * sizeof(piece)
+    job.piece_bytes = job.slots * job.s1.residues * job.s2.residues * sizeof(piece)
     job.tile_bytes = 0
     return (job.line_bytes + job.total_bytes + job.weight_bytes + job.bias_bytes
             + job.result_bytes + job.piece_bytes)
 
 
-cdef void choose_sides(direct_job* job, bint gradient) noexcept nogil:
-    """Rows and columns of a box: the least reading of lines twice, in L1 rather than L2."""
+cdef void set_depth(direct_job* job, Py_ssize_t depth) noexcept nogil:
+    """How many planes of results a box has, and which ones of the input it holds for them."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t rows, columns, best_rows = 1, best_columns = 1, limit
+    cdef Py_ssize_t common = gcd(q.stride[0], magnitude(q.dilation[0]))
+    job.depth = depth
+    job.plane_boxes = ceil_div(q.out[0], depth)
+    if depth == 1:      # a slot for each tap
+        job.slot_planes, job.slot_tap = q.dilation[0], 1
+        job.slot_out = job.slot_low = 0
+        job.slots = q.taps[0]
+        return
+    job.slot_planes, job.slot_tap = common, q.dilation[0] // common
+    job.slot_out = q.stride[0] // common
+    job.slots = (q.taps[0] - 1) * magnitude(job.slot_tap) + 1
+    job.slot_low = job.slots - 1 if job.slot_tap < 0 else 0
+    job.slots += (depth - 1) * job.slot_out
+
+
+cdef Py_ssize_t next_depth(const direct_job* job, Py_ssize_t depth, Py_ssize_t most) noexcept nogil:
+    """Twice as many planes, or all; 0 if those are too many."""
+    cdef Py_ssize_t more
+    if depth == most or job.q.taps[0] == 1:
+        return 0
+    more = ceil_div(job.q.out[0], ceil_div(job.q.out[0], min(2 * depth, most)))
+    return more if more > depth else 0
+
+
+cdef double depth_cost(const direct_job* job) noexcept nogil:
+    """How often a plane of the input is read; 1 at best."""
+    cdef Py_ssize_t common = gcd(job.q.stride[0], magnitude(job.q.dilation[0]))
+    return job.slots / <double>(job.depth * min(job.q.taps[0], job.q.stride[0] // common))
+
+
+cdef void choose_sides(direct_job* job, bint gradient, Py_ssize_t deepest) noexcept nogil:
+    """Sides of a box: the least reading of lines twice, in L1 rather than L2."""
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t rows, columns, depth, best_rows = 1, best_columns = 1, best_depth = 1, limit
+    cdef Py_ssize_t size
     cdef double cost, best = -1
     for limit in range(2):
         columns = min(q.out[2], <Py_ssize_t>MOST_COLUMNS)
         while True:
-            job.rows, job.columns = 1, columns
-            box_scratch(job, 1, gradient)
-            rows = job.s1.residues * job.s2.residues * job.pitch
-            rows = (BOX_BYTES if limit == 0 else BLOCK_BYTES) // (
-                q.channels * q.taps[0] * rows * q.leaf.esize) - job.s1.shift
-            rows = max(<Py_ssize_t>1, min(rows, q.out[1]))
-            if gradient:
-                rows = min(rows, LEAF_CHAIN * job.row_step)
-            rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
-            cost = (1.0 + job.s1.shift / <double>rows) * (1.0 + job.s2.shift / <double>columns)
-            cost += 0.5 * limit     # about what L2 costs, in copies of the lines
-            if best < 0 or cost < best:
-                best, best_rows, best_columns = cost, rows, columns
+            depth = 1
+            while depth > 0:
+                if job.depth != depth:
+                    set_depth(job, depth)
+                job.rows, job.columns = 1, columns
+                box_scratch(job, 1, gradient)
+                size = q.channels * job.slots * q.leaf.esize * (
+                    job.s1.residues * job.s2.residues * job.pitch)
+                rows = (BOX_BYTES if limit == 0 else BLOCK_BYTES) // size - job.s1.shift
+                if rows < 1 < depth:
+                    break
+                rows = max(<Py_ssize_t>1, min(rows, q.out[1]))
+                if gradient:
+                    rows = min(rows, LEAF_CHAIN * job.row_step)
+                rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
+                cost = (1.0 + job.s1.shift / <double>rows) * (1.0 + job.s2.shift / <double>columns)
+                if job.q.taps[0] > 1:
+                    cost *= depth_cost(job)
+                cost += 0.5 * limit     # about what L2 costs, in copies of the lines
+                if best < 0 or cost < best:
+                    best, best_rows, best_columns, best_depth = cost, rows, columns, depth
+                depth = next_depth(job, depth, deepest)
             if columns <= 128:
                 break
             columns = (columns + 1) // 2
+    set_depth(job, best_depth)
     job.rows, job.columns = best_rows, best_columns
     box_scratch(job, 1, gradient)
 
 
-cdef size_t choose_box(direct_job* job, bint gradient) noexcept nogil:
+cdef size_t choose_box(direct_job* job, bint gradient, Py_ssize_t deepest) noexcept nogil:
     """Box and groups loaded together; returns the scratch of a task.
 
-    The box follows from the shapes alone, for it orders the reduction of the gradient.
+    The box of the gradient follows from the shapes alone, for it orders the reduction.
     """
     cdef const grid* q = &job.q
     # Channels side by side in memory are read together, a cache line at a time.
     cdef bint channels_last = (q.x.shape[4] > 1
                                and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]))
     job.block = 1
-    choose_sides(job, gradient)
+    choose_sides(job, gradient, deepest)
     job.together = 1
     while channels_last and job.together < min(<Py_ssize_t>16, job.groups):
         if box_scratch(job, job.together + 1, gradient) > BLOCK_BYTES:
@@ -1563,9 +1704,17 @@ cdef size_t choose_box(direct_job* job, bint gradient) noexcept nogil:
     return box_scratch(job, job.together, gradient)
 
 
+cdef Py_ssize_t deepest_box(const direct_job* job, Py_ssize_t blocks, int threads) noexcept nogil:
+    """Planes of results that a box may have, for some tasks to be left for each thread."""
+    cdef Py_ssize_t planes = job.q.out[0]
+    if threads == 1:
+        return planes
+    return max(<Py_ssize_t>1, min(planes, job.out.shape[0] * blocks * planes // (4 * threads)))
+
+
 cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
     """Groups that share a task, some tasks for each thread; returns the scratch of a task."""
-    cdef Py_ssize_t spots = job.q.out[0] * job.row_boxes * job.column_boxes
+    cdef Py_ssize_t spots = job.plane_boxes * job.row_boxes * job.column_boxes
     cdef Py_ssize_t most = job.out.shape[0] * job.groups * spots // (4 * threads)
     job.block = job.together
     if job.together == 1:
@@ -1609,7 +1758,10 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                     for t2 in range(q.taps[2]):
                         line = job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]
                         line = line * job.lines + job.s1.start[t1]
-                        column.src = plane * job.plane + line * job.pitch + job.s2.start[t2]
+                        column.src = (
+                            (plane // q.taps[0] * job.slots
+                             + slot_of(job, plane % q.taps[0], 0)) * job.plane
+                            + line * job.pitch + job.s2.start[t2])
                         column.weight = (plane * taps + t1) * q.taps[2] + t2
                         column.taps = size
                         column.chain = (column - job.tap_columns) // CHAIN_COLUMNS
@@ -1646,7 +1798,7 @@ cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
     job.lines = (job.rows - 1) * q.stride[1] + (q.taps[1] - 1) * magnitude(q.dilation[1]) + 1
     job.pitch = (job.columns - 1) * q.stride[2] + (q.taps[2] - 1) * magnitude(q.dilation[2]) + 1
     job.plane = job.lines * (job.pitch + 1)
-    job.line_bytes = aligned(q.channels * q.taps[0] * job.plane * lanes * es)
+    job.line_bytes = aligned(q.channels * job.slots * job.plane * lanes * es)
     job.total_bytes = 0
     job.weight_bytes = aligned(job.multiplier * depth * lanes * es)
     job.bias_bytes = aligned(job.multiplier * lanes * es)
@@ -1657,32 +1809,45 @@ cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
             + job.tile_bytes)
 
 
-cdef size_t choose_lanes(direct_job* job) noexcept nogil:
+cdef size_t choose_lanes(direct_job* job, int threads) noexcept nogil:
     """Box and lanes where channels are vectors; returns the scratch of a task."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t block = LEAF_LANE_BYTES // q.leaf.esize, each, limit, rows, columns
-    cdef Py_ssize_t best_rows = 1, best_columns = 1
+    cdef Py_ssize_t block = LEAF_LANE_BYTES // q.leaf.esize, each, limit, rows, columns, depth
+    cdef Py_ssize_t best_rows = 1, best_columns = 1, best_depth = 1, deepest
     cdef double cost, best = -1
     job.lanes = min(block, job.groups)
+    deepest = deepest_box(job, job.groups // job.lanes, threads)
+    if q.x.in_place and q.x.stride[1] == q.leaf.esize:
+        deepest = 1         # they are read where they are
     for limit in range(2):
         columns = min(q.out[2], <Py_ssize_t>MOST_COLUMNS)
         while True:
-            job.rows, job.columns = 1, columns
-            lane_scratch(job, block)
-            each = q.channels * q.taps[0] * (job.pitch + 1) * LEAF_LANE_BYTES
-            rows = ((BOX_BYTES if limit == 0 else BLOCK_BYTES) // each - job.lines) // q.stride[1]
-            rows = max(<Py_ssize_t>1, min(rows + 1, q.out[1]))
-            rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
-            job.rows = rows
-            lane_scratch(job, block)
-            cost = job.lines / <double>(rows * q.stride[1])
-            cost *= job.pitch / <double>(columns * q.stride[2])
-            cost += 0.25 * limit
-            if best < 0 or cost < best:
-                best, best_rows, best_columns = cost, rows, columns
+            depth = 1
+            while depth > 0:
+                if job.depth != depth:
+                    set_depth(job, depth)
+                job.rows, job.columns = 1, columns
+                lane_scratch(job, block)
+                each = q.channels * job.slots * (job.pitch + 1) * LEAF_LANE_BYTES
+                rows = (BOX_BYTES if limit == 0 else BLOCK_BYTES) // each - job.lines
+                if rows < 0 and depth > 1:
+                    break
+                rows = max(<Py_ssize_t>1, min(rows // q.stride[1] + 1, q.out[1]))
+                rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
+                job.rows = rows
+                lane_scratch(job, block)
+                cost = job.lines / <double>(rows * q.stride[1])
+                cost *= job.pitch / <double>(columns * q.stride[2])
+                if job.q.taps[0] > 1:
+                    cost *= depth_cost(job)
+                cost += 0.25 * limit
+                if best < 0 or cost < best:
+                    best, best_rows, best_columns, best_depth = cost, rows, columns, depth
+                depth = next_depth(job, depth, deepest)
             if columns <= 16:
                 break
             columns = (columns + 1) // 2
+    set_depth(job, best_depth)
     job.rows, job.columns = best_rows, best_columns
     job.row_boxes = ceil_div(q.out[1], job.rows)
     job.column_boxes = ceil_div(q.out[2], job.columns)
@@ -1694,13 +1859,26 @@ cdef bint prefers_lanes(const direct_job* job) noexcept nogil:
     """Whether channels are to be the vectors.
 
     They lie so, or a plane has few pixels, or neighbours in a row are too far from each other.
+    What few pixels are was measured, in units of half a pixel of eight channels.
     """
     cdef const grid* q = &job.q
+    cdef Py_ssize_t vl = q.leaf.vl, pixels = q.out[1] * q.out[2], vecs, taps, lanes
     if job.groups < q.leaf.vl:
         return False
     if q.x.shape[4] > 1 and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]):
         return True
-    return q.stride[2] > 2 or q.out[1] * q.out[2] <= FEW_PIXELS
+    if q.stride[2] > 2:
+        return True
+    if pixels > FEW_PIXELS and q.out[2] >= vl:
+        return False
+    lanes = job.groups          # those of one block alone may be whole vectors and a part
+    if lanes < LEAF_LANE_BYTES // q.leaf.esize:
+        lanes = round_up(lanes, vl)
+    vecs = min(q.out[1] * ceil_div(q.out[2], vl),
+               ceil_div(q.out[1] * (q.out[2] + job.s2.shift), vl))
+    taps = q.taps[1] * q.taps[2]
+    return (pixels * 16 * lanes // (vl * job.groups)
+            <= FEW_FIXED + FEW_ROW * q.out[1] + (FEW_VECTOR + taps // 8) * vecs)
 
 
 def suits(weight_shape, stride, dilation):
@@ -1745,6 +1923,7 @@ cdef Workspace set_up(
     """Fill the job; returns the tables that it points to."""
     cdef Workspace tables
     cdef Py_ssize_t taps
+    cdef bint singles
     job.units_together = 0
     describe(weight, 6, compute, &job.weight)
     describe(out, 5, compute, &job.out)
@@ -1753,21 +1932,23 @@ cdef Workspace set_up(
     job.has_bias = False
     job.lanes = job.kind = 0
     job.fetch = job.far = False
+    job.depth = 0
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
     fill_grid(
         x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
         compute, &job.q)
     count_columns(job)
     taps = job.q.channels * job.taps
+    singles = not gradient and (job.row_step > 1 or job.q.out[2] <= SHORT_ROW)
     tables = Workspace(
         3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t)
-        + taps * sizeof(leaf_column) * (2 if job.row_step > 1 else 1))
+        + taps * sizeof(leaf_column) * (2 if singles else 1))
     job.tap_columns = <leaf_column*>split_axis(
         &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
-    job.single_taps = job.tap_columns + taps if job.row_step > 1 else NULL
+    job.single_taps = job.tap_columns + taps if singles else NULL
     job.halves = (job.s2.residues == 2 and job.q.stride[2] == 2 and job.q.x.in_place
                   and job.q.x.stride[4] == job.q.leaf.esize)
-    scratch[0] = choose_box(job, gradient)
+    scratch[0] = choose_box(job, gradient, 1)
     return tables
 
 
@@ -1791,13 +1972,14 @@ def correlate(
     if job.has_bias:
         describe(bias, 1, compute, &job.bias)
     fixed = tables.nbytes + 64
-    threads = useful_threads(threads, 2.0 * size * job.q.channels * job.taps)
+    threads = useful_threads(
+        threads, work_of(<double>size * job.q.channels * job.taps, <double>x.size + size))
     job.lanes = 0
-    lanes_scratch = choose_lanes(&job) if prefers_lanes(&job) else 0
+    lanes_scratch = choose_lanes(&job, threads) if prefers_lanes(&job) else 0
     if 0 < lanes_scratch <= min(<size_t>LANES_LIMIT, <size_t>max(budget - fixed, 0) // threads):
         scratch = lanes_scratch
         point_columns(&job)
-        tasks = (job.out.shape[0] * (job.groups // job.lanes) * job.q.out[0]
+        tasks = (job.out.shape[0] * (job.groups // job.lanes) * job.plane_boxes
                  * job.row_boxes * job.column_boxes)
         threads = fit_threads(operator, scratch, fixed, threads, budget)
         threads = <int>min(<Py_ssize_t>threads, tasks)
@@ -1820,11 +2002,14 @@ def correlate(
             run(rows_task, &job, tasks, threads, scratch)
         return fixed + threads * <Py_ssize_t>(scratch + 128)
     job.kind = 0
-    choose_box(&job, False)
+    choose_box(&job, False, deepest_box(&job, job.groups, threads))
     job.fetch = job.together == 1 and worth_fetching(&job, COPIED_NEAR)
     scratch = choose_block(&job, threads)
+    if scratch + 128 > <size_t>max(budget - fixed, 0) // threads:
+        choose_box(&job, False, 1)
+        scratch = choose_block(&job, threads)
     point_columns(&job)
-    tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.q.out[0]
+    tasks = (job.out.shape[0] * ceil_div(job.groups, job.block) * job.plane_boxes
              * job.row_boxes * job.column_boxes)
     threads = fit_threads(operator, scratch, fixed, threads, budget)
     threads = <int>min(<Py_ssize_t>threads, tasks)
@@ -1907,7 +2092,8 @@ def weight_gradient(
     point_dots(&job)
     job.far = worth_fetching(&job, 0) and x.size + grad.size > FAR_BYTES // job.q.leaf.esize
     fixed = tables.nbytes + job.chunks * size * job.q.leaf.esize + 128
-    threads = useful_threads(threads, 2.0 * grad.size * job.q.channels * job.taps)
+    threads = useful_threads(threads, work_of(
+        <double>grad.size * job.q.channels * job.taps, <double>x.size + grad.size))
     in_lanes = job.neighbours == 1
     if not in_lanes and sums_in_lanes(&job):
         lanes_scratch = lane_gradient_scratch(&job)
@@ -1971,7 +2157,7 @@ cdef void pack_box(
     """Channels k0 .. k1-1 of a box: depth k at row k - k0, output rows next to each other."""
     cdef const grid* q = &job.q
     cdef Py_ssize_t es = q.leaf.esize, multiplier = job.multiplier, depth = q.channels * job.taps
-    cdef Py_ssize_t line_pitch = q.channels * q.taps[0] * job.plane, g = k0 // multiplier
+    cdef Py_ssize_t line_pitch = q.channels * job.slots * job.plane, g = k0 // multiplier
     cdef Py_ssize_t count, i, k
     cdef const char* weight
     cdef leaf_ahead none
@@ -2045,6 +2231,7 @@ cdef void pack_channels(
         row, column = p // q.out[2], p % q.out[2]
         length = min(q.out[2] - column, end - p)
         at.o0, at.row, at.rows = row // q.out[1], row % q.out[1], 1
+        at.planes, at.running = 1, False
         rows = 0
         if length == q.out[2]:
             rows = min(q.out[1] - at.row, (end - p) // length)

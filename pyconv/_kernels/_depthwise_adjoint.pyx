@@ -46,7 +46,7 @@ from pyconv._kernels._cpu cimport (
     leaf_column,
     leaf_table,
 )
-from pyconv._kernels._depthwise cimport CHAIN_COLUMNS, FETCH_BYTES, load_row
+from pyconv._kernels._depthwise cimport CHAIN_COLUMNS, FETCH_BYTES, load_row, work_of
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -589,7 +589,8 @@ def correlate(
         lay_out(&job)
     scratch = job.line_bytes + job.weight_bytes + job.result_bytes
     size = out.size
-    threads = useful_threads(threads, 2.0 * x.size // max(job.channels, 1) * job.depth)
+    threads = useful_threads(threads, work_of(
+        <double>x.size / max(job.channels, 1) * job.depth, <double>x.size + size))
     fixed = <Py_ssize_t>tables.nbytes + 64
     tasks = job.out.shape[0] * job.groups * job.out.shape[2] * job.boxes
     if in_lanes:

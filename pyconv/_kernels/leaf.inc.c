@@ -841,29 +841,36 @@ INLINE void NAME(copy_even)(T *dst, const T *src, ptrdiff_t n) {
     }
 }
 
-/* The last vectors end with the row, or one element before, and may overlap those before. */
+INLINE void NAME(halves_quad)(const T *src, T *first, T *second) {
+    NAME(quad) a = *(const NAME(quad) *)src, b = *(const NAME(quad) *)(src + 4);
+    *(NAME(quad) *)first = QSHUFFLE(a, b, 0, 2, 4, 6);
+    *(NAME(quad) *)second = QSHUFFLE(a, b, 1, 3, 5, 7);
+}
+
+/* Pairs of vectors, then of four elements.  The last ones end with the row, or one element before,
+ * and may overlap those before. */
 static void NAME(halves)(ptrdiff_t rows, ptrdiff_t cols, const void *src_, ptrdiff_t src_rs,
                          void *first_, void *second_, ptrdiff_t dst_rs) {
     const T *src = src_;
     T *first = first_, *second = second_;
+    const ptrdiff_t last = (cols - 2 * VL) / 2 * 2, least = (cols - 8) / 2 * 2;
+    ptrdiff_t whole = cols / (2 * VL) * (2 * VL);
+    if (whole > 0 && cols - whole > 8) whole += 2 * VL; /* one that overlaps, not two of four */
     for (ptrdiff_t r = 0; r < rows; ++r) {
         ptrdiff_t j = 0;
-        while (cols >= 2 * VL && j + 1 < cols) {
-            if (j + 2 * VL > cols) j = (cols - 2 * VL) / 2 * 2;
-            VEC a = VLOAD(src + j), b = VLOAD(src + j + VL);
-            VSTORE(first + j / 2, VINORDER(VLANEEVEN(a, b)));
-            VSTORE(second + j / 2, VINORDER(VLANEODD(a, b)));
-            j += 2 * VL;
+        for (; j < whole; j += 2 * VL) {
+            const ptrdiff_t at = j < last ? j : last;
+            VEC a = VLOAD(src + at), b = VLOAD(src + at + VL);
+            VSTORE(first + at / 2, VINORDER(VLANEEVEN(a, b)));
+            VSTORE(second + at / 2, VINORDER(VLANEODD(a, b)));
         }
-        while (cols >= 8 && j + 1 < cols) { /* shorter than two vectors */
-            if (j + 8 > cols) j = (cols - 8) / 2 * 2;
-            NAME(quad) a = *(const NAME(quad) *)(src + j), b = *(const NAME(quad) *)(src + j + 4);
-            *(NAME(quad) *)(first + j / 2) = (NAME(quad)){a[0], a[2], b[0], b[2]};
-            *(NAME(quad) *)(second + j / 2) = (NAME(quad)){a[1], a[3], b[1], b[3]};
-            j += 8;
-        }
+        if (cols >= 8)
+            for (; j + 1 < cols; j += 8) {
+                const ptrdiff_t at = j < least ? j : least;
+                NAME(halves_quad)(src + at, first + at / 2, second + at / 2);
+            }
         for (; j + 1 < cols; j += 2) first[j / 2] = src[j], second[j / 2] = src[j + 1];
-        if (j < cols) first[j / 2] = src[j];
+        if (cols % 2 > 0) first[cols / 2] = src[cols - 1];
         src += src_rs;
         first += dst_rs;
         second += dst_rs;

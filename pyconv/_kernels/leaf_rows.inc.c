@@ -85,10 +85,12 @@ INLINE void NAME(rows_3x3)(ptrdiff_t cols, const leaf_column *column, const T *c
 }
 
 /* The same where lines and elements of the input are taken two by two: lines 0 and 2 of an output,
- * column by column, before line 1. */
-INLINE VEC NAME(rows_third)(const int c, const T *src) {
-    if (c == 2) return VLANEODD(VLOAD(src + 1), VLOAD(src + VL + 1));
-    return c == 0 ? VLANEEVEN(VLOAD(src), VLOAD(src + VL)) : VLANEODD(VLOAD(src), VLOAD(src + VL));
+ * column by column, before line 1.  Columns 1 and 2 are the two halves of what is loaded once; with a
+ * padding of 1 it is these that begin with the line. */
+INLINE void NAME(rows_fifth)(const int i, VEC x, VEC first, VEC last, VEC acc[4]) {
+    VKEEP(x);
+    if (i > 0) acc[i - 1] = VFMA(last, x, acc[i - 1]);
+    if (i < 4) acc[i] = VFMA(first, x, acc[i]);
 }
 
 INLINE void NAME(rows_3x3_halved)(ptrdiff_t cols, const leaf_column *column,
@@ -98,21 +100,32 @@ INLINE void NAME(rows_3x3_halved)(ptrdiff_t cols, const leaf_column *column,
     line += column->lines;
     UNROLL for (int i = 0; i < 9; ++i) src[i] = line[i] + column->src;
     for (ptrdiff_t j = 0; j < cols; j += VL) {
-        VEC acc[4] = {VZERO(), VZERO(), VZERO(), VZERO()};
+        VEC acc[4] = {VZERO(), VZERO(), VZERO(), VZERO()}, odd[5], first[3], last[3];
         if (j + VL > cols) j = cols - VL;
         UNROLL for (int c = 0; c < 3; ++c) {
-            const VEC first = VSET1(w[column[c].weight]), last = VSET1(w[column[c].weight + ws]);
-            UNROLL for (int i = 0; i < 5; ++i) {
-                VEC x = NAME(rows_third)(c, src[2 * i] + 2 * j);
-                VKEEP(x);
-                if (i > 0) acc[i - 1] = VFMA(last, x, acc[i - 1]);
-                if (i < 4) acc[i] = VFMA(first, x, acc[i]);
-            }
+            first[c] = VSET1(w[column[c].weight]);
+            last[c] = VSET1(w[column[c].weight + ws]);
         }
-        UNROLL for (int c = 0; c < 3; ++c) {
-            const VEC middle = VSET1(w[column[3 + c].weight]);
-            UNROLL for (int r = 0; r < 4; ++r)
-                acc[r] = VFMA(middle, NAME(rows_third)(c, src[2 * r + 1] + 2 * j), acc[r]);
+        UNROLL for (int i = 0; i < 5; ++i) {
+            const T *x = src[2 * i] + 2 * j;
+            NAME(rows_fifth)(i, VLANEEVEN(VLOAD(x), VLOAD(x + VL)), first[0], last[0], acc);
+        }
+        UNROLL for (int i = 0; i < 5; ++i) {
+            const T *x = src[2 * i] + 2 * j + 1;
+            VEC a = VLOAD(x), b = VLOAD(x + VL);
+            odd[i] = VLANEODD(a, b);
+            VKEEP(odd[i]);
+            NAME(rows_fifth)(i, VLANEEVEN(a, b), first[1], last[1], acc);
+        }
+        UNROLL for (int i = 0; i < 5; ++i)
+            NAME(rows_fifth)(i, odd[i], first[2], last[2], acc);
+        UNROLL for (int c = 0; c < 3; ++c) first[c] = VSET1(w[column[3 + c].weight]);
+        UNROLL for (int r = 0; r < 4; ++r) {
+            const T *x = src[2 * r + 1] + 2 * j;
+            VEC a = VLOAD(x + 1), b = VLOAD(x + VL + 1);
+            acc[r] = VFMA(first[0], VLANEEVEN(VLOAD(x), VLOAD(x + VL)), acc[r]);
+            acc[r] = VFMA(first[1], VLANEEVEN(a, b), acc[r]);
+            acc[r] = VFMA(first[2], VLANEODD(a, b), acc[r]);
         }
         UNROLL for (int r = 0; r < 4; ++r)
             VSTORE(dst + r * dst_rs + j, VINORDER(VADD(bias, acc[r])));

@@ -6,6 +6,8 @@
  *   vectors of a row do.
  *   AVX2, 9 rows, 5 taps: 9 accumulators + 5 weights + 1 of a line = 15 of 16 registers */
 #define TAPS_TALL 9
+#define TAPS_MOST 8
+#define TAPS_MANY 8 /* fewer of them wait for what is read, not for each other */
 
 INLINE void NAME(taps_column)(const int taps, const int rows, const int vecs, const T *src,
                               ptrdiff_t rs, ptrdiff_t gap, const T *w, ptrdiff_t ws,
@@ -192,6 +194,56 @@ INLINE ptrdiff_t NAME(taps_share)(const leaf_ahead *ahead, ptrdiff_t tiles) {
     return most > 0 ? (most / tiles + 64) & ~(ptrdiff_t)63 : 0;
 }
 
+/* A single row of single taps, by up to eight vectors: alike many, as few of them would wait for their
+ * own multiply-adds.  Chains as in `taps_tile`. */
+INLINE void NAME(taps_few)(const int vecs, const leaf_column *column, const leaf_column *end,
+                           const T *src, const T *w, VEC bias, T *dst) {
+    T total[TAPS_MOST * VL];
+    int chains = 0;
+    VEC acc[TAPS_MOST];
+    for (;;) {
+        const ptrdiff_t chain = column->chain;
+        UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VZERO();
+        for (; column < end && column->chain == chain; ++column) {
+            const T *x = src + column->src;
+            VEC wv = VSET1(w[column->weight]);
+            VKEEP(wv);
+            UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VFMA(wv, VLOAD(x + v * VL), acc[v]);
+        }
+        if (chains > 0)
+            UNROLL for (int v = 0; v < vecs; ++v) acc[v] = VADD(VLOAD(total + v * VL), acc[v]);
+        if (column == end) break;
+        UNROLL for (int v = 0; v < vecs; ++v) VSTORE(total + v * VL, acc[v]);
+        ++chains;
+    }
+    UNROLL for (int v = 0; v < vecs; ++v) VSTORE(dst + v * VL, VADD(bias, acc[v]));
+}
+
+#define TAPS_CASE(vecs)                                                                          \
+    case vecs: NAME(taps_few)(vecs, column, end, src, w, bias, dst); break;
+
+static void NAME(taps_run)(ptrdiff_t vecs, ptrdiff_t n, const leaf_column *column, const T *src,
+                           const T *w, VEC bias, T *dst) {
+    const leaf_column *end = column + n;
+    for (ptrdiff_t pieces = (vecs + TAPS_MOST - 1) / TAPS_MOST; pieces > 0; --pieces) {
+        const ptrdiff_t some = (vecs + pieces - 1) / pieces;
+        switch (some) {
+            TAPS_CASE(1)
+            TAPS_CASE(2)
+            TAPS_CASE(3)
+            TAPS_CASE(4)
+            TAPS_CASE(5)
+            TAPS_CASE(6)
+            TAPS_CASE(7)
+            TAPS_CASE(8)
+        }
+        src += some * VL;
+        dst += some * VL;
+        vecs -= some;
+    }
+}
+#undef TAPS_CASE
+
 static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_column *column,
                        const void *src_, ptrdiff_t src_rs, const void *w, ptrdiff_t ws,
                        const void *bias_, void *dst_, ptrdiff_t dst_rs, const leaf_ahead *ahead_) {
@@ -204,13 +256,19 @@ static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_c
     const ptrdiff_t width = cols >= VL ? cols : VL;
     ptrdiff_t pieces, some, share;
     leaf_ahead ahead = {0, 0, 0, 0};
+    if (ahead_ != 0) ahead = *ahead_;
+    if (rows == 1 && cols >= VL && n >= TAPS_MANY && column->taps == 1
+        && ahead.read_bytes + ahead.write_bytes == 0) {
+        NAME(taps_run)(cols / VL, n, column, src, w, bias, dst);
+        if (cols % VL > 0) NAME(taps_run)(1, n, column, src + cols - VL, w, bias, dst + cols - VL);
+        return;
+    }
     if (!threes)
         pieces = (rows + TAPS_TALL - 1) / TAPS_TALL;
     else if (cols > VL)
         pieces = (rows + TAPS_WIDE - 1) / TAPS_WIDE;
     else
         pieces = (rows + TAPS_NARROW - 1) / TAPS_NARROW;
-    if (ahead_ != 0) ahead = *ahead_;
     share = NAME(taps_share)(&ahead, pieces * ((width + VL - 1) / VL));
     some = pieces > 1 ? (rows + pieces - 1) / pieces : rows; /* no tile is much shorter */
     while (rows > 0) {
@@ -240,6 +298,8 @@ static void NAME(taps)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n, const leaf_c
     }
 }
 #undef TAPS_TALL
+#undef TAPS_MOST
+#undef TAPS_MANY
 #undef TAPS_WIDE
 #undef TAPS_NARROW
 #undef TAPS_LEAST
