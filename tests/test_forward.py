@@ -277,6 +277,40 @@ def test_matrices_of_weights_are_pointwise():
         oracles.assert_close(pyconv.pointwise_conv(image, weight, layout=layout), expected)
 
 
+WIDE_ROWS = {  # shape of the image, of the weights, parameters
+    "packed": ((1, 30, 33, 41), (20, 30, 3, 3), {"padding": 12, "dilation": 12}),
+    "parts": ((1, 100, 33, 33), (40, 100, 3, 3), {"padding": 12, "dilation": 12}),
+    "wide parts": ((1, 100, 49, 52), (40, 100, 3, 3), {"padding": 17, "dilation": 17}),
+    "planes": ((2, 24, 19, 37), (50, 24, 3, 3), {"padding": 1}),
+    "in place": ((1, 24, 19, 45), (20, 24, 3, 3), {}),
+    "1x1": ((2, 130, 9, 50), (30, 130, 1, 1), {}),
+    "strided": ((1, 40, 25, 71), (30, 40, 3, 3), {"padding": 1, "stride": 2}),
+    "few rows": ((1, 40, 25, 71), (3, 40, 3, 3), {"padding": 1}),
+    "1-D": ((2, 60, 301), (30, 60, 5), {"padding": 40, "dilation": 20}),
+    "3-D": ((1, 20, 5, 7, 33), (20, 20, 3, 3, 3), {"padding": 1}),
+}
+
+
+@pytest.mark.parametrize("workspace", [2**25, 2**19])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", WIDE_ROWS)
+def test_rows_of_an_output_that_lie_apart(case, dtype, workspace):
+    """Panels within a row are stored where they belong, those across two rows are not."""
+    shape, kernel, params = WIDE_ROWS[case]
+    rng = np.random.default_rng(4)
+    x, weight = (rng.standard_normal(s).astype(dtype) for s in (shape, kernel))
+    params = {**params, "algorithm": "direct", "max_workspace": workspace}
+    expected = pyconv.conv(x, weight, **params)
+    rows = np.full((*expected.shape[:-1], expected.shape[-1] + 3), 7, dtype)
+    pyconv.conv(x, weight, **params, out=rows[..., :-3])
+    assert (rows[..., :-3] == expected).all()
+    assert (rows[..., -3:] == 7).all()
+    plan = pyconv.get("standard").plan(shape, weight, **params)
+    assert (plan(x, out=rows[..., :-3]) == expected).all()
+    right = pyconv.get("standard").reference(x, weight, **params)
+    np.testing.assert_allclose(expected, right, rtol=1e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize("reversed_rows", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1, 5, 9, 23), (1, 40, 3, 4)])

@@ -560,9 +560,7 @@ cdef void gemm_block(
     cdef Py_ssize_t nr = leaf.nr, es = leaf.esize, j = 0, n, rs
     cdef char* dst
     cdef const Py_ssize_t* at
-    if job.direct == NULL and job.width == nr:
-        leaf.gemm(rows, count, depth, a, a_rs, b, nr, depth * nr, c, c_rs, bias, add)
-        return
+    cdef bint packed = job.direct == NULL and job.width == nr
     while j < count:
         n, dst, rs, at = count - j, c + j * es, c_rs, offset
         if job.rows_to_output:
@@ -576,7 +574,11 @@ cdef void gemm_block(
             if n <= 0:
                 n = min(nr, count - j)
                 at = offsets_at_end(job, b + j * es, offset, depth, n, room)
-        leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
+        if packed:
+            leaf.gemm(
+                rows, n, depth, a, a_rs, b + j * depth * es, nr, depth * nr, dst, rs, bias, add)
+        else:
+            leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
         j += n
 
 

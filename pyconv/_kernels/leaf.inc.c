@@ -189,6 +189,11 @@ GEMM_WIDE(packed_wide, 3, 1, MR)
 GEMM_WIDE(in_rows_wide, 1, a_rs, 1)
 GEMM_WIDE(in_rows_wide, 2, a_rs, 1)
 GEMM_WIDE(in_rows_wide, 3, a_rs, 1)
+typedef void NAME(gemm_way)(GEMM_PARAMETERS);
+static NAME(gemm_way) *const NAME(wide_ways)[2][3] = {
+    {NAME(packed_wide_1), NAME(packed_wide_2), NAME(packed_wide_3)},
+    {NAME(in_rows_wide_1), NAME(in_rows_wide_2), NAME(in_rows_wide_3)},
+};
 #undef GEMM_WIDE
 #undef GEMM_WAY
 #undef GEMM_PARAMETERS
@@ -217,12 +222,7 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, 
     if (m <= 3) {
         const ptrdiff_t wide = n - n % (LEAF_WIDE(m, MR) * NR);
         if (wide > 0)
-            (a_rs == 0 ? m == 1   ? NAME(packed_wide_1)
-                         : m == 2 ? NAME(packed_wide_2)
-                                  : NAME(packed_wide_3)
-             : m == 1 ? NAME(in_rows_wide_1)
-             : m == 2 ? NAME(in_rows_wide_2)
-                      : NAME(in_rows_wide_3))(m, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
+            NAME(wide_ways)[a_rs != 0][m - 1](m, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
         b += wide;
         c += wide;
         n -= wide;
