@@ -277,10 +277,15 @@ def test_matrices_of_weights_are_pointwise():
         oracles.assert_close(pyconv.pointwise_conv(image, weight, layout=layout), expected)
 
 
-WIDE_ROWS = {  # shape of the image, of the weights, parameters
+# Shapes of the image and of the weights, and parameters.
+WIDE_ROWS = {
     "packed": ((1, 30, 33, 41), (20, 30, 3, 3), {"padding": 12, "dilation": 12}),
     "parts": ((1, 100, 33, 33), (40, 100, 3, 3), {"padding": 12, "dilation": 12}),
     "wide parts": ((1, 100, 49, 52), (40, 100, 3, 3), {"padding": 17, "dilation": 17}),
+    "lines": ((1, 3, 5, 32), (20, 3, 1, 1), {}),
+    "parts in 3-D": (
+        (1, 30, 9, 10, 49), (20, 30, 3, 3, 3), {"padding": (4, 4, 17), "dilation": (4, 4, 17)},
+    ),
     "planes": ((2, 24, 19, 37), (50, 24, 3, 3), {"padding": 1}),
     "in place": ((1, 24, 19, 45), (20, 24, 3, 3), {}),
     "1x1": ((2, 130, 9, 50), (30, 130, 1, 1), {}),
@@ -288,7 +293,7 @@ WIDE_ROWS = {  # shape of the image, of the weights, parameters
     "few rows": ((1, 40, 25, 71), (3, 40, 3, 3), {"padding": 1}),
     "1-D": ((2, 60, 301), (30, 60, 5), {"padding": 40, "dilation": 20}),
     "3-D": ((1, 20, 5, 7, 33), (20, 20, 3, 3, 3), {"padding": 1}),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("workspace", [2**25, 2**19])

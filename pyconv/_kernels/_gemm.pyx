@@ -515,8 +515,10 @@ cdef inline char* place_in_row(
     const gemm_job* job, char* plane, Py_ssize_t line, Py_ssize_t p
 ) noexcept nogil:
     """Where the results of such panels go."""
-    return (plane + line * job.out.stride[2] + p // job.pitch * job.out.stride[3]
-            + p % job.pitch * job.out.stride[4])
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t row = p // job.pitch
+    return (plane + (line + row // out.shape[3]) * out.stride[2]
+            + row % out.shape[3] * out.stride[3] + p % job.pitch * out.stride[4])
 
 
 cdef inline Py_ssize_t before_the_end(const gemm_job* job, const char* b) noexcept nogil:
