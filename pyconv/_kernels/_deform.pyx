@@ -358,6 +358,15 @@ cdef bint next_piece(
     return True
 
 
+cdef inline const char* source_of(
+    const sampler* s, Py_ssize_t n, Py_ssize_t channel
+) noexcept nogil:
+    """The image that is sampled, from a channel on: the one with channels last, if there is one."""
+    if s.last.data == NULL:
+        return s.x.data + n * s.x.stride[0] + channel * s.x.stride[1]
+    return s.last.data + (n - s.first) * s.last.stride[0] + channel * s.leaf.esize
+
+
 cdef void sample_panel(
     const sampler* s, const positions* at, Py_ssize_t p, Py_ssize_t count, const char* src,
     Py_ssize_t channels, char* tile, char* dst, Py_ssize_t width
@@ -382,7 +391,7 @@ cdef void pack_samples(
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
 ) noexcept nogil:
     cdef const sampler* s = <const sampler*>ctx
-    cdef Py_ssize_t es = s.leaf.esize, j, i
+    cdef Py_ssize_t es = s.leaf.esize, j, i, cols
     cdef char* tile = scratch + LINE
     cdef positions at = carve(s, tile + tile_bytes(s), count)
     cdef const char* src
@@ -390,21 +399,18 @@ cdef void pack_samples(
     cdef piece it
     it.k, it.length = k0, 0
     while next_piece(s, <located*>scratch, &at, n, g, p, count, k1, &it):
+        src = source_of(s, n, it.channel)
         j = 0
         while j < count:        # a panel
             dst = panel + (j * (k1 - k0) + (it.k - k0) * width) * es
-            if s.last.data == NULL:
-                src = s.x.data + n * s.x.stride[0] + it.channel * s.x.stride[1]
+            cols = min(width, count - j)
+            if s.last.data != NULL:
+                sample_panel(s, &at, j, cols, src, it.length, tile, dst, width)
+            else:
                 for i in range(it.length):
                     s.leaf.sample[s.x.storage](
-                        min(width, count - j), s.corners, at.ld, at.where + j, at.coef + j * es,
+                        cols, s.corners, at.ld, at.where + j, at.coef + j * es,
                         src + i * s.x.stride[1], dst + i * width * es)
-                j += width
-                continue
-            sample_panel(
-                s, &at, j, min(width, count - j),
-                s.last.data + (n - s.first) * s.last.stride[0] + it.channel * es, it.length, tile,
-                dst, width)
             j += width
 
 
@@ -422,14 +428,11 @@ cdef void pack_pixels(
     cdef piece it
     it.k, it.length = k0, 0
     while next_piece(s, <located*>scratch, &at, n, g, p, count, k1, &it):
-        dst = panel + (it.k - k0) * es
+        src, dst = source_of(s, n, it.channel), panel + (it.k - k0) * es
         if s.last.data != NULL:
             s.leaf.sample_channels(
-                count, it.length, s.corners, at.ld, at.where, at.coef,
-                s.last.data + (n - s.first) * s.last.stride[0] + it.channel * es, dst, width,
-                s.room)
+                count, it.length, s.corners, at.ld, at.where, at.coef, src, dst, width, s.room)
             continue
-        src = s.x.data + n * s.x.stride[0] + it.channel * s.x.stride[1]
         first = 0
         while first < it.length:
             rows = min(tile_channels(s), it.length - first)

@@ -45,9 +45,9 @@ cdef enum:
     MOST_PIXELS = 1024
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
-    MACS = 16               # in a cycle
     PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
     LANE_STEP = 4           # pixels that are not parted
+    MACS = 16               # multiply-adds in a cycle
     LINE = 64               # bytes
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
     CACHE_SETS_BYTES = 1024         # rows that far apart, or a multiple, evict each other
