@@ -610,7 +610,7 @@ cdef void gemm_tile(
     cdef const leaf_table* leaf = job.leaf
     cdef const operand* a = job.a
     cdef const tensor* out = job.out
-    cdef Py_ssize_t es = leaf.esize, mr = leaf.mr, nr = leaf.nr
+    cdef Py_ssize_t es = leaf.esize, nr = leaf.nr
     cdef char* b = scratch
     cdef char* a_block = b + job.b_bytes
     cdef char* tile = a_block + job.a_bytes
@@ -654,8 +654,6 @@ cdef void gemm_tile(
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
-                if offset != NULL and rows > mr and 0 < rows % mr <= 3:
-                    rows -= rows % mr   # few rows left: by themselves, of more columns at once
                 if a.packed != NULL:
                     rows_at = a.packed + packed_at(a, leaf, g, m + i, k, depth)
                     a_rs = 0

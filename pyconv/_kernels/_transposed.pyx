@@ -43,7 +43,6 @@ cdef enum:
     INPUT_BYTES = 4 * 1024 * 1024   # inputs of a box: they are read from L3, at a row block's pace
     MOST_PIXELS = 512
     MOST_SHIFTS = 64                # of the inputs in panels, see `lay_out`
-    MOST_BESIDE = 3                 # rows that wide panels have
     FEW_ROWS = 48                   # of all classes: each input is read a few times only
     LINE = 100                      # cost of copying a line, in multiply-adds ...
     ELEMENT = 2                     # ... and each of its elements
@@ -669,29 +668,18 @@ cdef void multiply(
     Py_ssize_t rows, Py_ssize_t columns, const char* bias, char* c
 ) noexcept nogil:
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
-    cdef Py_ssize_t mr = w.leaf.mr, es = w.leaf.esize, ld = w.ld
-    cdef Py_ssize_t kc = depth_block(depth), padded = round_up(rows, mr), k = 0
-    cdef Py_ssize_t count, j, n, whole = rows // mr * mr, rest = rows - whole
+    cdef Py_ssize_t es = w.leaf.esize, kc = depth_block(depth), padded = round_up(rows, w.leaf.mr)
+    cdef Py_ssize_t count, j, n, k = 0
     cdef const char* at
-    cdef const char* more = bias
-    if rest > MOST_BESIDE:
-        whole, rest = rows, 0
-    if whole > 0 and bias != NULL:
-        more = bias + whole * es
     while True:             # at least once: without inputs the result is the bias
         count = min(kc, depth - k)
         j = 0
         while j < columns:
             n = min(w.width, columns - j) if w.panels else columns
             at = b + j // w.width * w.panel_step * es if w.panels else b
-            if whole > 0:
-                w.leaf.gemm_at(
-                    whole, n, count, a + k * padded * es, 0, at, offset + k, c + j * es, ld, bias,
-                    k > 0)
-            if rest > 0:    # by themselves, of more columns at once
-                w.leaf.gemm_at(
-                    rest, n, count, a + (k * padded + whole * count) * es, 0, at, offset + k,
-                    c + (whole * ld + j) * es, ld, more, k > 0)
+            w.leaf.gemm_at(
+                rows, n, count, a + k * padded * es, 0, at, offset + k, c + j * es, w.ld, bias,
+                k > 0)
             j += n
         k += kc
         if k >= depth:

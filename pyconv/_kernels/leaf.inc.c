@@ -196,46 +196,51 @@ static NAME(gemm_way) *const NAME(wide_ways)[2][3] = {
 };
 #undef GEMM_WIDE
 #undef GEMM_WAY
-#undef GEMM_PARAMETERS
 
-static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
-                       const void *b_, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c_, ptrdiff_t c_rs,
-                       const void *bias, int add) {
-    const T *b = b_;
-    T *c = c_;
+/* Whole panels, and the half that may be left; rows that lie in memory have no way for one. */
+INLINE void NAME(gemm_columns)(NAME(gemm_way) *panels, NAME(gemm_way) *half, NAME(gemm_way) *rows,
+                               GEMM_PARAMETERS) {
+    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
     if (a_rs != 0) {
-        NAME(in_rows)(m, n, k, a, a_rs, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
+        rows(m, n, k, a, a_rs, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
         return;
     }
-    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
-    if (whole > 0) NAME(packed)(m, whole, k, a, 0, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
-    b += whole / NR * b_ps;
+    if (whole > 0) panels(m, whole, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
     if (rest > 0)
-        NAME(packed_half)(m, rest, k, a, 0, b, b_ks, b_ps, NULL, c + whole, c_rs, bias, add);
+        half(m, rest, k, a, 0, b + whole / NR * b_ps, b_ks, b_ps, b_at, c + whole, c_rs, bias, add);
 }
 
-static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
+                       const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
+                       const void *bias, int add) {
+    NAME(gemm_columns)(NAME(packed), NAME(packed_half), NAME(in_rows), m, n, k, a, a_rs, b, b_ks,
+                       b_ps, NULL, c, c_rs, bias, add);
+}
+
+static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
                           const void *b_, const ptrdiff_t *b_at, void *c_, ptrdiff_t c_rs,
-                          const void *bias, int add) {
-    const T *b = b_;
+                          const void *bias_, int add) {
+    const T *a = a_, *b = b_, *bias = bias_;
     T *c = c_;
-    if (m <= 3) {
-        const ptrdiff_t wide = n - n % (LEAF_WIDE(m, MR) * NR);
-        if (wide > 0)
-            NAME(wide_ways)[a_rs != 0][m - 1](m, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
+    const ptrdiff_t few = m % MR, wide = few > 0 && few <= 3 ? n - n % (LEAF_WIDE(few, MR) * NR) : 0;
+    if (wide > 0) { /* the few rows beside whole blocks by themselves, of more columns at once */
+        if (m > few)
+            NAME(gemm_columns)(NAME(packed_at), NAME(packed_half_at), NAME(in_rows_at), m - few, n,
+                               k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
+        a += (m - few) * (a_rs != 0 ? a_rs : k);
+        c += (m - few) * c_rs;
+        if (bias) bias += m - few;
+        NAME(wide_ways)[a_rs != 0][few - 1](few, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
+        m = few;
         b += wide;
         c += wide;
         n -= wide;
     }
-    if (a_rs != 0) {
-        if (n > 0) NAME(in_rows_at)(m, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
-        return;
-    }
-    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
-    if (whole > 0) NAME(packed_at)(m, whole, k, a, 0, b, 0, NR, b_at, c, c_rs, bias, add);
-    if (rest > 0)
-        NAME(packed_half_at)(m, rest, k, a, 0, b + whole, 0, NR, b_at, c + whole, c_rs, bias, add);
+    if (n > 0)
+        NAME(gemm_columns)(NAME(packed_at), NAME(packed_half_at), NAME(in_rows_at), m, n, k, a, a_rs,
+                           b, 0, NR, b_at, c, c_rs, bias, add);
 }
+#undef GEMM_PARAMETERS
 
 /* One vector of columns: twice the rows, for as many chains of multiply-adds.
  *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
