@@ -26,6 +26,10 @@ CASES = {
     "wide kernel": ((1, 20, 31), (20, 2, 64), {"stride": 16, "padding": 9}),
     "wide kernel, many rows": ((1, 20, 31), (20, 30, 64), {"stride": 32}),
     "many channels": ((2, 300, 4, 4), (300, 70, 4, 4), {"stride": 2, "padding": 1}),
+    # Sums of more blocks than are added one after another, along one class and along all.
+    "deep": ((1, 800, 3, 14), (800, 5, 4, 4), {"stride": 2, "padding": 1}),
+    "one class deep": ((1, 400, 5, 14), (400, 3, 3, 3), {"stride": 2, "padding": 1}),
+    "3-D, deep": ((1, 100, 5, 8, 7), (100, 9, 3, 3, 3), {"stride": (1, 2, 1), "padding": 1}),
     "depthwise": ((2, 6, 9, 8), (6, 1, 4, 4), {"stride": 2, "padding": 1, "groups": 6}),
     "groups": ((2, 12, 9, 8), (12, 5, 3, 4), {"stride": (2, 3), "groups": 3}),
     "dilation": ((1, 4, 9, 8), (4, 5, 3, 4), {"stride": (2, 3), "dilation": (3, 2)}),
@@ -239,6 +243,7 @@ TURNED = [
     ((3, 33, 7), (33, 50, 16), {"stride": 8, "padding": 4}),
     ((1, 20, 2, 3, 3), (20, 34, 3, 4, 2), {"stride": 2, "padding": 1, "dilation": (1, 1, 3)}),
     ((1, 30, 3, 3), (30, 40, 1, 2), {"stride": 3}),
+    ((1, 450, 3, 3), (450, 37, 3, 4), {"stride": (1, 2), "padding": 1}),  # deep
 ]
 
 

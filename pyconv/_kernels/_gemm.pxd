@@ -89,6 +89,10 @@ cdef class PackedWeights:
     cdef void take_place_of(self, operand* a) noexcept
 
 
+cdef enum:
+    CHAIN_BLOCKS = 16               # so many blocks of KC depths are added up one after another
+
+
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)

@@ -41,7 +41,6 @@ cdef enum:
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
-    CHAIN_BLOCKS = 16               # and so many blocks are added up one after another
     MOST_PIXELS = 1024
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough

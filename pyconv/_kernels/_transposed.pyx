@@ -25,13 +25,13 @@ blocks of mr, are what is broadcast.  Weights then need no more than a transposi
 of KC depths beside its use, which is shared by all classes with as many taps.
 
 Sums are made as _gemm.pyx makes them, turned or not: a chain for each KC depths, over depths
-(channel, tap).
+(channel, tap), and of many blocks every CHAIN_BLOCKS are summed first.
 """
 
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport LEAF_WIDE, __builtin_prefetch, leaf, leaf_table
-from pyconv._kernels._gemm cimport depth_block, load_bias
+from pyconv._kernels._gemm cimport CHAIN_BLOCKS, depth_block, load_bias
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -197,6 +197,7 @@ cdef struct job:
     Py_ssize_t product_count
     Py_ssize_t tile_ld, tile_channel    # of a tile of weights: [channel][tap][row]
     size_t turned_bytes, tile_bytes, sums_bytes
+    size_t part_bytes           # of the next sums where not all blocks are added one after another
     size_t b_bytes, c_bytes, a_bytes, own_bytes, bias_bytes, line_bytes
 
 
@@ -240,6 +241,11 @@ cdef Py_ssize_t most_taps(const split_axis* axis) noexcept nogil:
     for r in range(axis.residues):
         most = max(most, axis.at[r].taps)
     return most
+
+
+cdef Py_ssize_t most_depth(const job* w) noexcept nogil:
+    """Depths of the largest class."""
+    return w.channels * most_taps(&w.axis[0]) * most_taps(&w.axis[1]) * most_taps(&w.axis[2])
 
 
 # ---- weights ------------------------------------------------------------------------------------
@@ -605,20 +611,27 @@ cdef size_t line_scratch(job* w) noexcept nogil:
     return w.line_bytes
 
 
+cdef bint is_deep(Py_ssize_t depth) noexcept nogil:
+    return depth > CHAIN_BLOCKS * depth_block(depth)
+
+
 cdef Py_ssize_t scratch_of(job* w) noexcept nogil:
     """Bytes that a thread needs."""
     cdef Py_ssize_t es = w.leaf.esize, rows = w.axis[2].residues * w.block
     w.c_bytes = aligned((rows * w.ld + w.leaf.nr) * es)
     w.bias_bytes = aligned(rows * es)
-    w.own_bytes = w.a_bytes = w.line_bytes = 0
+    w.own_bytes = w.a_bytes = w.line_bytes = w.part_bytes = 0
     if w.turned:
         return w.b_bytes + w.c_bytes + w.bias_bytes + turned_scratch(w) + line_scratch(w) + 128
+    if is_deep(most_depth(w)):
+        w.part_bytes = w.c_bytes
     if w.packed == NULL:
         w.own_bytes = pack_scratch(w)
         w.a_bytes = aligned(row_sets(w, w.block) * most_taps(&w.axis[0]) * most_taps(&w.axis[1])
                             * es)
     line_scratch(w)
-    return w.b_bytes + w.c_bytes + w.bias_bytes + w.own_bytes + w.a_bytes + w.line_bytes + 128
+    return (w.b_bytes + w.c_bytes + w.part_bytes + w.bias_bytes + w.own_bytes + w.a_bytes
+            + w.line_bytes + 128)
 
 
 cdef Py_ssize_t units_of(const job* w) noexcept nogil:
@@ -663,14 +676,25 @@ cdef bint fit(job* w, int* threads, Py_ssize_t budget) noexcept nogil:
 
 # ---- a unit -------------------------------------------------------------------------------------
 
+cdef void add_up(
+    const job* w, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t ld, const char* part, char* sums
+) noexcept nogil:
+    """Add a part to the sums: rows of both are `ld` elements apart."""
+    cdef Py_ssize_t i, step = ld * w.leaf.esize
+    for i in range(rows):
+        w.leaf.add_strided(columns, part + i * step, sums + i * step, 1)
+
+
 cdef void multiply(
     const job* w, const char* a, const char* b, const Py_ssize_t* offset, Py_ssize_t depth,
-    Py_ssize_t rows, Py_ssize_t columns, const char* bias, char* c
+    Py_ssize_t rows, Py_ssize_t columns, const char* bias, char* sums, char* part
 ) noexcept nogil:
     """C tile of a stretch: `rows` packed rows by the inputs of the box."""
     cdef Py_ssize_t es = w.leaf.esize, kc = depth_block(depth), padded = round_up(rows, w.leaf.mr)
-    cdef Py_ssize_t count, j, n, k = 0
+    cdef Py_ssize_t count, j, n, k = 0, block = 0
+    cdef bint deep = is_deep(depth)
     cdef const char* at
+    cdef char* c = sums
     while True:             # at least once: without inputs the result is the bias
         count = min(kc, depth - k)
         j = 0
@@ -678,10 +702,15 @@ cdef void multiply(
             n = min(w.width, columns - j) if w.panels else columns
             at = b + j // w.width * w.panel_step * es if w.panels else b
             w.leaf.gemm_at(
-                rows, n, count, a + k * padded * es, 0, at, offset + k, c + j * es, w.ld, bias,
-                k > 0)
+                rows, n, count, a + k * padded * es, 0, at, offset + k, c + j * es, w.ld,
+                bias if k == 0 else NULL, block > 0)
             j += n
         k += kc
+        block += 1
+        if deep and (block == CHAIN_BLOCKS or k >= depth):
+            if c == part:
+                add_up(w, rows, columns, w.ld, part, sums)
+            c, block = part, 0
         if k >= depth:
             return
 
@@ -789,7 +818,8 @@ cdef void do_unit(
     cdef Py_ssize_t i, depth, at, columns = columns_of(w, b), n
     cdef char* a = scratch + w.b_bytes
     cdef char* c = a + w.a_bytes
-    cdef char* bias = c + w.c_bytes
+    cdef char* part = c + w.c_bytes
+    cdef char* bias = part + w.part_bytes
     cdef char* own = bias + w.bias_bytes
     cdef char* line = own + w.own_bytes
     cdef const char* weights = a
@@ -816,7 +846,7 @@ cdef void do_unit(
         multiply(
             w, weights, inputs + n * es, offset, depth, s.count * rows,
             round_up(columns, w.leaf.nr // 2), bias + at * es if w.bias != NULL else NULL,
-            c + at * w.ld * es)
+            c + at * w.ld * es, part)
         weights += depth * round_up(s.count * rows, w.leaf.mr) * es
         at += s.count * rows
     store_unit(w, b, c, m, rows, r0, r1, line)
@@ -882,7 +912,8 @@ cdef size_t turned_scratch(job* w) noexcept nogil:
         turned_positions(w) * w.channels * w.axis[0].taps * w.axis[1].taps * w.axis[2].taps * es)
     w.tile_bytes = aligned((tile_channels(w) * w.tile_channel + w.leaf.nr) * es)
     w.sums_bytes = aligned(w.product_count * w.columns * w.tile_ld * es)
-    return w.turned_bytes + w.tile_bytes + w.sums_bytes
+    w.part_bytes = w.sums_bytes if is_deep(most_depth(w)) else 0
+    return w.turned_bytes + w.tile_bytes + w.sums_bytes + w.part_bytes
 
 
 cdef Py_ssize_t turned_tables(job* w) noexcept nogil:
@@ -1013,15 +1044,18 @@ cdef void do_rows(
     """A block of rows of all classes, for a box whose inputs are in scratch, turned."""
     cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, rows = rows_of(w, block)
     cdef Py_ssize_t m = g * w.rows + block * w.block, columns = columns_of(w, b), ld = w.tile_ld
-    cdef Py_ssize_t q, last, k, depth, kc, count, channel, next, i, j, part
+    cdef Py_ssize_t q, last, k, depth, kc, count, channel, next, i, j, done, blocks
     cdef const class_product* p
     cdef char* c = scratch + w.b_bytes
     cdef char* bias = c + w.c_bytes
     cdef char* inputs = bias + w.bias_bytes
     cdef char* tile = inputs + w.turned_bytes
     cdef char* sums = tile + w.tile_bytes
-    cdef char* line = sums + w.sums_bytes
+    cdef char* part = sums + w.sums_bytes
+    cdef char* line = part + w.part_bytes
+    cdef char* to
     cdef const char* a
+    cdef bint deep
     # Sums start from the bias of their column.
     if w.bias != NULL:
         w.leaf.load[w.compute](
@@ -1035,14 +1069,15 @@ cdef void do_rows(
         while last < w.product_count and w.products[last].taps == p.taps:
             last += 1
         depth = w.channels * p.taps
-        kc = depth_block(depth)
-        k = 0
+        kc, deep = depth_block(depth), is_deep(depth)
+        k = blocks = 0
+        to = sums
         while k < depth:
             count = min(kc, depth - k)
             channel = k // p.taps
             next = ceil_div(k + count, p.taps)
             transpose_weights(w, g, block * w.block, rows, channel, next, tile)
-            part = 0
+            done = 0
             for i in range(q, last):
                 a = inputs + (w.products[i].inputs + k * turned_positions(w)) * es
                 j = 0
@@ -1050,14 +1085,20 @@ cdef void do_rows(
                     w.leaf.gemm_at(
                         columns, min(nr, rows - j), count, a, 0, tile + j * es,
                         w.products[i].weight + k - channel * p.taps,
-                        sums + (i * columns * ld + j) * es, ld, NULL, 1)
+                        to + (i * columns * ld + j) * es, ld, NULL, to == sums or blocks > 0)
                     j += nr
                     fetch_weights(
                         w, g, block * w.block, rows, next,
                         min(ceil_div(min(k + count + kc, depth), p.taps), w.channels),
-                        part, (last - q) * ceil_div(rows, nr))
-                    part += 1
+                        done, (last - q) * ceil_div(rows, nr))
+                    done += 1
             k += count
+            blocks += 1
+            if deep and (blocks == CHAIN_BLOCKS or k >= depth):
+                if to == part:
+                    add_up(w, (last - q) * columns, rows, ld, part + q * columns * ld * es,
+                           sums + q * columns * ld * es)
+                to, blocks = part, 0
         q = last
     for q in range(w.product_count):
         p = &w.products[q]
