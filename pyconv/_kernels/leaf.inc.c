@@ -39,6 +39,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
                             ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
                             const int table, const ptrdiff_t *b_at, const int ahead, T *c,
                             ptrdiff_t c_rs, const T *bias, int add) {
+    enum { AHEAD = 4096 / sizeof(T) }; /* of packed rows: the next blocks come from far away */
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = VZERO();
@@ -55,6 +56,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
             UNROLL for (int d = 0; d < 4; ++d) {
                 const T *row = b + (table ? b_at[d] : d * b_ks);
                 if (ahead) __builtin_prefetch(row + 2 * NR - 1);
+                if (a_ks == MR && d % 2 == 0) __builtin_prefetch(a + d * MR + AHEAD);
                 const VEC b0 = VLOAD(row), b1 = VLOAD(row + VL);
                 UNROLL for (int i = 0; i < rows; ++i)
                     VFMA2(acc[i * nv], acc[i * nv + 1], b0, b1, a[i * a_rs + d * a_ks]);
@@ -68,6 +70,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         const T *row = table ? b + *b_at++ : b;
         if (ahead) /* the next panels */
             UNROLL for (int v = nv; v < 2 * nv; v += NV) __builtin_prefetch(row + v * VL + NR - 1);
+        if (a_ks == MR) __builtin_prefetch(a + AHEAD);
         if (nv > NV) { /* one of b at a time: there are not registers for all of them */
             VEC av[MR];
             UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
