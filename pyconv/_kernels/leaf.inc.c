@@ -250,11 +250,16 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, const T *a,
                                    const T *a_more, const T *b, ptrdiff_t b_ks, T *c,
                                    ptrdiff_t c_rs, int add) {
+    enum { AHEAD = 8192 / sizeof(T) };
     VEC acc[2 * MR];
     UNROLL for (int i = 0; i < rows; ++i) acc[i] = VZERO();
     UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VZERO();
     for (; k > 0; --k) {
         VEC bv = VLOAD(b);
+        if (MR > 6) { /* a depth is most of a cache line; with fewer rows it costs more than it saves */
+            __builtin_prefetch(a + AHEAD);
+            if (more) __builtin_prefetch(a_more + AHEAD);
+        }
         UNROLL for (int i = 0; i < rows; ++i) acc[i] = VFMA(VSET1(a[i]), bv, acc[i]);
         UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VFMA(VSET1(a_more[i]), bv, acc[MR + i]);
         a += MR;
