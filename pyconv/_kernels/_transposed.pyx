@@ -565,7 +565,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
     Planes hold each input once, but positions after each line are computed and dropped; panels
     hold an input for each shift at which it is read.  The cost is in multiply-adds.
     """
-    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, size = 1, copies, length
+    cdef Py_ssize_t nr = w.leaf.nr, es = w.leaf.esize, size = 1, copies, length, used
     cdef int i
     cut(w, most, panels)
     w.panels = panels
@@ -573,6 +573,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         for i in range(3, -1, -1):
             w.pitch[i] = size
             size *= w.extent[i]
+        used = size
         w.columns = round_up(size, nr)
         w.width = LEAF_WIDE(least_rows(w), w.leaf.mr) * nr
         if w.turned:    # whole row blocks
@@ -593,6 +594,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         w.columns = 1
         for i in range(4):
             w.columns += (w.extent[i] - 1) * w.pitch[i]
+        used = w.columns
         w.columns = round_up(w.columns, nr)
         w.channel_step = odd_lines(w.extent[0] * size, es)
         w.width = w.panel_step = 1
@@ -601,7 +603,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         copies = w.extent[0] * size // length
     w.ld = odd_lines(w.columns, es)
     return (<double>w.tiles[0] * w.tiles[1] * w.tiles[2] * w.tiles[3]
-            * (<double>w.columns * group_elements(w)
+            * (<double>round_up(used, nr // 2) * group_elements(w)
                + <double>w.channels * copies * (LINE + ELEMENT * length)))
 
 
