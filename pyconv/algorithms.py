@@ -86,6 +86,9 @@ TRANSFORM, SPECTRUM, SHIFTED = 370.0, 20.0, 1.2
 #: coarsely, and a plan of Winograd's keeps up to six times the weights.
 WORTH_IT = 1.15
 
+#: The same for col2im before phases: it rounds no more coarsely, but wants a larger workspace.
+COLUMNS_WORTH = 1.04
+
 #: Taps with which transforms may begin to pay.
 LEAST_FFT_TAPS = 100
 

@@ -256,7 +256,7 @@ def _choose(axes: Axes, rows: int, channels: int) -> tuple[str, str]:
     if gain >= algorithms.WORTH_IT:
         return "winograd", f"expected to take 1/{gain:.1f} of the time of phases"
     gain = algorithms.col2im_gain(axes, rows, channels)
-    if gain > 1:  # it rounds no more coarsely
+    if gain >= algorithms.COLUMNS_WORTH:
         return "col2im", f"few outputs: expected to take 1/{gain:.1f} of the time of phases"
     return "phase", "a dense convolution for each residue of the result"
 
