@@ -95,6 +95,7 @@ cdef enum:
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil
 cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=*) noexcept nogil
+cdef bint is_deep(Py_ssize_t depth) noexcept nogil
 cdef Workspace load_bias(object bias, const leaf_table* leaf, int compute)
 cdef int describe_operand(object weight, int compute, operand* a) except -1
 cdef Py_ssize_t depth_at(const operand* a, Py_ssize_t k) noexcept nogil

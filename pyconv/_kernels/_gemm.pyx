@@ -62,6 +62,11 @@ cdef Py_ssize_t depth_block(Py_ssize_t depth, Py_ssize_t most=DEPTH_BLOCK) noexc
     return round_up(ceil_div(depth, ceil_div(depth, most)), 8)
 
 
+cdef bint is_deep(Py_ssize_t depth) noexcept nogil:
+    """Whether a sum has more blocks of KC than are added up one after another."""
+    return depth > CHAIN_BLOCKS * depth_block(depth)
+
+
 # ---- operand A --------------------------------------------------------------------------------
 
 cdef int describe_operand(object weight, int compute, operand* a) except -1:
@@ -944,7 +949,7 @@ cdef Py_ssize_t implicit_gemm(
     job.groups, job.rows, job.depth = a.groups, a.rows, a.depth
     job.first, job.prepared, job.sample_bytes = 0, NULL, pk.sample_bytes
     job.kc = depth_block(a.depth)
-    job.deep = a.depth > CHAIN_BLOCKS * job.kc
+    job.deep = is_deep(a.depth)
     job.finish = finish
     job.lanes = a.packed != NULL and a.lanes
     divide_pixels(&job, NULL)

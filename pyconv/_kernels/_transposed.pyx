@@ -31,7 +31,7 @@ Sums are made as _gemm.pyx makes them, turned or not: a chain for each KC depths
 from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport LEAF_WIDE, __builtin_prefetch, leaf, leaf_table
-from pyconv._kernels._gemm cimport CHAIN_BLOCKS, depth_block, load_bias
+from pyconv._kernels._gemm cimport CHAIN_BLOCKS, depth_block, is_deep, load_bias
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -611,10 +611,6 @@ cdef size_t line_scratch(job* w) noexcept nogil:
     if not w.out.in_place:
         w.line_bytes = aligned(w.axis[2].residues * w.block * w.extent[3] * w.leaf.esize)
     return w.line_bytes
-
-
-cdef bint is_deep(Py_ssize_t depth) noexcept nogil:
-    return depth > CHAIN_BLOCKS * depth_block(depth)
 
 
 cdef Py_ssize_t scratch_of(job* w) noexcept nogil:

@@ -250,7 +250,7 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, const T *a,
                                    const T *a_more, const T *b, ptrdiff_t b_ks, T *c,
                                    ptrdiff_t c_rs, int add) {
-    enum { AHEAD = 8192 / sizeof(T) };
+    enum { AHEAD = 8192 / sizeof(T) }; /* as in gemm_rows; two row blocks are read at once here */
     VEC acc[2 * MR];
     UNROLL for (int i = 0; i < rows; ++i) acc[i] = VZERO();
     UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VZERO();
