@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
-from math import prod
+from math import inf, prod
 
 from pyconv import fft
 from pyconv.geometry import UNIT, Axis, ceil_div, tap_ranges
@@ -38,6 +38,11 @@ TILES = {
 PRODUCTS, INPUT, OUTPUT, SPREAD, STRIDED = 0.95, 24.0, 12.0, 14.0, 1.6
 LINE_IN, LINE_OUT, WEIGHT, NARROW = 2000.0, 400.0, 5.0, 30.0
 VECTOR, LEAST_ROWS = 8, 4
+
+# The same where vectors run along the channels, and no tile or line costs more than others: for
+# each place of a tile the products, and each channel's inputs and outputs. It takes weights of up
+# to LANES_MOST pairs of channels in a group: these are read once for fewer tiles.
+LANES_PRODUCTS, LANES_INPUT, LANES_OUTPUT, LANES_MOST = 1.38, 19.0, 17.5, 128 * 128
 
 # What Winograd's takes more for each element of the images of groups, inputs and results, where
 # there are so many that they come from far away: a group has little to do with each.
@@ -319,6 +324,21 @@ def _in_panels(pixels: float) -> float:
 
 def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile) -> float:
     """Cost of a sample by tiles of so many outputs, with weights transformed before."""
+    by_tiles = _cost_by_tiles(axes, rows, channels, groups, tile)
+    return min(by_tiles, _cost_in_lanes(axes, rows, channels, groups, tile))
+
+
+def winograd_in_lanes(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile
+) -> bool:
+    """Whether its vectors are better those of channels than those of tiles."""
+    by_tiles = _cost_by_tiles(axes, rows, channels, groups, tile)
+    return _cost_in_lanes(axes, rows, channels, groups, tile) < by_tiles
+
+
+def _cost_by_tiles(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile
+) -> float:
     down, along = _last_two(axes)
     leading = axes[:-2]
     depth = channels * prod(a.kernel for a in leading)
@@ -334,7 +354,28 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
     streams = (WEIGHT if tiles > VECTOR else NARROW) * weights
     per_line = lines * (LINE_IN * depth + LINE_OUT * rows)
     each = places * (products + transforms) + streams + per_line
-    return groups * each * (STRIDED if 2 in (down.stride, along.stride) else 1) + PART
+    cost = groups * each * (STRIDED if 2 in (down.stride, along.stride) else 1) + PART
+    if groups > 1:
+        inputs, outputs = prod(a.size for a in axes), prod(a.out for a in axes)
+        elements = groups * (channels * inputs + rows * outputs)
+        if elements > NEAR_GROUPS:
+            cost += FAR_GROUPS * elements
+    return cost
+
+
+def _cost_in_lanes(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile
+) -> float:
+    down, along = _last_two(axes)
+    leading = axes[:-2]
+    taps = prod(a.kernel for a in leading)
+    if taps > 1 or down.dilation * along.dilation > 1 or channels * rows > LANES_MOST:
+        return inf
+    tiles = prod(a.out for a in leading) * _across(down, tile[0]) * _across(along, tile[1])
+    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
+    products = LANES_PRODUCTS * channels * _round_up(rows, VECTOR)
+    each = products + LANES_INPUT * channels + LANES_OUTPUT * rows
+    return groups * places * tiles * each + PART
 
 
 def _across(axis: Axis, outputs: int) -> int:
@@ -353,23 +394,20 @@ def _kept(axis: Axis, outputs: int) -> int:
     return _inputs(axis, outputs) - (outputs - 1) * (axis.stride == 2 and axis.kernel == 3)
 
 
-def winograd_tile(axes: Sequence[Axis], rows: int, channels: int) -> Tile:
+def winograd_tile(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> Tile:
     """Outputs of the tiles that are the fastest."""
-    return min(winograd_tiles(axes), key=lambda tile: winograd_cost(axes, rows, channels, 1, tile))
+    return min(
+        winograd_tiles(axes), key=lambda tile: winograd_cost(axes, rows, channels, groups, tile)
+    )
 
 
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:
     """How many times faster than ``"direct"`` Winograd's is; 0 where it is not for the shape."""
     if not winograd_takes(axes) or _few_channels(rows, channels):
         return 0.0
-    tile = winograd_tile(axes, rows, channels)
-    best = winograd_cost(axes, rows, channels, groups, tile)
-    if groups > 1:
-        inputs, outputs = prod(a.size for a in axes), prod(a.out for a in axes)
-        elements = groups * (channels * inputs + rows * outputs)
-        if elements > NEAR_GROUPS:
-            best += FAR_GROUPS * elements
-    return direct_cost(axes, rows, channels, groups) / best
+    tile = winograd_tile(axes, rows, channels, groups)
+    cost = winograd_cost(axes, rows, channels, groups, tile)
+    return direct_cost(axes, rows, channels, groups) / cost
 
 
 def phases_gain(classes: Sequence[Sequence[Axis]], rows: int, channels: int, groups: int) -> float:
@@ -381,7 +419,7 @@ def phases_gain(classes: Sequence[Sequence[Axis]], rows: int, channels: int, gro
         cost = direct_cost(axes, rows, channels, groups)
         direct += cost
         if winograd_takes(axes):
-            tile = winograd_tile(axes, rows, channels)
+            tile = winograd_tile(axes, rows, channels, groups)
             cost = winograd_cost(axes, rows, channels, groups, tile)
         winograd += cost
     if len(classes) == 1:

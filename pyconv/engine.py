@@ -33,6 +33,8 @@ from pyconv._kernels import (
     _depthwise_adjoint,
     _transposed,
     _winograd,
+    _winograd_lanes,
+    _winograd_weights,
 )
 from pyconv._kernels._tensor import padding_sources
 from pyconv.geometry import UNIT, Axis, untouched
@@ -261,13 +263,14 @@ def describe(
     `algorithm` is ``"winograd"``, on axes that `algorithms.winograd_takes`, or ``"fft"``, or else
     the taps are read as they are.
     """
-    rows, channels = weight_shape[1:3]
+    groups, rows, channels = weight_shape[:3]
     stride, dilation, offset = numbers(axes)
     # Without weights there is nothing to transform: the result is the bias.
     if algorithm == "winograd" and 0 not in weight_shape:
-        tile = algorithms.winograd_tile(axes, rows, channels)
-        kernel = partial(_winograd.correlate, tile)
-        pack = partial(_winograd.pack_weights, tile, stride)
+        tile = algorithms.winograd_tile(axes, rows, channels, groups)
+        lanes = algorithms.winograd_in_lanes(axes, rows, channels, groups, tile)
+        kernel = partial((_winograd_lanes if lanes else _winograd).correlate, tile)
+        pack = partial(_winograd_weights.pack_weights, tile, stride, lanes=lanes)
         return Descriptor(kernel, pack, stride, dilation, offset, mode)
     if algorithm == "fft" and 0 not in weight_shape:
         blocks = fft.choose_blocks(axes, rows, channels, mode)

@@ -59,7 +59,7 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t ds) noexcept nogil
         void (*along)(
             Py_ssize_t tiles, Py_ssize_t lines, const void* src, Py_ssize_t fs, const void* bias,
-            void* dst, Py_ssize_t rs, Py_ssize_t cs) noexcept nogil
+            bint biases, void* dst, Py_ssize_t rs, Py_ssize_t cs) noexcept nogil
         void (*weights)(
             Py_ssize_t count, const double* src, Py_ssize_t ss, double* dst,
             Py_ssize_t ds) noexcept nogil
@@ -91,6 +91,9 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
             int add) noexcept nogil
+        void (*gemm_even)(
+            Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
+            Py_ssize_t b_ps, void* c, int add) noexcept nogil
         void (*taps)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             const void* src, Py_ssize_t src_rs, const void* w, Py_ssize_t ws, const void* bias,
@@ -114,8 +117,8 @@ cdef extern from "leaf.h" nogil:
             void* second, Py_ssize_t dst_rs) noexcept nogil
         const leaf_winograd* winograd
         void (*spread)(
-            Py_ssize_t rows, Py_ssize_t depths, Py_ssize_t taps, const void* src, Py_ssize_t ld,
-            double* dst, Py_ssize_t ds) noexcept nogil
+            Py_ssize_t rows, Py_ssize_t width, Py_ssize_t depths, Py_ssize_t taps,
+            const void* src, Py_ssize_t ld, double* dst, Py_ssize_t ds) noexcept nogil
         void (*narrow)(Py_ssize_t n, const double* src, void* dst) noexcept nogil
         leaf_dots dots
         void (*pack)(

@@ -1,6 +1,7 @@
 # Implicit GEMM: the loop nest around the micro-kernel, for any operator that can fill a panel.
 
 from pyconv._kernels._cpu cimport leaf_table
+from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport Workspace
 from pyconv._kernels._tensor cimport tensor
 
@@ -91,6 +92,19 @@ cdef class PackedWeights:
 
 cdef enum:
     CHAIN_BLOCKS = 16               # so many blocks of KC depths are added up one after another
+
+
+# Rows in lanes lie in panels of nr; half a panel at the end is part of the one before, if there is
+# one.
+
+cdef inline Py_ssize_t lane_panels(Py_ssize_t rows, const leaf_table* leaf) noexcept nogil:
+    return max(<Py_ssize_t>1, ceil_div(rows, leaf.nr // 2) // 2)
+
+
+cdef inline Py_ssize_t lanes_from(Py_ssize_t rows, const leaf_table* leaf) noexcept nogil:
+    """Lanes of the first panel of so many rows."""
+    cdef Py_ssize_t rest = round_up(rows, leaf.nr // 2)
+    return rest if 2 * rest <= 3 * leaf.nr else leaf.nr
 
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil

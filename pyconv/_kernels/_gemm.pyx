@@ -149,21 +149,6 @@ cdef void pack_block(
         k += length
 
 
-# Rows in lanes lie in panels of nr; half a panel at the end is part of the one before, if there is
-# one.
-
-cdef inline Py_ssize_t lane_panels(const operand* a, const leaf_table* leaf) noexcept nogil:
-    return max(<Py_ssize_t>1, ceil_div(a.rows, leaf.nr // 2) // 2)
-
-
-cdef inline Py_ssize_t lanes_from(
-    const operand* a, const leaf_table* leaf, Py_ssize_t m
-) noexcept nogil:
-    """Lanes of the panel of rows from m."""
-    cdef Py_ssize_t rest = round_up(a.rows - m, leaf.nr // 2)
-    return rest if 2 * rest <= 3 * leaf.nr else leaf.nr
-
-
 cdef inline Py_ssize_t held_rows(const operand* a, const leaf_table* leaf) noexcept nogil:
     """Rows of the packed operand, the zeros that fill it up among them."""
     return round_up(a.rows, leaf.nr // 2 if a.lanes else leaf.mr)
@@ -219,12 +204,12 @@ cdef void pack_task(
     cdef const operand* a = job.a
     cdef Py_ssize_t kc = depth_block(a.depth), task, g, m, k, depth, rows, es = job.leaf.esize
     cdef Py_ssize_t step = job.leaf.nr if a.lanes else job.leaf.mr, width = step
-    cdef Py_ssize_t blocks = lane_panels(a, job.leaf) if a.lanes else ceil_div(a.rows, step)
+    cdef Py_ssize_t blocks = lane_panels(a.rows, job.leaf) if a.lanes else ceil_div(a.rows, step)
     cdef char* dst
     for task in range(first, last):
         g, m = task // blocks, task % blocks * step
         if a.lanes:
-            width = lanes_from(a, job.leaf, m)
+            width = lanes_from(a.rows - m, job.leaf)
         rows = min(width, a.rows - m)
         if a.span > 0:
             if rows < width:
@@ -269,7 +254,7 @@ cdef PackedWeights pack_operand(const operand* a, const leaf_table* leaf, int th
     result.shape = a[0]
     job.a, job.leaf, job.dst = a, leaf, result.store.data
     run(pack_task, &job,
-        a.groups * (lane_panels(a, leaf) if a.lanes else ceil_div(a.rows, leaf.mr)),
+        a.groups * (lane_panels(a.rows, leaf) if a.lanes else ceil_div(a.rows, leaf.mr)),
         useful_threads(threads, 16.0 * a.groups * a.rows * a.depth), span_bytes(a, leaf))
     result.shape.packed = result.store.data
     return result
@@ -336,7 +321,7 @@ cdef inline Py_ssize_t pixel_step(const gemm_job* job) noexcept nogil:
 
 
 cdef inline Py_ssize_t row_blocks(const gemm_job* job) noexcept nogil:
-    return lane_panels(job.a, job.leaf) if job.lanes else ceil_div(job.rows, job.leaf.mr)
+    return lane_panels(job.rows, job.leaf) if job.lanes else ceil_div(job.rows, job.leaf.mr)
 
 
 cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
@@ -802,7 +787,7 @@ cdef void lanes_tile(
                 job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
             m = m_lo
             while m < m_hi and m - m_lo < job.tile_rows:
-                lanes = lanes_from(a, leaf, m)
+                lanes = lanes_from(a.rows - m, leaf)
                 bias = NULL
                 if k == 0 and job.bias != NULL:
                     bias = job.bias + (g * job.rows + m) * es
@@ -824,7 +809,7 @@ cdef void lanes_tile(
                 break
         c = tile
         while m_lo < tile_hi:
-            lanes = lanes_from(a, leaf, m_lo)
+            lanes = lanes_from(a.rows - m_lo, leaf)
             if job.finish != NULL:
                 job.finish(
                     job.pk.ctx, n, g * job.rows + m_lo, min(lanes, job.rows - m_lo), p, count, c,

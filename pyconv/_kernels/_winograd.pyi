@@ -3,15 +3,10 @@ from typing import Any
 
 import numpy as np
 
+from pyconv._kernels._winograd_weights import TransformedWeights
+
 Array = np.ndarray[Any, Any]
 
-class TransformedWeights:
-    @property
-    def nbytes(self) -> int: ...
-
-def pack_weights(
-    outputs: Sequence[int], stride: Sequence[int], weight: Array, compute: int, threads: int
-) -> TransformedWeights: ...
 def correlate(
     outputs: Sequence[int],
     operator: str,

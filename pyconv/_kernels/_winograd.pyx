@@ -30,12 +30,22 @@ from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_KERNELS, leaf, leaf_table, leaf_winograd
+from pyconv._kernels._cpu cimport leaf, leaf_table, leaf_winograd
 from pyconv._kernels._gemm cimport depth_block, load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
+from pyconv._kernels._winograd_weights cimport (
+    DEPTH_BLOCK,
+    TransformedWeights,
+    distinct_places,
+    find_axes,
+    transform_weights,
+    weight_bytes,
+    weight_place,
+    weights_of,
+)
 
 cdef enum:
     CACHE_BYTES = 6144 * 1024   # V and M of a block of tiles: some of the last level's cache
@@ -48,20 +58,9 @@ cdef enum:
     LEAST_ROWS = 96
     CHANNELS = 16               # loaded together where they lie next to each other: a cache line
     SLACK = 64                  # elements that leaves may touch beyond the last
-    DEPTHS = 16                 # of weights, transformed together
     STRETCH = 64                # tiles of outputs, transformed together
     MOST_INPUTS = 10            # of a tile along an axis
     FEW_UNITS = 4               # for each thread: they are to have equal numbers
-    DEPTH_BLOCK = 32            # KC, about: a third of a direct sum's, as transforms magnify errors
-
-
-cdef struct weight_job:
-    const leaf_table* leaf
-    const leaf_winograd* axis[2]
-    const tensor* weight        # (G, M, C, T0, r0, r1)
-    char* u                     # [g][f][block of KC][row block][k][mr], f those that differ
-    Py_ssize_t u_place
-    Py_ssize_t row, rows        # which of the M
 
 
 # Where a line that is padding lies.
@@ -324,13 +323,6 @@ cdef void input_task(
         task += count
 
 
-cdef inline Py_ssize_t distinct_places(const leaf_winograd* const* axis) noexcept nogil:
-    """Places with transformed weights of their own."""
-    return axis[0].distinct * axis[1].distinct
-
-
-# ---- products and outputs ---------------------------------------------------------------------
-
 cdef void multiply(
     const winograd_job* job, Py_ssize_t g, Py_ssize_t f, Py_ssize_t m, Py_ssize_t rows
 ) noexcept nogil:
@@ -340,11 +332,8 @@ cdef void multiply(
     cdef Py_ssize_t kc = depth_block(job.depth, DEPTH_BLOCK)
     cdef Py_ssize_t k, depth, t, i, all_rows = round_up(job.rows, mr)
     cdef Py_ssize_t tiles = job.last - job.first, first = 0, last
-    cdef Py_ssize_t of_u = (
-        min(f // job.n[1], job.axis[0].distinct - 1) * job.axis[1].distinct
-        + min(f % job.n[1], job.axis[1].distinct - 1))
     cdef const char* u = job.u + (
-        (job.group + g) * distinct_places(job.axis) + of_u) * job.u_place * es
+        (job.group + g) * distinct_places(job.axis) + weights_of(job.axis, f)) * job.u_place * es
     cdef const char* v = job.v + (g * job.places + f) * job.v_place * es
     cdef char* result = job.result + ((g * job.places + f) * job.m_place + m * job.m_pitch) * es
     cdef const char* a
@@ -456,11 +445,11 @@ cdef void transform_outputs(
         if job.n[0] > 1:
             job.axis[0].down(count, job.n[1], m + t * es, job.m_place, partial, STRETCH)
             job.axis[1].along(
-                count, job.m[0], partial, STRETCH, bias,
+                count, job.m[0], partial, STRETCH, bias, False,
                 y + (t if job.dilated else job.m[1] * t) * es, job.y_pitch, apart)
         else:
             job.axis[1].along(
-                count, 1, m + t * es, job.m_place, bias,
+                count, 1, m + t * es, job.m_place, bias, False,
                 y + (t if job.dilated else job.m[1] * t) * es, job.y_pitch, apart)
         t += count
 
@@ -489,149 +478,6 @@ cdef void output_task(
             store_piece(
                 job, &job.pieces[j], job.out.data + channel * job.out.stride[1], y, count)
         task += count
-
-
-# ---- weights ----------------------------------------------------------------------------------
-
-cdef void weight_task(
-    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
-) noexcept nogil:
-    """U of row block `task`."""
-    cdef const weight_job* job = <const weight_job*>ctx
-    cdef const leaf_table* table = job.leaf
-    cdef const tensor* w = job.weight
-    cdef Py_ssize_t es = table.esize, mr = table.mr, all_rows = round_up(job.rows, mr)
-    cdef Py_ssize_t depths = w.shape[2] * w.shape[3], kc = depth_block(depths, DEPTH_BLOCK)
-    cdef Py_ssize_t r0 = w.shape[4], r1 = w.shape[5], taps = r0 * r1
-    cdef Py_ssize_t task, g, m, k, k0, depth, t0, c, count, rows, i, j
-    # whether the taps of neighbouring channels are evenly spaced
-    cdef bint even = w.stride[4] == r1 * w.stride[5] and w.stride[2] == taps * w.stride[5]
-    cdef const char* src
-    for task in range(first, last):
-        g, m = task // (all_rows // mr), task % (all_rows // mr) * mr
-        rows = min(mr, job.rows - m)
-        k = 0
-        while k < depths:
-            k0 = k // kc * kc
-            depth = min(kc, depths - k0)
-            t0, c = k // w.shape[2], k % w.shape[2]
-            count = min(min(<Py_ssize_t>DEPTHS, w.shape[2] - c), k0 + depth - k)
-            for i in range(rows):
-                src = (w.data + g * w.stride[0] + (job.row + m + i) * w.stride[1]
-                       + c * w.stride[2] + t0 * w.stride[3])
-                if even:
-                    table.load[w.storage](
-                        scratch + i * taps * DEPTHS * es, 0, src, 0, w.stride[5], 1, taps * count)
-                    continue
-                for j in range(count):
-                    table.load[w.storage](
-                        scratch + taps * (i * DEPTHS + j) * es, r1, src + j * w.stride[2],
-                        w.stride[4], w.stride[5], r0, r1)
-            transform_kernels(
-                job, rows, count, scratch,
-                job.u + (g * distinct_places(job.axis) * job.u_place + k0 * all_rows + m * depth
-                         + (k - k0) * mr) * es)
-            k += count
-
-
-cdef void transform_kernels(
-    const weight_job* job, Py_ssize_t rows, Py_ssize_t depths, char* scratch, char* u
-) noexcept nogil:
-    """G0 w G1t of mr rows of kernels that lie at the start of the scratch."""
-    cdef const leaf_table* table = job.leaf
-    cdef const leaf_winograd* down = job.axis[0]
-    cdef const leaf_winograd* along = job.axis[1]
-    cdef Py_ssize_t n = depths * table.mr, most = kernels_at_once(table), i, j
-    cdef Py_ssize_t count = round_up(n, LEAF_KERNELS)
-    cdef Py_ssize_t line = along.taps * most, taps = down.taps * along.taps
-    cdef double* w = <double*>(scratch + aligned(taps * most * table.esize))
-    cdef double* part = w + taps * most
-    cdef double* whole = part + down.distinct * line
-    table.spread(rows, depths, taps, scratch, DEPTHS * taps, w, most)
-    for j in range(along.taps):
-        down.weights(count, w + j * most, line, part + j * most, line)
-    for i in range(down.distinct):
-        along.weights(count, part + i * line, most, whole, most)
-        for j in range(along.distinct):
-            table.narrow(n, whole + j * most, u)
-            u += job.u_place * table.esize
-
-
-cdef inline Py_ssize_t kernels_at_once(const leaf_table* table) noexcept nogil:
-    return round_up(DEPTHS * table.mr, LEAF_KERNELS)
-
-
-cdef Py_ssize_t weight_place(
-    const tensor* w, Py_ssize_t rows, const leaf_table* table
-) noexcept nogil:
-    """Elements of U from one place to the next."""
-    return odd_lines(round_up(rows, table.mr) * w.shape[2] * w.shape[3], table.esize)
-
-
-cdef Py_ssize_t weight_bytes(
-    const tensor* w, const leaf_winograd* const* axis, Py_ssize_t rows, const leaf_table* table
-) noexcept nogil:
-    """Size of U for `rows` rows of every group."""
-    return w.shape[0] * distinct_places(axis) * weight_place(w, rows, table) * table.esize
-
-
-cdef int transform_weights(
-    const tensor* w, const leaf_winograd* const* axis, Py_ssize_t row, Py_ssize_t rows,
-    const leaf_table* table, int threads, char* u
-) except -1:
-    """U of rows row .. row+rows-1 of every group."""
-    cdef weight_job job
-    cdef Py_ssize_t taps = w.shape[4] * w.shape[5]
-    job.leaf, job.weight, job.u, job.row, job.rows = table, w, u, row, rows
-    job.axis[0], job.axis[1] = axis[0], axis[1]
-    job.u_place = weight_place(w, rows, table)
-    run(weight_task, &job, w.shape[0] * ceil_div(rows, table.mr),
-        useful_threads(threads, 20.0 * taps * w.shape[0] * rows * w.shape[2] * w.shape[3]),
-        kernels_at_once(table) * (taps * (table.esize + 8) + 8 * axis[0].distinct * w.shape[5]
-                                  + 8 * axis[1].distinct) + 64)
-    return 0
-
-
-cdef class TransformedWeights:
-    """U of all weights; made by a plan, used by every call of it."""
-
-    cdef Workspace store
-    cdef const leaf_table* leaf
-
-    @property
-    def nbytes(self):
-        return self.store.nbytes
-
-
-cdef int find_axes(
-    const leaf_table* table, const tensor* w, object stride, object outputs,
-    const leaf_winograd** axis
-) except -1:
-    """What there is for the taps of the last two axes and tiles of so many outputs."""
-    cdef Py_ssize_t i, m
-    for i in range(2):
-        m = outputs[i]
-        axis[i] = table.winograd
-        while axis[i].outputs and not (
-                axis[i].outputs == m and axis[i].taps == w.shape[4 + i]
-                and (axis[i].stride == stride[1 + i] or i == 0 and m == w.shape[4] == 1)):
-            axis[i] += 1
-        if not axis[i].outputs:
-            raise ValueError(f"no tiles of {m} outputs")
-    return 0
-
-
-def pack_weights(outputs, stride, weight, int compute, int threads):
-    """Weights (G, M, C, T0, r0, r1) for tiles of `outputs`, as the kernel reads them."""
-    cdef TransformedWeights result = TransformedWeights()
-    cdef tensor w
-    cdef const leaf_winograd* axis[2]
-    describe(weight, 6, compute, &w)
-    result.leaf = leaf(compute)
-    find_axes(result.leaf, &w, stride, outputs, axis)
-    result.store = Workspace(weight_bytes(&w, axis, w.shape[1], result.leaf))
-    transform_weights(&w, axis, 0, w.shape[1], result.leaf, threads, result.store.data)
-    return result
 
 
 # ---- the whole --------------------------------------------------------------------------------

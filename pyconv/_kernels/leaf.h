@@ -111,10 +111,11 @@ typedef struct leaf_winograd {
                  ptrdiff_t ds);
 
     /* dst[i * rs + m * t + j] = bias + sum over l < n of At[j][l] * src[(n * i + l) * fs + t]
-     * for i < lines, j < m; with cs != 1 at dst[i * rs + j * cs + t].  In whole vectors of tiles: up
-     * to 64 bytes past the last are read, and their outputs written. */
+     * for i < lines, j < m; with cs != 1 at dst[i * rs + j * cs + t].  There is one bias, or one for
+     * each t.  In whole vectors of tiles: up to 64 bytes past the last are read, and their outputs
+     * written. */
     void (*along)(ptrdiff_t tiles, ptrdiff_t lines, const void *src, ptrdiff_t fs,
-                  const void *bias, void *dst, ptrdiff_t rs, ptrdiff_t cs);
+                  const void *bias, int biases, void *dst, ptrdiff_t rs, ptrdiff_t cs);
 
     /* dst[i * ds + v] = sum over t < r of G[i][t] * src[t * ss + v]   for i < distinct, v < count,
      * a multiple of LEAF_KERNELS. */
@@ -164,6 +165,10 @@ typedef struct leaf_table {
     void (*gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
                        const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c, const void *bias,
                        int add);
+
+    /* The same of b[j * b_ps + k], without a bias: for few pixels or depths. */
+    void (*gemm_even)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
+                      ptrdiff_t b_ps, void *c, int add);
 
     /* dst[r * dst_rs + j] = bias + sum over columns and their taps k of
      *                       w[weight_of_column + k * ws] * src[src_of_column + (r + k) * src_rs + j]
@@ -216,10 +221,10 @@ typedef struct leaf_table {
     /* What an axis of Winograd's algorithm may be; the last has no outputs. */
     const leaf_winograd *winograd;
 
-    /* dst[t * ds + k * mr + j] = src[j * ld + taps * k + t], or 0 for j >= rows,
-     * for t < taps, k < depths, j < mr. */
-    void (*spread)(ptrdiff_t rows, ptrdiff_t depths, ptrdiff_t taps, const void *src, ptrdiff_t ld,
-                   double *dst, ptrdiff_t ds);
+    /* dst[t * ds + k * width + j] = src[j * ld + taps * k + t], or 0 for j >= rows,
+     * for t < taps, k < depths, j < width. */
+    void (*spread)(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t depths, ptrdiff_t taps,
+                   const void *src, ptrdiff_t ld, double *dst, ptrdiff_t ds);
 
     /* dst[j] = src[j], rounded   for j < n. */
     void (*narrow)(ptrdiff_t n, const double *src, void *dst);

@@ -395,6 +395,69 @@ static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const vo
         NAME(lane_panel)(3, n, k, a, b, b_at, pixel, c, bias, add);
 }
 
+/* ---- gemm_even: the same of depths next to each other, and pixels evenly apart, as few of both ------
+ * No pointers are read, and nothing but the multiply-adds is done for a depth. */
+INLINE void NAME(even_pixels)(const int pixels, const int nv, ptrdiff_t k, const T *a, const T *b,
+                              ptrdiff_t b_ps, T *c, int add) {
+    const T *from[(LANE_PIXELS(1) + 2) / 3]; /* of three pixels, the others are 1 and 2 b_ps away */
+    VEC acc[LANE_PIXELS(1) * 3 * NV];
+    UNROLL for (int i = 0; i < pixels; i += 3) from[i / 3] = b + i * b_ps;
+    UNROLL for (int i = 0; i < pixels * nv; ++i) acc[i] = VZERO();
+    for (ptrdiff_t d = 0; d < k; ++d) {
+        VEC av[3 * NV / 2];
+        UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
+        UNROLL for (int i = 0; i < pixels; ++i) {
+            VEC bv = VSET1(from[i / 3][i % 3 * b_ps + d]);
+            UNROLL for (int v = 0; v < nv; ++v)
+                acc[i * nv + v] = VFMA(av[v], bv, acc[i * nv + v]);
+        }
+        a += nv * VL;
+    }
+    UNROLL for (int i = 0; i < pixels * nv; ++i)
+        VSTORE(c + i * VL, add ? VADD(VLOAD(c + i * VL), acc[i]) : acc[i]);
+}
+
+#define EVEN_CASE(pixels)                                                                        \
+    case pixels:                                                                                 \
+        if ((pixels) <= LANE_PIXELS(halves))                                                     \
+            NAME(even_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, k, a, b, b_ps, \
+                              c, add);                                                           \
+        break;
+
+INLINE void NAME(even_panel)(const int halves, ptrdiff_t n, ptrdiff_t k, const T *a, const T *b,
+                             ptrdiff_t b_ps, T *c, int add) {
+    const int nv = halves * NV / 2;
+    ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
+    const ptrdiff_t each = n / blocks;
+    for (ptrdiff_t larger = n % blocks; blocks > 0; --blocks, --larger) {
+        const ptrdiff_t pixels = each + (larger > 0);
+        switch (pixels) {
+            EVEN_CASE(1)
+            EVEN_CASE(2)
+            EVEN_CASE(3)
+            EVEN_CASE(4)
+            EVEN_CASE(5)
+            EVEN_CASE(6)
+            EVEN_CASE(7)
+            EVEN_CASE(8)
+            default: break;
+        }
+        b += pixels * b_ps;
+        c += pixels * nv * VL;
+    }
+}
+#undef EVEN_CASE
+
+static void NAME(gemm_even)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
+                            const void *b, ptrdiff_t b_ps, void *c, int add) {
+    if (lanes == NR / 2)
+        NAME(even_panel)(1, n, k, a, b, b_ps, c, add);
+    else if (lanes == NR)
+        NAME(even_panel)(2, n, k, a, b, b_ps, c, add);
+    else
+        NAME(even_panel)(3, n, k, a, b, b_ps, c, add);
+}
+
 /* ---- Winograd along one axis -----------------------------------------------------------------
  * m outputs of n = m + r - 1 inputs, with r taps and n products, by interpolation at n - 1 points p
  * and infinity.  With M(x) the product of all x - p, and p' the other points:
@@ -632,16 +695,18 @@ INLINE void NAME(winograd_down)(const int n, const int m, ptrdiff_t tiles, ptrdi
 }
 
 INLINE void NAME(winograd_along)(const int n, const int m, ptrdiff_t tiles, ptrdiff_t lines,
-                                 const void *src, ptrdiff_t fs, const void *bias_, void *dst_,
-                                 ptrdiff_t rs, ptrdiff_t cs) {
-    const VEC bias = VSET1(*(const T *)bias_);
+                                 const void *src, ptrdiff_t fs, const void *bias_, int biases,
+                                 void *dst_, ptrdiff_t rs, ptrdiff_t cs) {
+    const T *bias = bias_;
+    const VEC first = VSET1(*bias);
     for (ptrdiff_t i = 0; i < lines; ++i) {
         T *dst = (T *)dst_ + i * rs;
         for (ptrdiff_t t = 0; t < tiles; t += VL) {
+            const VEC own = biases ? VLOAD(bias + t) : first;
             VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
             UNROLL for (int j = 0; j < n; ++j) x[j] = VLOAD((const T *)src + (n * i + j) * fs + t);
             NAME(winograd_a)(n, m, x, y);
-            UNROLL for (int j = 0; j < m; ++j) y[j] = VADD(bias, y[j]);
+            UNROLL for (int j = 0; j < m; ++j) y[j] = VADD(own, y[j]);
             if (cs == 1)
                 NAME(store_tiles)(m, dst + m * t, y);
             else
@@ -708,12 +773,12 @@ INLINE void NAME(winograd_weights)(const int n, const int r, const int distinct,
     }
 }
 
-static void NAME(spread)(ptrdiff_t rows, ptrdiff_t depths, ptrdiff_t taps, const void *src,
-                         ptrdiff_t ld, double *dst, ptrdiff_t ds) {
+static void NAME(spread)(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t depths, ptrdiff_t taps,
+                         const void *src, ptrdiff_t ld, double *dst, ptrdiff_t ds) {
     for (ptrdiff_t k = 0; k < depths; ++k)
-        for (ptrdiff_t j = 0; j < MR; ++j) {
+        for (ptrdiff_t j = 0; j < width; ++j) {
             const T *kernel = (const T *)src + j * ld + taps * k;
-            double *to = dst + k * MR + j;
+            double *to = dst + k * width + j;
             if (j < rows)
                 for (ptrdiff_t t = 0; t < taps; ++t) to[t * ds] = kernel[t];
             else
@@ -750,8 +815,9 @@ WINOGRAD_INPUTS(WINOGRAD_AXIS)
     }                                                                                            \
     static void NAME(winograd_along_##n##_##m)(ptrdiff_t tiles, ptrdiff_t lines,                 \
                                                const void *src, ptrdiff_t fs, const void *bias,  \
-                                               void *dst, ptrdiff_t rs, ptrdiff_t cs) {          \
-        NAME(winograd_along)(n, m, tiles, lines, src, fs, bias, dst, rs, cs);                    \
+                                               int biases, void *dst, ptrdiff_t rs,              \
+                                               ptrdiff_t cs) {                                   \
+        NAME(winograd_along)(n, m, tiles, lines, src, fs, bias, biases, dst, rs, cs);            \
     }                                                                                            \
     static void NAME(winograd_weights_##n##_##m)(ptrdiff_t count, const double *src,             \
                                                  ptrdiff_t ss, double *dst, ptrdiff_t ds) {      \
@@ -1453,6 +1519,7 @@ const leaf_table NAME(leaf_table) = {
     .gemm_at = NAME(gemm_at),
     .gemm_narrow = NAME(gemm_narrow),
     .gemm_lanes = NAME(gemm_lanes),
+    .gemm_even = NAME(gemm_even),
     .winograd = NAME(winograd_axes), .spread = NAME(spread), .narrow = NAME(narrow),
     .halves = NAME(halves),
     .taps = NAME(taps),

@@ -122,7 +122,8 @@ def choose_winograd(
     gain = algorithms.winograd_gain(axes, rows, channels, groups)
     if gain < algorithms.WORTH_IT:
         return None
-    tile = "x".join(map(str, algorithms.winograd_tile(axes, rows, channels)[-len(axes) :]))
+    outputs = algorithms.winograd_tile(axes, rows, channels, groups)
+    tile = "x".join(map(str, outputs[-len(axes) :]))
     kernel = "x".join(str(a.kernel) for a in axes[-2:])
     return "winograd", f"F({tile}, {kernel}), expected to take 1/{gain:.1f} of {time}"
 

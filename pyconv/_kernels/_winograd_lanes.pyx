@@ -1,0 +1,408 @@
+"""Winograd's algorithm for groups of few channels: vectors run along the channels.
+
+The same products as in _winograd.pyx, for which vectors there run along the tiles::
+
+    out tile = At0 [ sum over k of (G0 w[m, k] G1t) * (Bt0 x[k] B1) ] A1     (* by elements)
+
+With few channels most of the time goes into the transforms, and of small images a line is no whole
+vector of tiles.  Here a pixel's channels are brought next to each other, those of several groups if
+one has too few to be a vector; both transforms then go lane by lane, whatever the width of an image
+and of its padding, and the products have inputs broadcast and rows of weights as lanes.
+
+    for each block of groups, and of strips: some tiles of a line of results, of all samples
+        for each strip
+            lines = n0 lines of the input, [line][pixel][channel], with the padding
+            V[f][tile][channel] = Bt0 lines B1
+        for each group g of the block, place f of a tile
+            M[g][panel][f][tile][row] = sum over k of U[g][f][k][row] * V[f][tile][k of g]
+        for each panel of rows of a group, and strip
+            out = At0 M A1 + bias, turned round as it is stored
+
+A thread has V and M of a block in L2.  Each sum goes over the depths in order, so that results do
+not depend on how strips and groups are put together.  There are no taps along the first axis, and
+no dilation: see `algorithms.winograd_in_lanes`.
+"""
+
+from libc.string cimport memcpy, memset
+
+from pyconv import checks
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table, leaf_winograd
+from pyconv._kernels._gemm cimport depth_block, lanes_from, load_bias
+from pyconv._kernels._grid cimport fill_grid, grid, inside
+from pyconv._kernels._integers cimport ceil_div, gcd, odd_lines, round_up
+from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
+from pyconv._kernels._tensor cimport PAD_ZEROS, describe, source_index, tensor
+from pyconv._kernels._winograd_weights cimport (
+    DEPTH_BLOCK,
+    TransformedWeights,
+    distinct_places,
+    find_axes,
+    held_rows,
+    transform_weights,
+    weight_bytes,
+    weight_place,
+    weights_of,
+)
+
+cdef enum:
+    NEAR_BYTES = 192 * 1024     # V and M of a block: some of L2
+    LINE_BYTES = 12 * 1024      # of a strip's inputs: they stay in L1 beside their transform
+    MOST_TILES = 32             # of a strip
+    MOST_INPUTS = 10            # of a tile along an axis
+    SLACK = 64                  # elements that leaves may touch beyond the last
+    FEW_BLOCKS = 4              # for each thread: they are to have equal numbers
+
+
+cdef struct lanes_job:
+    const leaf_table* leaf
+    const leaf_winograd* axis[2]
+    const grid* q
+    const tensor* out           # (N, G*M, O0, O1, O2)
+    const char* bias            # or NULL
+    const char* u               # of groups group ..
+    Py_ssize_t m[2], n[2]       # outputs and inputs of a tile
+    Py_ssize_t step[2]          # inputs from one tile to the next
+    Py_ssize_t across[2]        # tiles along the last two axes
+    Py_ssize_t places
+    Py_ssize_t group, groups    # those at hand
+    Py_ssize_t rows, held       # of a group; with those that fill vectors up
+    Py_ssize_t together         # groups of a block
+    Py_ssize_t lanes            # their channels, and what fills vectors up,
+    Py_ssize_t chunk            # ... so many of which are transformed at a time
+    Py_ssize_t parts            # strips of a line of tiles,
+    Py_ssize_t width            # ... of so many tiles at most
+    Py_ssize_t strips           # of all samples
+    Py_ssize_t block            # of them together
+    Py_ssize_t capacity         # tiles of a block
+    Py_ssize_t line             # elements of a strip's line of inputs
+    Py_ssize_t u_place, v_place, m_place    # from one place to the next
+    size_t line_bytes, column_bytes, partial_bytes, y_bytes, v_bytes, m_bytes
+    size_t bias_bytes
+
+
+# Tiles next to each other in a line of results.
+cdef struct strip:
+    Py_ssize_t n, o0
+    Py_ssize_t o1, o2           # first output
+    Py_ssize_t tiles
+    Py_ssize_t slot             # of its first line
+    bint below                  # the strip before it in the block
+
+
+cdef void find_strips(
+    const lanes_job* job, Py_ssize_t first, Py_ssize_t last, strip* s
+) noexcept nogil:
+    """Strips first .. last-1 of all: those below each other follow each other."""
+    cdef Py_ssize_t index, rest, row, part, tile
+    for index in range(first, last):
+        row, rest = index % job.across[0], index // job.across[0]
+        part, rest = rest % job.parts, rest // job.parts
+        tile = job.across[1] * part // job.parts
+        s.tiles = job.across[1] * (part + 1) // job.parts - tile
+        s.o1, s.o2 = row * job.m[0], tile * job.m[1]
+        s.o0, s.n = rest % job.q.out[0], rest // job.q.out[0]
+        s.below = index > first and row > 0
+        s.slot = row * job.step[0] % job.n[0]
+        s += 1
+
+
+cdef inline char* line_of(
+    const lanes_job* job, const strip* s, char* lines, Py_ssize_t i
+) noexcept nogil:
+    """Where line i of a strip is: it keeps its place when the next strip below wants it too."""
+    cdef Py_ssize_t place = s.slot + i
+    return lines + (place if place < job.n[0] else place - job.n[0]) * job.line * job.leaf.esize
+
+
+cdef void load_lines(
+    const lanes_job* job, const strip* s, Py_ssize_t channel, Py_ssize_t count, Py_ssize_t first,
+    char* lines
+) noexcept nogil:
+    """A strip's lines from `first` on as [pixel][channel], `count` channels of them."""
+    cdef const grid* q = job.q
+    cdef const leaf_table* table = job.leaf
+    cdef Py_ssize_t es = table.esize, pixel = job.chunk * es, i, i0, i1, i2, at, lo, hi, j
+    cdef Py_ssize_t pixels = (s.tiles - 1) * job.step[1] + job.n[1]
+    cdef const char* plane
+    cdef const char* src
+    cdef char* dst
+    i0 = source_index(s.o0 * q.stride[0] + q.offset[0], q.x.shape[2], q.mode)
+    i2 = s.o2 * q.stride[2] + q.offset[2]
+    inside(i2, 1, pixels, q.x.shape[4], &lo, &hi)
+    plane = (q.x.data + s.n * q.x.stride[0] + channel * q.x.stride[1]
+             + i0 * q.x.stride[2])
+    for i in range(first, job.n[0]):
+        dst = line_of(job, s, lines, i)
+        i1 = source_index(s.o1 * q.stride[1] + i + q.offset[1], q.x.shape[3], q.mode)
+        if i0 < 0 or i1 < 0:
+            memset(dst, 0, pixels * pixel)
+            continue
+        src = plane + i1 * q.x.stride[3]
+        if hi > lo:
+            table.load[q.x.storage](
+                dst + lo * pixel, job.chunk, src + (i2 + lo) * q.x.stride[4], q.x.stride[4],
+                q.x.stride[1], hi - lo, count)
+        if q.mode == PAD_ZEROS:
+            memset(dst, 0, lo * pixel)
+            memset(dst + hi * pixel, 0, (pixels - hi) * pixel)
+            continue
+        for j in range(pixels):
+            if lo <= j < hi:
+                continue
+            at = source_index(i2 + j, q.x.shape[4], q.mode)
+            table.load[q.x.storage](
+                dst + j * pixel, job.chunk, src + at * q.x.stride[4], q.x.stride[4],
+                q.x.stride[1], 1, count)
+
+
+cdef void transform_inputs(
+    const lanes_job* job, const strip* s, char* lines, char* columns, Py_ssize_t lanes, char* v
+) noexcept nogil:
+    """V of a strip, `lanes` channels of it."""
+    cdef Py_ssize_t es = job.leaf.esize, i, t
+    cdef const void* row[MOST_INPUTS]
+    for i in range(job.n[0]):
+        row[i] = line_of(job, s, lines, i)
+    job.axis[0].rows(
+        ((s.tiles - 1) * job.step[1] + job.n[1]) * job.chunk, row, columns, job.line)
+    for t in range(s.tiles):
+        job.axis[1].columns(
+            lanes, job.n[0], columns + t * job.step[1] * job.chunk * es, job.line, NULL,
+            job.chunk, v + t * job.lanes * es, job.v_place)
+
+
+cdef void multiply(
+    const lanes_job* job, Py_ssize_t g, Py_ssize_t index, Py_ssize_t tiles, const char* v,
+    char* result
+) noexcept nogil:
+    """M of group g, whose inputs are V's channels from number `index` * C."""
+    cdef const leaf_table* table = job.leaf
+    cdef Py_ssize_t es = table.esize, channels = job.q.channels
+    cdef Py_ssize_t kc = depth_block(channels, DEPTH_BLOCK), f, k, some, m, lanes
+    cdef const char* u
+    for f in range(job.places):
+        u = job.u + ((g - job.group) * distinct_places(job.axis)
+                     + weights_of(job.axis, f)) * job.u_place * es
+        k = 0
+        while k < channels:
+            some = min(kc, channels - k)
+            m = 0
+            while m < job.held:
+                lanes = lanes_from(job.held - m, table)
+                table.gemm_even(
+                    lanes, tiles, some, u + (k * job.held + m * some) * es,
+                    v + (f * job.v_place + index * channels + k) * es, job.lanes,
+                    result + (f * job.m_place + m * job.capacity) * es, k > 0)
+                m += lanes
+            k += some
+
+
+cdef void transform_outputs(
+    const lanes_job* job, const strip* s, Py_ssize_t channel, Py_ssize_t rows, Py_ssize_t lanes,
+    const char* result, const char* bias, char* partial, char* y
+) noexcept nogil:
+    """Outputs of a strip, `rows` channels of them, from M; `result` is the first tile's."""
+    cdef const tensor* out = job.out
+    cdef const grid* q = job.q
+    cdef Py_ssize_t es = job.leaf.esize, count = s.tiles * lanes, t, r
+    cdef Py_ssize_t pitch = count * job.m[1]
+    job.axis[0].down(count, job.n[1], result, job.m_place, partial, count)
+    for t in range(s.tiles):
+        job.axis[1].along(
+            lanes, job.m[0], partial + t * lanes * es, count, bias, True,
+            y + t * job.m[1] * lanes * es, pitch, lanes)
+    for r in range(min(job.m[0], q.out[1] - s.o1)):
+        job.leaf.store[out.storage](
+            out.data + s.n * out.stride[0] + channel * out.stride[1] + s.o0 * out.stride[2]
+            + (s.o1 + r) * out.stride[3] + s.o2 * out.stride[4],
+            out.stride[4], out.stride[1], y + r * pitch * es, lanes,
+            min(s.tiles * job.m[1], q.out[2] - s.o2), rows)
+
+
+cdef void lanes_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are blocks of strips, for each block of groups."""
+    cdef const lanes_job* job = <const lanes_job*>ctx
+    cdef const leaf_table* table = job.leaf
+    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.strips, job.block)
+    cdef Py_ssize_t task, g, start, end, i, low, count, m, lanes, rows, tiles = 0
+    cdef Py_ssize_t c, channels, some, shared = max(<Py_ssize_t>0, job.n[0] - job.step[0])
+    cdef char* columns = scratch + job.line_bytes
+    cdef char* partial = columns + job.column_bytes
+    cdef char* y = partial + job.partial_bytes
+    cdef char* v = y + job.y_bytes
+    cdef char* result = v + job.v_bytes
+    cdef char* bias = result + job.m_bytes
+    cdef strip* strips = <strip*>(bias + job.bias_bytes)
+    memset(scratch, 0, job.line_bytes)      # lanes without a channel
+    memset(bias, 0, job.bias_bytes)
+    for task in range(first, last):
+        start = job.group + task // blocks * job.together
+        end = min(start + job.together, job.group + job.groups)
+        low = task % blocks * job.block
+        count = min(job.block, job.strips - low)
+        find_strips(job, low, low + count, strips)
+        channels = (end - start) * job.q.channels
+        c = 0
+        while c < channels:
+            some = min(job.chunk, channels - c)
+            tiles = 0
+            for i in range(count):
+                load_lines(
+                    job, &strips[i], start * job.q.channels + c, some,
+                    shared if strips[i].below else 0, scratch)
+                transform_inputs(
+                    job, &strips[i], scratch, columns, round_up(some, table.vl),
+                    v + (tiles * job.lanes + c) * es)
+                tiles += strips[i].tiles
+            c += job.chunk
+        for g in range(start, end):
+            multiply(job, g, g - start, tiles, v, result)
+            m = 0
+            while m < job.rows:
+                lanes = lanes_from(job.held - m, table)
+                rows = min(lanes, job.rows - m)
+                if job.bias != NULL:
+                    memcpy(bias, job.bias + (g * job.rows + m) * es, rows * es)
+                tiles = 0
+                for i in range(count):
+                    transform_outputs(
+                        job, &strips[i], g * job.rows + m, rows, lanes,
+                        result + (m * job.capacity + tiles * lanes) * es, bias, partial, y)
+                    tiles += strips[i].tiles
+                m += lanes
+
+
+# ---- the whole --------------------------------------------------------------------------------
+
+cdef size_t scratch_of(lanes_job* job) noexcept nogil:
+    """Sizes that follow from those of strips and blocks; returns bytes of scratch a thread."""
+    cdef Py_ssize_t es = job.leaf.esize, most = min(job.held, 3 * job.leaf.nr // 2)
+    job.lanes = round_up(job.together * job.q.channels, job.leaf.vl)
+    job.chunk = min(job.lanes, LEAF_LANE_BYTES // es)
+    job.width = ceil_div(job.across[1], job.parts)
+    job.capacity = job.block * job.width
+    job.line = ((job.width - 1) * job.step[1] + job.n[1]) * job.chunk
+    job.v_place = odd_lines(job.capacity * job.lanes, es)
+    job.m_place = odd_lines(job.capacity * job.held, es)
+    job.line_bytes = aligned((job.n[0] * job.line + SLACK) * es)
+    job.column_bytes = aligned((job.n[0] * job.line + SLACK) * es)
+    job.partial_bytes = aligned((job.m[0] * job.n[1] * job.width * most + SLACK) * es)
+    job.y_bytes = aligned((job.m[0] * job.m[1] * job.width * most + SLACK) * es)
+    job.v_bytes = aligned((job.places * job.v_place + SLACK) * es)
+    job.m_bytes = aligned((job.places * job.m_place + SLACK) * es)
+    job.bias_bytes = aligned((most + SLACK) * es)
+    return (job.line_bytes + job.column_bytes + job.partial_bytes + job.y_bytes + job.v_bytes
+            + job.m_bytes + job.bias_bytes + aligned(job.block * sizeof(strip)))
+
+
+cdef inline Py_ssize_t needed(size_t scratch, int threads) noexcept nogil:
+    """Bytes of workspace."""
+    return threads * (aligned(scratch) + 128)
+
+
+cdef size_t fit_blocks(
+    lanes_job* job, Py_ssize_t groups, int* threads, Py_ssize_t budget
+) noexcept nogil:
+    """Choose strips and blocks within the caches and the workspace; returns a thread's scratch."""
+    cdef Py_ssize_t es = job.leaf.esize, vl = job.leaf.vl, tiles, lines, blocks
+    cdef Py_ssize_t samples = job.out.shape[0] * job.q.out[0]
+    cdef size_t scratch
+    job.together = min(groups, vl // gcd(job.q.channels, vl))
+    job.lanes = round_up(job.together * job.q.channels, vl)
+    job.chunk = min(job.lanes, LEAF_LANE_BYTES // es)
+    tiles = (LINE_BYTES // (job.n[0] * job.chunk * es) - job.n[1]) // job.step[1] + 1
+    tiles = max(<Py_ssize_t>1, min(<Py_ssize_t>MOST_TILES, tiles))
+    job.parts = ceil_div(job.across[1], tiles)
+    tiles = NEAR_BYTES // (job.places * (job.lanes + job.held) * es)
+    lines = samples * job.across[0]
+    job.block = max(<Py_ssize_t>1, tiles // ceil_div(job.across[1], job.parts))
+    blocks = ceil_div(lines * job.parts, job.block)
+    # as many for each thread
+    while (blocks < lines * job.parts and blocks * ceil_div(groups, job.together) % threads[0] > 0
+            and blocks * ceil_div(groups, job.together) < FEW_BLOCKS * threads[0]):
+        blocks += 1
+    job.block = ceil_div(lines * job.parts, blocks)
+    scratch = scratch_of(job)
+    while needed(scratch, threads[0]) > budget:
+        if job.block > 1:
+            job.block = ceil_div(job.block, 2)
+        elif job.parts < job.across[1]:
+            job.parts = min(job.across[1], 2 * job.parts)
+        elif threads[0] > 1:
+            threads[0] -= 1
+        elif job.together > 1:
+            job.together = ceil_div(job.together, 2)
+        else:
+            break
+        scratch = scratch_of(job)
+    job.strips = lines * job.parts
+    return scratch
+
+
+def correlate(
+    outputs, str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
+    int threads, Py_ssize_t budget, TransformedWeights packed=None, bint measure=False
+):
+    """Forward, into `out` (N, G*M, O0, O1, O2), none of them empty.  Returns bytes of workspace.
+
+    As `_winograd.correlate`, with weights (G, M, C, 1, r0, r1) and no dilation; `packed` are those
+    whose rows are lanes.
+    """
+    cdef grid q
+    cdef tensor w, some, result
+    cdef lanes_job job
+    cdef Workspace held_bias = None, held = None
+    cdef const leaf_table* table = leaf(compute) if packed is None else packed.leaf
+    cdef Py_ssize_t fixed = 0, shortfall, group, groups, at_once, each, axis
+    cdef size_t scratch
+    describe(weight, 6, compute, &w)
+    describe(out, 5, compute, &result)
+    fill_grid(
+        x, w.shape[0], &w.shape[3], &result.shape[2], stride, dilation, offset, mode, compute, &q)
+    q.leaf = table
+    job.leaf, job.q, job.out, job.bias, job.u = table, &q, &result, NULL, NULL
+    find_axes(table, &w, stride, outputs, job.axis)
+    groups = at_once = w.shape[0]
+    job.rows, job.held = w.shape[1], held_rows(w.shape[1], table, True)
+    for axis in range(2):
+        job.m[axis], job.n[axis] = job.axis[axis].outputs, job.axis[axis].inputs
+        job.step[axis] = job.m[axis] * q.stride[1 + axis]
+        job.across[axis] = ceil_div(q.out[1 + axis], job.m[axis])
+    job.places = job.n[0] * job.n[1]
+    job.u_place = weight_place(&w, job.rows, table, True)
+    threads = useful_threads(
+        threads, 2.0 * job.places * groups * job.held * q.channels * result.shape[0] * q.out[0]
+        * job.across[0] * job.across[1])
+    if bias is not None:
+        fixed = groups * job.rows * table.esize + 64
+    if packed is None:      # of as many groups at a time as a quarter of the workspace has room for
+        each = weight_bytes(&w, job.axis, job.rows, table, True) // groups
+        at_once = max(<Py_ssize_t>1, min(groups, budget // 4 // each))
+        fixed += aligned(at_once * each) + 64
+    scratch = fit_blocks(&job, at_once, &threads, budget - fixed)
+    shortfall = fixed + needed(scratch, threads) - budget
+    if shortfall > 0:
+        raise checks.WorkspaceError(operator, budget + shortfall, budget)
+    if measure:
+        return budget + shortfall
+    if bias is not None:
+        held_bias = load_bias(bias, table, compute)
+        job.bias = held_bias.data
+    if packed is None:
+        held = Workspace(at_once * each)
+        job.u = held.data
+    else:
+        job.u = packed.store.data
+    some = w
+    for group in range(0, groups, at_once):
+        job.group, job.groups = group, min(at_once, groups - group)
+        if packed is None:
+            some.data = w.data + group * w.stride[0]
+            some.shape[0] = job.groups
+            transform_weights(
+                &some, job.axis, 0, job.rows, table, threads, held.data, True)
+        run(lanes_task, &job,
+            ceil_div(job.groups, job.together) * ceil_div(job.strips, job.block), threads, scratch)
+    return budget + shortfall
