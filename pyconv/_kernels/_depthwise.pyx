@@ -17,15 +17,7 @@ reads consecutive elements::
             for each plane and multiplier
                 result = sum over taps of weight * (lines from where the tap starts) + bias
 
-The lines of a box, for one channel and plane of the input, which several planes of results may
-meet (residues r1, r2 of axes 1 and 2)::
-
-    [r1][r2][line][pitch]       output (row, column) meets tap (t1, t2) at
-                                [r1(t1)][r2(t2)][row + q1(t1)][column + q2(t2)]
-
-Taps of one residue and one t2 form a column: they read lines that are `row_step` apart, as do
-outputs that are `row_step` rows apart, so a leaf keeps a line in registers for all the rows and
-taps that it serves.  The columns in order, and the taps within each, are the order of every sum.
+_depthwise_box.pyx has how they lie there, and in which order taps are added.
 
 Where channels lie next to each other, or a plane has few pixels, the vectors run along the channels
 instead: of `lanes` groups at a time, brought together as [line][pixel][lane] unless they lie so.
@@ -45,10 +37,8 @@ that of zeros, or of another line, where a line is outside the array.  The order
 
 from libc.string cimport memcpy, memset
 
-from pyconv import checks
 from pyconv._kernels._cpu cimport (
     LEAF_CHAIN,
-    LEAF_COLUMN_TAPS,
     LEAF_DOTS_TAPS,
     LEAF_LANE_BYTES,
     LEAF_LANE_ROWS,
@@ -60,35 +50,50 @@ from pyconv._kernels._cpu cimport (
     leaf_has_rows,
     leaf_table,
 )
-from pyconv._kernels._gemm cimport (
-    PackedWeights,
-    describe_operand,
-    implicit_gemm,
-    operand,
-    packer,
+from pyconv._kernels._depthwise_box cimport (
+    BLOCK_BYTES,
+    BOX_BYTES,
+    MOST_COLUMNS,
+    SHORT_ROW,
+    box,
+    box_scratch,
+    carve,
+    choose_box,
+    deepest_box,
+    depth_cost,
+    direct_job,
+    finite,
+    fit_threads,
+    inputs_far,
+    load_weights,
+    next_depth,
+    piece,
+    place,
+    place_of,
+    plane_index,
+    point_columns,
+    set_depth,
+    set_up,
+    slot_of,
+    slots_of,
+    small_box,
+    span,
+    tile,
+    work_of,
+    worth_fetching,
 )
-from pyconv._kernels._grid cimport (
-    PAD_ZEROS,
-    fill_grid,
-    grid,
-    inside,
-    load_run,
-    source_index,
-)
-from pyconv._kernels._integers cimport ceil_div, gcd, magnitude, round_up
+from pyconv._kernels._gemm cimport PackedWeights, describe_operand, implicit_gemm, operand, packer
+from pyconv._kernels._grid cimport PAD_ZEROS, grid, inside, load_run, source_index
+from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
 
 cdef enum:
-    BOX_BYTES = 24 * 1024       # lines of one group in a box: they stay in L1
-    BLOCK_BYTES = 256 * 1024    # lines of all groups of a box: they stay in L2
-    MOST_COLUMNS = 2048
     COPIED_NEAR = 7 * 1024 * 1024   # of both images: up to here the hardware asks for copies ...
     READ_NEAR = 16 * 1024 * 1024    # ... and for lines that are read where they are, early enough
     FAR_BYTES = 10 * 1024 * 1024    # gradient: more of both images is far away, and not in L3;
     FETCH_STEP = 512            # ... so much of a plane of theirs is copied at a time,
     FETCH_AHEAD = 2048          # ... and asked for so far ahead
-    SCRATCH_LIMIT = 4 * 1024 * 1024
     MOST_CHUNKS = 8
     MOST_GROUPS = 32            # of a task
     MOST_TILE_ROWS = 9          # of `taps`, and instructions besides those of its vectors:
@@ -96,7 +101,6 @@ cdef enum:
     TILE_COST = 20              # ... for a tile
     MOST_RUN = 8                # vectors of a run, and instructions
     ROW_COST = 8                # ... for a row of it that is copied
-    SHORT_ROW = 64
     MOST_MET = 62               # taps of axis 0 that are bits of a word
     FEW_PIXELS = 256            # of a plane of results: rows may be too short to be vectors,
     FEW_FIXED = 100             # ... which cost so much for each channel,
@@ -110,153 +114,6 @@ cdef enum:
     FEW_ROWS_PAIRS = 36
     FEWEST_ROWS = 2
     FEWEST_ROWS_PAIRS = 64
-
-
-# How one axis of the lines is laid out.
-cdef struct split:
-    Py_ssize_t low              # most negative tap displacement
-    Py_ssize_t residues         # distinct residues of tap positions modulo the stride
-    Py_ssize_t shift            # largest distance, in strides, between taps of one residue
-    Py_ssize_t* residue         # [residues] position within a stride
-    Py_ssize_t* of_tap          # [taps] which residue
-    Py_ssize_t* start           # [taps] how many strides in
-
-
-cdef struct direct_job:
-    grid q
-    tensor weight               # (G, M, C, T0, T1, T2); for the gradient, where it goes
-    tensor out                  # (N, G*M, O0, O1, O2); for the gradient, grad of the result
-    tensor bias                 # (G*M,)
-    bint has_bias
-    bint weights_in_order       # forward: adjacent, as `box.weight` has them
-    Py_ssize_t groups, multiplier, taps     # taps: all axes, one channel
-    Py_ssize_t together         # groups whose lines are loaded at once
-    Py_ssize_t block            # groups that share a task
-    Py_ssize_t rows, columns    # of a box
-    Py_ssize_t row_boxes, column_boxes
-    Py_ssize_t depth            # planes of results of a box, and boxes that they are in
-    Py_ssize_t plane_boxes
-    Py_ssize_t slots            # planes of the input that a channel has in a box, ...
-    Py_ssize_t slot_planes      # ... so far apart;
-    Py_ssize_t slot_out         # from one plane of results to the next, in slots;
-    Py_ssize_t slot_tap         # from one tap of axis 0 to the next;
-    Py_ssize_t slot_low         # of tap 0 of the first plane
-    leaf_column* single_taps    # the taps of those columns, one in each; NULL: not wanted
-    leaf_column* tap_columns    # forward; `src`, `lines` and `pixel` are the plane, the line and
-    #                             the pixel of a box where channels are the vectors; `lines` and
-    #                             `src` the line and the pixel where lines are read where they are
-    Py_ssize_t tap_column_count
-    Py_ssize_t row_step         # lines between the taps of a column
-    Py_ssize_t tap_step         # how many taps apart they are
-    Py_ssize_t weight_step      # elements between their weights
-    split s1, s2
-    bint halves                 # the two residues of axis 2 are read at once
-    Py_ssize_t lines            # of one residue pair
-    Py_ssize_t pitch
-    Py_ssize_t plane            # elements of one channel and slot: all residue pairs
-    Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
-    Py_ssize_t kind             # LEAF_ROWS where lines are read where they are; 0: elsewhere
-    bint fetch
-    bint far                    # gradient: images are read in order, and asked for before
-    Py_ssize_t chunks           # gradient: fixed ranges of the reduction
-    char* partial               # gradient: [chunk][G][M][C][taps], compute type
-    Py_ssize_t neighbours       # gradient: pixels next to each other that have sums of their own
-    bint along                  # gradient: the walk goes along a line, not from line to line
-    Py_ssize_t part_columns     # gradient, channels as vectors: of a box at a time
-    Py_ssize_t units_together   # gradient: whose sums are added before those of others
-    size_t line_bytes, total_bytes, weight_bytes, bias_bytes, result_bytes, piece_bytes
-    size_t tile_bytes, pointer_bytes
-
-
-# Where a box lies in the output.
-cdef struct place:
-    Py_ssize_t spot             # its number: column boxes vary fastest, then row boxes, planes
-    Py_ssize_t o0, row, column
-    Py_ssize_t planes, rows, columns        # how many of them
-    bint singly                 # taps are not taken by columns
-    bint running                # nor rows by themselves
-
-
-# Elements of the input that lie side by side in the lines, and inside the array.
-cdef struct piece:
-    Py_ssize_t dst, src         # bytes from the channel's lines, from its first element
-    Py_ssize_t second           # where every second element goes; -1: where the others go
-    Py_ssize_t rows, columns
-
-
-# Rows of results, `row_step` apart, and the columns of taps that meet something.
-cdef struct tile:
-    Py_ssize_t row, rows, columns
-    leaf_column* column
-
-
-# What a task keeps in its scratch.
-cdef struct box:
-    char* lines                 # [together*channels][slot] planes
-    char* totals                # gradient: of `weight`, of several units
-    char* weight                # [block][M][C][taps]; gradient: sums of LEAF_LANE_BYTES each
-    char* bias                  # [block*M]
-    char* result                # [together*M][rows][pitch]
-    piece* pieces               # of a channel
-    Py_ssize_t piece_count
-    Py_ssize_t spot             # of the box that pieces, and zeros among the lines, are for
-    Py_ssize_t held             # gradient: columns that zeros come after
-    tile* tiles
-    Py_ssize_t tile_count
-    Py_ssize_t tile_spot, tile_met, tile_lanes      # what they are for
-    bint tile_padded
-
-
-cdef box carve(const direct_job* job, char* scratch) noexcept nogil:
-    cdef box b
-    b.lines = scratch
-    b.totals = b.lines + job.line_bytes
-    b.weight = b.totals + job.total_bytes
-    b.bias = b.weight + job.weight_bytes
-    b.result = b.bias + job.bias_bytes
-    b.pieces = <piece*>(b.result + job.result_bytes)
-    b.tiles = <tile*>(<char*>b.pieces + job.piece_bytes)
-    b.spot = b.tile_spot = b.held = -1
-    b.tile_count = b.tile_met = b.tile_lanes = 0
-    b.tile_padded = False
-    b.piece_count = 0
-    return b
-
-
-cdef place place_of(const direct_job* job, Py_ssize_t spot) noexcept nogil:
-    cdef place at
-    at.spot = spot
-    at.column = spot % job.column_boxes * job.columns
-    spot //= job.column_boxes
-    at.row = spot % job.row_boxes * job.rows
-    at.o0 = spot // job.row_boxes * job.depth
-    at.planes = min(job.depth, job.q.out[0] - at.o0)
-    at.rows = min(job.rows, job.q.out[1] - at.row)
-    at.columns = min(job.columns, job.q.out[2] - at.column)
-    at.singly = at.running = False
-    return at
-
-
-cdef inline Py_ssize_t slots_of(const direct_job* job, Py_ssize_t planes) noexcept nogil:
-    """How many slots so many planes of results have."""
-    return job.slots - (job.depth - planes) * job.slot_out
-
-
-cdef inline Py_ssize_t slot_of(
-    const direct_job* job, Py_ssize_t t0, Py_ssize_t o
-) noexcept nogil:
-    """Which slot tap t0 of axis 0 meets for plane o of a box."""
-    return job.slot_low + t0 * job.slot_tap + o * job.slot_out
-
-
-cdef inline Py_ssize_t plane_index(
-    const direct_job* job, const place* at, Py_ssize_t slot, int mode
-) noexcept nogil:
-    """Which plane of the input is in a slot."""
-    cdef const grid* q = &job.q
-    return source_index(
-        at.o0 * q.stride[0] + (slot - job.slot_low) * job.slot_planes + q.offset[0],
-        q.x.shape[2], mode)
 
 
 cdef Py_ssize_t tile_cost(
@@ -450,21 +307,6 @@ cdef void load_lines(
                             first2 + job.s2.residue[r2], q.stride[2], job.pitch)
 
 
-cdef void load_weights(
-    const direct_job* job, char* dst, Py_ssize_t first, Py_ssize_t rows
-) noexcept nogil:
-    """Rows first .. of the weights, flat over (group, row), each [channel][tap] in order."""
-    cdef const tensor* w = &job.weight
-    cdef Py_ssize_t es = job.q.leaf.esize, row, depth = w.shape[2] * job.taps
-    if job.weights_in_order:
-        job.q.leaf.load[w.storage](
-            dst, 0, w.data + first // job.multiplier * w.stride[0], 0, es, 1, rows * depth)
-        return
-    for row in range(first, first + rows):
-        load_row(job.q.leaf, w, row // job.multiplier, row % job.multiplier, dst)
-        dst += depth * es
-
-
 cdef void sum_taps(
     const direct_job* job, const place* at, const char* lines, const char* weight,
     const char* bias, char* dst, Py_ssize_t dst_rs, leaf_ahead ahead
@@ -606,12 +448,6 @@ cdef void point_tiles(
 
 cdef Py_ssize_t most_tiles(const direct_job* job) noexcept nogil:
     return min(job.row_step, job.rows) + job.rows // LEAF_LANE_ROWS
-
-
-cdef bint finite(const leaf_table* table, Py_ssize_t count, const char* values) noexcept nogil:
-    """Whether all are: then a product with zero may as well be left out."""
-    cdef double total = table.sum(count, values)
-    return total - total == 0
 
 
 cdef void store_box(
@@ -900,11 +736,6 @@ cdef struct stretch:
     const void** lines          # [channel][T0][line] where pixel 0 is
 
 
-cdef Py_ssize_t span(const grid* q, int axis, Py_ssize_t count) noexcept nogil:
-    """How far what `count` outputs read extends along an axis."""
-    return (count - 1) * q.stride[axis] + (q.taps[axis] - 1) * magnitude(q.dilation[axis]) + 1
-
-
 cdef inline Py_ssize_t row_of(const direct_job* job, Py_ssize_t row_box) noexcept nogil:
     return job.q.out[1] if row_box == job.row_boxes else row_box * job.rows
 
@@ -968,25 +799,6 @@ cdef size_t rows_scratch(direct_job* job, Py_ssize_t rows) noexcept nogil:
     job.bias_bytes = aligned(es)
     return (job.line_bytes + job.result_bytes + job.pointer_bytes + job.weight_bytes
             + job.bias_bytes)
-
-
-cdef bint inputs_far(const direct_job* job) noexcept nogil:
-    """Whether a group's lines follow each other and are not in L2."""
-    cdef const tensor* x = &job.q.x
-    return (x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4]
-            > FETCH_BYTES // job.q.leaf.esize
-            and job.q.channels * job.q.taps[0] == 1
-            and x.in_place and x.stride[3] == x.shape[4] * job.q.leaf.esize)
-
-
-cdef bint worth_fetching(const direct_job* job, Py_ssize_t near) noexcept nogil:
-    """The same of its results, too, where both are more than is `near`."""
-    cdef const tensor* out = &job.out
-    cdef Py_ssize_t results = out.shape[0] * out.shape[1] * out.shape[2] * out.shape[3]
-    cdef Py_ssize_t inputs = job.q.x.shape[0] * job.q.x.shape[1] * job.q.x.shape[2]
-    inputs = inputs * job.q.x.shape[3] * job.q.x.shape[4] + results * out.shape[4]
-    return (inputs > near // job.q.leaf.esize and inputs_far(job) and out.in_place
-            and out.stride[3] == job.q.out[2] * job.q.leaf.esize)
 
 
 cdef void cut_columns(
@@ -1553,163 +1365,8 @@ cdef void store_gradient(const direct_job* job) noexcept nogil:
                     src += w.shape[5] * es
 
 
-# ---- boxes ------------------------------------------------------------------------------------
-
-cdef Py_ssize_t* split_axis(
-    const grid* q, int axis, Py_ssize_t* table, split* s
-) noexcept nogil:
-    """Residues of the taps of an axis modulo its stride; returns what is left of `table`."""
-    cdef Py_ssize_t taps = q.taps[axis], stride = q.stride[axis], t, r, at
-    s.low = min(<Py_ssize_t>0, (taps - 1) * q.dilation[axis])
-    s.residue, s.of_tap, s.start = table, table + taps, table + 2 * taps
-    s.residues = s.shift = 0
-    for t in range(taps):
-        at = t * q.dilation[axis] - s.low
-        for r in range(s.residues):
-            if s.residue[r] == at % stride:
-                break
-        else:
-            r = s.residues
-            s.residue[r] = at % stride
-            s.residues += 1
-        s.of_tap[t] = r
-        s.start[t] = at // stride
-        s.shift = max(s.shift, s.start[t])
-    return table + 3 * taps
-
-
 cdef size_t tile_bytes(const direct_job* job) noexcept nogil:
     return most_tiles(job) * (sizeof(tile) + job.tap_column_count * sizeof(leaf_column))
-
-
-cdef size_t box_scratch(
-    direct_job* job, Py_ssize_t together, bint gradient
-) noexcept nogil:
-    """Bytes of scratch for boxes of the present rows and columns."""
-    cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps
-    job.lines = job.rows + job.s1.shift
-    job.pitch = job.columns + job.s2.shift
-    job.plane = job.s1.residues * job.s2.residues * job.lines * job.pitch
-    # whole vectors are read past the end: room for them
-    job.line_bytes = aligned(together * q.channels * job.slots * job.plane * es) + 64
-    job.result_bytes = aligned(together * job.multiplier * job.rows * job.pitch * es) + 64
-    if gradient:
-        job.weight_bytes = together * job.multiplier * depth * LEAF_LANE_BYTES
-        job.total_bytes = job.weight_bytes if job.units_together > 0 else 0
-        job.bias_bytes = 0
-        job.result_bytes = aligned(
-            (together if together > 1 else 1) * (job.multiplier if together > 1 else 1)
-            * job.rows * round_up(job.columns, LEAF_LANE_BYTES // es) * es) + 64
-    else:
-        job.total_bytes = 0
-        job.weight_bytes = aligned(job.block * job.multiplier * depth * es)
-        job.bias_bytes = aligned(job.block * job.multiplier * es)
-    job.piece_bytes = job.slots * job.s1.residues * job.s2.residues * sizeof(piece)
-    job.tile_bytes = 0
-    return (job.line_bytes + job.total_bytes + job.weight_bytes + job.bias_bytes
-            + job.result_bytes + job.piece_bytes)
-
-
-cdef void set_depth(direct_job* job, Py_ssize_t depth) noexcept nogil:
-    """How many planes of results a box has, and which ones of the input it holds for them."""
-    cdef const grid* q = &job.q
-    cdef Py_ssize_t common = gcd(q.stride[0], magnitude(q.dilation[0]))
-    job.depth = depth
-    job.plane_boxes = ceil_div(q.out[0], depth)
-    if depth == 1:      # a slot for each tap
-        job.slot_planes, job.slot_tap = q.dilation[0], 1
-        job.slot_out = job.slot_low = 0
-        job.slots = q.taps[0]
-        return
-    job.slot_planes, job.slot_tap = common, q.dilation[0] // common
-    job.slot_out = q.stride[0] // common
-    job.slots = (q.taps[0] - 1) * magnitude(job.slot_tap) + 1
-    job.slot_low = job.slots - 1 if job.slot_tap < 0 else 0
-    job.slots += (depth - 1) * job.slot_out
-
-
-cdef Py_ssize_t next_depth(const direct_job* job, Py_ssize_t depth, Py_ssize_t most) noexcept nogil:
-    """Twice as many planes, or all; 0 if those are too many."""
-    cdef Py_ssize_t more
-    if depth == most or job.q.taps[0] == 1:
-        return 0
-    more = ceil_div(job.q.out[0], ceil_div(job.q.out[0], min(2 * depth, most)))
-    return more if more > depth else 0
-
-
-cdef double depth_cost(const direct_job* job) noexcept nogil:
-    """How often a plane of the input is read; 1 at best."""
-    cdef Py_ssize_t common = gcd(job.q.stride[0], magnitude(job.q.dilation[0]))
-    return job.slots / <double>(job.depth * min(job.q.taps[0], job.q.stride[0] // common))
-
-
-cdef void choose_sides(direct_job* job, bint gradient, Py_ssize_t deepest) noexcept nogil:
-    """Sides of a box: the least reading of lines twice, in L1 rather than L2."""
-    cdef const grid* q = &job.q
-    cdef Py_ssize_t rows, columns, depth, best_rows = 1, best_columns = 1, best_depth = 1, limit
-    cdef Py_ssize_t size
-    cdef double cost, best = -1
-    for limit in range(2):
-        columns = min(q.out[2], <Py_ssize_t>MOST_COLUMNS)
-        while True:
-            depth = 1
-            while depth > 0:
-                if job.depth != depth:
-                    set_depth(job, depth)
-                job.rows, job.columns = 1, columns
-                box_scratch(job, 1, gradient)
-                size = q.channels * job.slots * q.leaf.esize * (
-                    job.s1.residues * job.s2.residues * job.pitch)
-                rows = (BOX_BYTES if limit == 0 else BLOCK_BYTES) // size - job.s1.shift
-                if rows < 1 < depth:
-                    break
-                rows = max(<Py_ssize_t>1, min(rows, q.out[1]))
-                if gradient:
-                    rows = min(rows, LEAF_CHAIN * job.row_step)
-                rows = ceil_div(q.out[1], ceil_div(q.out[1], rows))
-                cost = (1.0 + job.s1.shift / <double>rows) * (1.0 + job.s2.shift / <double>columns)
-                if job.q.taps[0] > 1:
-                    cost *= depth_cost(job)
-                cost += 0.5 * limit     # about what L2 costs, in copies of the lines
-                if best < 0 or cost < best:
-                    best, best_rows, best_columns, best_depth = cost, rows, columns, depth
-                depth = next_depth(job, depth, deepest)
-            if columns <= 128:
-                break
-            columns = (columns + 1) // 2
-    set_depth(job, best_depth)
-    job.rows, job.columns = best_rows, best_columns
-    box_scratch(job, 1, gradient)
-
-
-cdef size_t choose_box(direct_job* job, bint gradient, Py_ssize_t deepest) noexcept nogil:
-    """Box and groups loaded together; returns the scratch of a task.
-
-    The box of the gradient follows from the shapes alone, for it orders the reduction.
-    """
-    cdef const grid* q = &job.q
-    # Channels side by side in memory are read together, a cache line at a time.
-    cdef bint channels_last = (q.x.shape[4] > 1
-                               and magnitude(q.x.stride[1]) < magnitude(q.x.stride[4]))
-    job.block = 1
-    choose_sides(job, gradient, deepest)
-    job.together = 1
-    while channels_last and job.together < min(<Py_ssize_t>16, job.groups):
-        if box_scratch(job, job.together + 1, gradient) > BLOCK_BYTES:
-            break
-        job.together += 1
-    job.row_boxes = ceil_div(q.out[1], job.rows)
-    job.column_boxes = ceil_div(q.out[2], job.columns)
-    return box_scratch(job, job.together, gradient)
-
-
-cdef Py_ssize_t deepest_box(const direct_job* job, Py_ssize_t blocks, int threads) noexcept nogil:
-    """Planes of results that a box may have, for some tasks to be left for each thread."""
-    cdef Py_ssize_t planes = job.q.out[0]
-    if threads == 1:
-        return planes
-    return max(<Py_ssize_t>1, min(planes, job.out.shape[0] * blocks * planes // (4 * threads)))
 
 
 cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
@@ -1720,75 +1377,6 @@ cdef size_t choose_block(direct_job* job, int threads) noexcept nogil:
     if job.together == 1:
         job.block = max(<Py_ssize_t>1, min(most, <Py_ssize_t>MOST_GROUPS, job.groups))
     return box_scratch(job, job.together, False)
-
-
-cdef void count_columns(direct_job* job) noexcept nogil:
-    """Columns of taps: how far they reach, and how many there are."""
-    cdef const grid* q = &job.q
-    cdef Py_ssize_t taps = q.taps[1], dilation = magnitude(q.dilation[1]), first
-    cdef Py_ssize_t common = gcd(q.stride[1], dilation), step = q.stride[1] // common
-    # taps `step` apart have one residue
-    job.row_step = dilation // common if step < taps else 1
-    job.tap_step = step
-    job.weight_step = (step if q.dilation[1] > 0 else -step) * q.taps[2]
-    job.tap_column_count = 0
-    for first in range(min(step, taps)):
-        job.tap_column_count += ceil_div(ceil_div(taps - first, step), LEAF_COLUMN_TAPS)
-    job.tap_column_count *= q.channels * q.taps[0] * q.taps[2]
-
-
-cdef void point_columns(direct_job* job) noexcept nogil:
-    """Gather the taps of axis 1 into columns, as many in each as a leaf takes."""
-    cdef const grid* q = &job.q
-    cdef Py_ssize_t taps = q.taps[1], step = job.tap_step
-    cdef Py_ssize_t plane, size, first, count, pieces, most, k, t1, t2, line
-    cdef leaf_column* column = job.tap_columns
-    for size in range(LEAF_COLUMN_TAPS, 0, -1):     # longest first, as the leaf takes them
-        for plane in range(q.channels * q.taps[0]):
-            for first in range(min(step, taps)):
-                count = ceil_div(taps - first, step)
-                pieces = ceil_div(count, LEAF_COLUMN_TAPS)
-                most = ceil_div(count, pieces)
-                for k in range(pieces):
-                    if min(most, count - k * most) != size:
-                        continue
-                    t1 = first + k * most * step
-                    if q.dilation[1] < 0:           # lines go the other way
-                        t1 = taps - 1 - t1
-                    for t2 in range(q.taps[2]):
-                        line = job.s1.of_tap[t1] * job.s2.residues + job.s2.of_tap[t2]
-                        line = line * job.lines + job.s1.start[t1]
-                        column.src = (
-                            (plane // q.taps[0] * job.slots
-                             + slot_of(job, plane % q.taps[0], 0)) * job.plane
-                            + line * job.pitch + job.s2.start[t2])
-                        column.weight = (plane * taps + t1) * q.taps[2] + t2
-                        column.taps = size
-                        column.chain = (column - job.tap_columns) // CHAIN_COLUMNS
-                        if job.lanes > 0:
-                            column.src = plane
-                            column.lines = t1 * q.dilation[1] - job.s1.low
-                            column.pixel = t2 * q.dilation[2] - job.s2.low
-                        if job.kind > 0:
-                            column.src = t2 * q.dilation[2] - job.s2.low
-                            column.lines = plane * job.lines + t1 * q.dilation[1] - job.s1.low
-                        column += 1
-    if job.single_taps != NULL:
-        part_columns(job)
-
-
-cdef void part_columns(direct_job* job) noexcept nogil:
-    """The taps of the columns, in the same order and chains."""
-    cdef const leaf_column* column = job.tap_columns
-    cdef leaf_column* single = job.single_taps
-    cdef Py_ssize_t _i, k
-    for _i in range(job.tap_column_count):
-        for k in range(column.taps):
-            single.src = column.src + k * job.row_step * job.pitch
-            single.weight = column.weight + k * job.weight_step
-            single.taps, single.chain = 1, column.chain
-            single += 1
-        column += 1
 
 
 cdef size_t lane_scratch(direct_job* job, Py_ssize_t lanes) noexcept nogil:
@@ -1890,66 +1478,6 @@ def suits(weight_shape, stride, dilation):
     if min(rows, channels) != 1 or max(rows, channels) > 4:
         return False
     return small_box(weight_shape, stride, dilation)
-
-
-cdef bint small_box(weight_shape, stride, dilation) except -1:
-    """Whether a box of one row and 128 columns, with all the lines it reads, is a small thing."""
-    cdef Py_ssize_t rows = weight_shape[1], channels = weight_shape[2]
-    cdef double size = 1, taps      # shapes alone may be of any size: no overflow
-    cdef int axis
-    for axis in range(2):
-        taps = weight_shape[4 + axis]
-        size *= min(<double>stride[1 + axis], taps)
-        size *= (128 if axis else 1) + (
-            (taps - 1) * magnitude(dilation[1 + axis]) // <double>stride[1 + axis])
-    size *= <double>weight_shape[3]
-    taps = weight_shape[3] * weight_shape[4] * weight_shape[5]
-    return channels * size * 8 + rows * channels * taps * LEAF_LANE_BYTES <= SCRATCH_LIMIT
-
-
-cdef int fit_threads(
-    str operator, size_t scratch, Py_ssize_t fixed, int threads, Py_ssize_t budget
-) except -1:
-    cdef Py_ssize_t each = <Py_ssize_t>(scratch + 128)
-    if each + fixed > budget:
-        raise checks.WorkspaceError(operator, each + fixed, budget)
-    return <int>min(<Py_ssize_t>threads, (budget - fixed) // each)
-
-
-cdef Workspace set_up(
-    direct_job* job, x, weight, out, stride, dilation, offset, str mode, int compute,
-    bint gradient, size_t* scratch
-):
-    """Fill the job; returns the tables that it points to."""
-    cdef Workspace tables
-    cdef Py_ssize_t taps
-    cdef bint singles
-    job.units_together = 0
-    describe(weight, 6, compute, &job.weight)
-    describe(out, 5, compute, &job.out)
-    job.groups, job.multiplier = job.weight.shape[0], job.weight.shape[1]
-    job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
-    job.has_bias = False
-    job.lanes = job.kind = 0
-    job.fetch = job.far = False
-    job.depth = 0
-    job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place
-    fill_grid(
-        x, job.groups, &job.weight.shape[3], &job.out.shape[2], stride, dilation, offset, mode,
-        compute, &job.q)
-    count_columns(job)
-    taps = job.q.channels * job.taps
-    singles = not gradient and (job.row_step > 1 or job.q.out[2] <= SHORT_ROW)
-    tables = Workspace(
-        3 * (job.q.taps[1] + job.q.taps[2]) * sizeof(Py_ssize_t)
-        + taps * sizeof(leaf_column) * (2 if singles else 1))
-    job.tap_columns = <leaf_column*>split_axis(
-        &job.q, 2, split_axis(&job.q, 1, <Py_ssize_t*>tables.data, &job.s1), &job.s2)
-    job.single_taps = job.tap_columns + taps if singles else NULL
-    job.halves = (job.s2.residues == 2 and job.q.stride[2] == 2 and job.q.x.in_place
-                  and job.q.x.stride[4] == job.q.leaf.esize)
-    scratch[0] = choose_box(job, gradient, 1)
-    return tables
 
 
 def correlate(
