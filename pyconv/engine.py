@@ -31,6 +31,7 @@ from pyconv._kernels import (
     _conv,
     _depthwise,
     _depthwise_adjoint,
+    _depthwise_mixed,
     _depthwise_weights,
     _transposed,
     _winograd,
@@ -287,10 +288,10 @@ def describe_mixed(
     """
     stride, dilation, offset = numbers(axes)
     apart = algorithms.mixing_apart(axes, weight_shape[0])
-    if apart or not _depthwise.packs(weight_shape, stride, dilation):
+    if apart or not _depthwise_mixed.packs(weight_shape, stride, dilation):
         return None
     pack = _packer(unmoved(axes), rows)
-    return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
+    return Descriptor(_depthwise_mixed.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
 def pack_for(run: Run, weight: Array, how: Descriptor) -> Any:
