@@ -31,6 +31,8 @@ from pyconv._kernels import (
     _conv,
     _depthwise,
     _depthwise_adjoint,
+    _depthwise_mixed,
+    _depthwise_weights,
     _transposed,
     _winograd,
     _winograd_lanes,
@@ -289,10 +291,10 @@ def describe_mixed(
     """
     stride, dilation, offset = numbers(axes)
     apart = algorithms.mixing_apart(axes, weight_shape[0])
-    if apart or not _depthwise.packs(weight_shape, stride, dilation):
+    if apart or not _depthwise_mixed.packs(weight_shape, stride, dilation):
         return None
     pack = _packer(unmoved(axes), rows)
-    return Descriptor(_depthwise.correlate_mixed, pack, stride, dilation, offset, mode)
+    return Descriptor(_depthwise_mixed.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
 def pack_for(run: Run, weight: Array, how: Descriptor) -> Any:
@@ -998,11 +1000,13 @@ def weight_gradient(
     """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2)."""
     stride, dilation, offset = numbers(axes)
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
-    if _depthwise.gradient_suits(out.shape, stride, dilation):
-        return int(_depthwise.weight_gradient(run.operator, x, grad, out, *args, run.measure))
+    if _depthwise_weights.gradient_suits(out.shape, stride, dilation):
+        return int(
+            _depthwise_weights.weight_gradient(run.operator, x, grad, out, *args, run.measure)
+        )
     if _one_by_one(out.shape, grad.size // max(1, grad.shape[1]), stride, dilation):
         return max(
-            int(_depthwise.weight_gradient(
+            int(_depthwise_weights.weight_gradient(
                 run.operator, x, same, part[:, np.newaxis, np.newaxis], *args, run.measure
             ))
             for part, row in zip(out[0], grad.swapaxes(0, 1), strict=True)
@@ -1024,7 +1028,9 @@ def _one_by_one(
     if groups != 1 or prod(taps) == 1 or not 0 < passes <= FEW_ROWS:
         return False
     worth = pixels * channels * prod(taps) >= PASS_WORTH * (passes - 1) ** 2
-    return worth and bool(_depthwise.gradient_suits((channels, 1, 1, *taps), stride, dilation))
+    return worth and bool(
+        _depthwise_weights.gradient_suits((channels, 1, 1, *taps), stride, dilation)
+    )
 
 
 def bias_gradient(run: Run, grad: Array, out: Array) -> None:

@@ -22,38 +22,3 @@ def correlate(
     packed: None = None,
     measure: bool = False,
 ) -> int: ...
-def packs(weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> bool: ...
-def correlate_mixed(
-    operator: str,
-    x: Array,
-    weight: Array,
-    mix: Array,
-    bias: Array | None,
-    out: Array,
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    offset: Sequence[int],
-    mode: str,
-    compute: int,
-    threads: int,
-    budget: int,
-    packed: Any = None,
-    measure: bool = False,
-) -> int: ...
-def gradient_suits(
-    weight_shape: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> bool: ...
-def weight_gradient(
-    operator: str,
-    x: Array,
-    grad: Array,
-    out: Array,
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    offset: Sequence[int],
-    mode: str,
-    compute: int,
-    threads: int,
-    budget: int,
-    measure: bool = False,
-) -> int: ...

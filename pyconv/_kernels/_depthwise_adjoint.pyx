@@ -30,8 +30,8 @@ weaving::
             taps on the lines                               [row][column][lane], each at its place
         store the box, turned                               rows of pixels, or of channels if last
 
-The columns of taps, and so the sums, are in the order that _depthwise.pyx has for one class: all
-give the same bits.
+The columns of taps, and so the sums, are in the order that _depthwise_box.pyx has for one class:
+all give the same bits.
 """
 
 from libc.string cimport memset
@@ -46,7 +46,7 @@ from pyconv._kernels._cpu cimport (
     leaf_column,
     leaf_table,
 )
-from pyconv._kernels._depthwise cimport CHAIN_COLUMNS, FETCH_BYTES, load_row, work_of
+from pyconv._kernels._depthwise_box cimport CHAIN_COLUMNS, FETCH_BYTES, load_row, work_of
 from pyconv._kernels._grid cimport inside
 from pyconv._kernels._integers cimport ceil_div, magnitude, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
