@@ -328,6 +328,12 @@ def winograd_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int, t
     return min(by_tiles, _cost_in_lanes(axes, rows, channels, groups, tile))
 
 
+def winograd_takes_lanes(axes: Sequence[Axis]) -> bool:
+    """Whether its vectors may be those of channels."""
+    down, along = _last_two(axes)
+    return down.dilation == along.dilation == 1 and all(a.kernel == 1 for a in axes[:-2])
+
+
 def winograd_in_lanes(
     axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile
 ) -> bool:
@@ -366,16 +372,15 @@ def _cost_by_tiles(
 def _cost_in_lanes(
     axes: Sequence[Axis], rows: int, channels: int, groups: int, tile: Tile
 ) -> float:
-    down, along = _last_two(axes)
-    leading = axes[:-2]
-    taps = prod(a.kernel for a in leading)
-    if taps > 1 or down.dilation * along.dilation > 1 or channels * rows > LANES_MOST:
+    if not winograd_takes_lanes(axes) or channels * rows > LANES_MOST:
         return inf
-    tiles = prod(a.out for a in leading) * _across(down, tile[0]) * _across(along, tile[1])
+    down, along = _last_two(axes)
+    tiles = prod(a.out for a in axes[:-2]) * _across(down, tile[0]) * _across(along, tile[1])
     places = _inputs(down, tile[0]) * _inputs(along, tile[1])
     products = LANES_PRODUCTS * channels * _round_up(rows, VECTOR)
     each = products + LANES_INPUT * channels + LANES_OUTPUT * rows
-    return groups * places * tiles * each + PART
+    strided = STRIDED if 2 in (down.stride, along.stride) else 1
+    return groups * places * tiles * each * strided + PART
 
 
 def _across(axis: Axis, outputs: int) -> int:

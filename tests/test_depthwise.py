@@ -21,6 +21,12 @@ CASES = {
     "stride 2, few pixels": ((2, 40, 14, 14), (40, 1, 5, 5), {"padding": 2, "stride": 2}),
     "stride 2, 5x5": ((1, 9, 30, 57), (9, 1, 5, 5), {"padding": 2, "stride": 2}),
     "stride 2, 7x7": ((1, 5, 60, 41), (5, 1, 7, 7), {"padding": ((0, 4), (1, 2)), "stride": 2}),
+    "stride 2, by two": ((2, 9, 33, 80), (9, 1, 2, 2), {"stride": 2}),
+    "stride 2, by two, padded": ((1, 9, 30, 95), (9, 1, 2, 2), {"stride": 2, "padding": (2, 1)}),
+    "stride 2, by two, apart": ((1, 5, 30, 64), (5, 1, 2, 2), {"stride": 2, "dilation": (3, 1)}),
+    "stride 2, two of a line": ((1, 5, 30, 64), (10, 1, 1, 2), {"stride": 2}),
+    "stride 2, three of a line": ((1, 5, 30, 150), (5, 1, 1, 3), {"stride": 2, "padding": (0, 1)}),
+    "3-D, by two": ((1, 6, 8, 17, 48), (6, 1, 2, 2, 2), {"stride": 2}),
     "stride 2, wide": ((1, 3, 20, 4200), (3, 1, 3, 3), {"padding": 1, "stride": 2}),
     "stride 2, dilated": ((1, 6, 45, 70), (6, 1, 3, 3), {"stride": 2, "dilation": (1, 3)}),
     "stride 2, replicate": (

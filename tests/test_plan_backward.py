@@ -135,10 +135,11 @@ def test_weights_are_packed_once_and_when_they_are_needed(counted):
 def test_direct_stays_direct(monkeypatch):
     """Gradients of dense 3x3 kernels may be transformed, unless that is not wanted."""
     taken = []
-    kernel = engine._winograd.correlate
-    monkeypatch.setattr(
-        engine._winograd, "correlate", lambda *a, **k: taken.append(1) or kernel(*a, **k)
-    )
+    for module in (engine._winograd, engine._winograd_lanes):
+        monkeypatch.setattr(
+            module, "correlate",
+            lambda *a, kernel=module.correlate, **k: taken.append(1) or kernel(*a, **k),
+        )  # fmt: skip
     for name in ("standard", "transposed"):
         for stride, algorithm in itertools.product((1, 2), ("auto", "direct", "winograd")):
             call = calls.fixed(

@@ -25,6 +25,8 @@ SHAPES = {
     # a thread does several groups by itself, or, of three, each a third of the tiles of every group
     "small groups": ((2, 48, 26, 22), (48, 12, 3, 3), {"groups": 4, "padding": 1}),
     "groups": ((3, 21, 13, 10), (33, 7, 3, 3), {"groups": 3, "padding": "full"}),
+    # more groups than are brought together for their channels to be whole vectors
+    "many groups": ((2, 95, 10, 9), (57, 5, 3, 3), {"groups": 19, "padding": 1}),
     "3-D": ((2, 4, 7, 9, 10), (6, 4, 3, 3, 3), {"padding": "same", "stride": (2, 1, 1)}),
     "3-D, dilated": ((1, 4, 9, 11, 10), (6, 4, 2, 3, 3), {"padding": 2, "dilation": (2, 3, 2)}),
     "dilations beyond the result": ((1, 3, 9, 40), (4, 3, 3, 3), {"dilation": (4, 19)}),
@@ -69,6 +71,20 @@ def pinned(monkeypatch):
     forget()
 
 
+@pytest.fixture(params=["tiles", "channels"])
+def vectors(request, monkeypatch):
+    """Have vectors run along the tiles, or along the channels where they can."""
+    along_channels = request.param == "channels"
+
+    def in_lanes(axes, rows, channels, groups, tile):
+        return along_channels and algorithms.winograd_takes_lanes(axes)
+
+    monkeypatch.setattr(algorithms, "winograd_in_lanes", in_lanes)
+    forget()
+    yield request.param
+    forget()
+
+
 @pytest.fixture(params=AXES[1, 3])
 def tile(request, pinned):
     """Outputs a side of a tile for 3x3 taps."""
@@ -110,6 +126,7 @@ def assert_same_or_refused(call, y, exponents):
     return done, refused
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
 @pytest.mark.parametrize("dtype", calls.DTYPES)
 @pytest.mark.parametrize("key", SHAPES)
@@ -123,6 +140,7 @@ def test_next_to_scipy(key, dtype, layout):
     assert calls.same_bits(call.run(algorithm="winograd", max_workspace=2**24, threads=2), y)
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("key", SHAPES)
 def test_either_tile(key, dtype, tile):
@@ -142,6 +160,7 @@ WAYS = {
 }
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("down", "along"), FORMS)
 def test_every_form(down, along, way, pinned):
@@ -164,6 +183,7 @@ def test_every_form(down, along, way, pinned):
             assert calls.same_bits(call.run_plan(threads=2), y)
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("layout", calls.LAYOUTS)
 @pytest.mark.parametrize("axis", AXES)
 def test_one_axis(axis, layout, pinned):
@@ -191,6 +211,7 @@ def test_one_axis(axis, layout, pinned):
             assert calls.same_bits(call.run(threads=2), y)
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize(
     ("shape", "weight", "tile", "stride"),
     [
@@ -207,6 +228,7 @@ def test_little_workspace_of_other_forms(shape, weight, tile, stride, pinned):
     assert done > 3
 
 
+@pytest.mark.usefixtures("vectors")
 def test_bits_of_a_sample_in_a_batch(tile):
     """Tiles of several samples share panels."""
     rng = np.random.default_rng(3)
@@ -218,6 +240,7 @@ def test_bits_of_a_sample_in_a_batch(tile):
         assert calls.same_bits(alone, y[n])
 
 
+@pytest.mark.usefixtures("vectors")
 def test_little_workspace(tile):
     """The weights are transformed in parts, with the same bits; too little is refused unwritten."""
     x, weight, params = SHAPES["many channels"]
@@ -238,6 +261,7 @@ def roundoffs(x, weight, algorithm):
     return np.abs(y - exact).max() / magnitude / calls.ROUNDOFF["float32"]
 
 
+@pytest.mark.usefixtures("vectors")
 def test_error_of_random_values(tile):
     rng = np.random.default_rng(0)
     for channels in (8, 64, 300):
@@ -246,6 +270,7 @@ def test_error_of_random_values(tile):
         assert roundoffs(x, weight, "winograd") < 8
 
 
+@pytest.mark.usefixtures("vectors")
 @pytest.mark.parametrize("channels", [8, 64, 1000])
 @pytest.mark.parametrize(
     "values", ["flat", "offset", "mixed", "one large", "alternating", "smooth"]
@@ -273,6 +298,7 @@ def test_error_of_adverse_values(values, channels):
     assert roundoffs(x, weight, "winograd") <= 32
 
 
+@pytest.mark.usefixtures("vectors")
 def test_a_nan_stays_within_its_tiles():
     x = np.zeros((1, 8, 16, 16), np.float32)
     weight = np.ones((8, 8, 3, 3), np.float32)
@@ -309,6 +335,20 @@ def test_small_tiles_of_small_maps():
     assert tile(7, 512) == (2, 2)
     assert tile(56, 64) == (4, 4)
     assert tile(14, 256) == (4, 4)
+
+
+def test_vectors_of_channels_where_groups_are_small():
+    def along_channels(shape, rows, groups):
+        axes = axes_of((1, *shape[2:]), (1, 3, 3), (1, 1, 1))
+        channels = shape[1] // groups
+        tile = algorithms.winograd_tile(axes, rows, channels, groups)
+        return algorithms.winograd_in_lanes(axes, rows, channels, groups, tile)
+
+    assert along_channels((1, 256, 30, 30), 8, 32)
+    assert along_channels((1, 512, 16, 16), 16, 32)
+    assert along_channels((1, 64, 9, 9), 64, 1)
+    assert not along_channels((1, 64, 58, 58), 64, 1)
+    assert not along_channels((1, 512, 16, 16), 512, 1)
 
 
 def test_chosen_where_it_pays():

@@ -21,7 +21,7 @@ from pyconv._kernels._depthwise_box cimport (
     span,
 )
 from pyconv._kernels._grid cimport PAD_ZEROS, grid, inside, load_run, source_index
-from pyconv._kernels._integers cimport ceil_div
+from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport aligned
 from pyconv._kernels._tensor cimport tensor
 
@@ -41,7 +41,8 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     cdef const leaf_column* column = job.tap_columns
     cdef stretch s[3]
     set_depth(job, 1)
-    if not (q.x.in_place and q.x.stride[4] == es and q.stride[2] <= 2
+    if not (q.x.in_place and q.x.stride[4] == es
+            and (q.stride[2] == 1 or q.stride[2] == 2 and q.taps[2] > 1)
             and job.tap_column_count > 0 and q.out[1] >= step and q.out[2] >= q.leaf.vl):
         return 0
     point_columns(job)
@@ -59,11 +60,15 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     if q.out[2] - (job.column_boxes - 1) * job.columns < q.leaf.vl:
         return 0
     cut_columns(job, 0, job.columns, s)
-    if 5 * (s[0].columns + s[1].columns) > job.columns:     # short lines cost less than their ends
+    if 5 * (s[0].columns + s[1].columns) > job.columns:     # short lines cost less than their ends,
         return 0
+    if q.stride[2] == 2 and 4 * round_up(job.columns, q.leaf.vl) > 5 * job.columns:
+        return 0                                            # ... or than what vectors waste,
+    if more == 1 and not (q.taps[2] == 2 and q.dilation[2] == 1):
+        return 0                                            # ... or than lines read tap by tap
     planes = q.channels * q.taps[0]
     # a line, and copies of two ends: a vector's results each, or the whole of it
-    length = span(q, 2, job.columns) + 2 * (span(q, 2, q.leaf.vl) + 1)
+    length = span(q, 2, job.columns) + 2 * span(q, 2, q.leaf.vl)
     most = (BOX_BYTES // (planes * es * length) - span(q, 1, 1)) // q.stride[1] + 1
     job.rows = max(most // step * step, step)
     job.row_boxes = q.out[1] // job.rows
@@ -72,7 +77,7 @@ cdef size_t choose_rows(direct_job* job) noexcept nogil:
     else:
         job.row_boxes, job.rows = 1, q.out[1]
     # where both ends are wide, the copies are no longer than a line and two vectors' pixels
-    job.pitch = length + 2
+    job.pitch = length
     job.kind = kind
     return rows_scratch(job, q.out[1] - row_of(job, job.row_boxes - 1))
 
@@ -83,7 +88,7 @@ cdef size_t rows_scratch(direct_job* job, Py_ssize_t rows) noexcept nogil:
     cdef Py_ssize_t es = q.leaf.esize, planes = q.channels * q.taps[0]
     job.lines = span(q, 1, rows)
     job.line_bytes = aligned(planes * job.lines * job.pitch * es)
-    job.result_bytes = aligned((span(q, 2, job.columns) + 1) * es)      # the line of zeros
+    job.result_bytes = aligned(span(q, 2, job.columns) * es)    # the line of zeros
     job.pointer_bytes = aligned(3 * planes * job.lines * sizeof(void*))
     job.weight_bytes = aligned(q.channels * job.taps * es)
     job.bias_bytes = aligned(es)
@@ -98,8 +103,8 @@ cdef void cut_columns(
     cdef const grid* q = &job.q
     cdef Py_ssize_t vl = q.leaf.vl, first, start, a, b, left, right, ignored, i
     first = column * q.stride[2] + job.s2.low + q.offset[2]
-    # vectors of outputs a .. b-1 are inside; at a stride of 2, with the pixel before
-    inside(first - (q.stride[2] - 1), q.stride[2], columns, q.x.shape[4], &a, &ignored)
+    # vectors of outputs a .. b-1 are inside
+    inside(first, q.stride[2], columns, q.x.shape[4], &a, &ignored)
     inside(first + span(q, 2, 1) - 1, q.stride[2], columns, q.x.shape[4], &ignored, &b)
     left, right = ceil_div(a, vl) * vl, ceil_div(columns - b, vl) * vl
     if b - a < vl or left + right >= columns:
@@ -111,11 +116,11 @@ cdef void cut_columns(
     s[2].columns = max(vl, columns - right - s[2].column) if b > a else 0
     start = 0
     for i in range(3):
-        s[i].start = start + q.stride[2] - 1
+        s[i].start = start
         s[i].pixels = span(q, 2, s[i].columns) if s[i].columns > 0 else 0
         s[i].first = first + s[i].column * q.stride[2]
         inside(s[i].first, 1, s[i].pixels, q.x.shape[4], &s[i].lo, &s[i].hi)
-        start += s[i].pixels + q.stride[2] - 1
+        start += s[i].pixels
 
 
 cdef void point_lines(
@@ -151,7 +156,7 @@ cdef void point_lines(
                         s[2].lines[k + line] = (
                             plane + (first + line) * q.x.stride[3] + s[2].first * es)
                     else:
-                        s[2].lines[k + line] = zeros + es
+                        s[2].lines[k + line] = zeros
                 k += job.lines
                 continue
             for line in range(lines):

@@ -14,8 +14,8 @@ and of its padding, and the products have inputs broadcast and rows of weights a
             lines = n0 lines of the input, [line][pixel][channel], with the padding
             V[f][tile][channel] = Bt0 lines B1
         for each group g of the block, place f of a tile
-            M[g][panel][f][tile][row] = sum over k of U[g][f][k][row] * V[f][tile][k of g]
-        for each panel of rows of a group, and strip
+            M[f][panel][tile][row] = sum over k of U[g][f][panel][k][row] * V[f][tile][k of g]
+        for each panel of rows of g, and strip
             out = At0 M A1 + bias, turned round as it is stored
 
 A thread has V and M of a block in L2.  Each sum goes over the depths in order, so that results do

@@ -8,8 +8,6 @@ product: in row blocks of mr, or, where rows are lanes, in panels, as in _gemm.p
 Places whose weights are equal, see leaf.inc.c, share them.
 """
 
-from libc.string cimport memset
-
 from pyconv._kernels._cpu cimport LEAF_KERNELS, leaf
 from pyconv._kernels._gemm cimport depth_block, lane_panels, lanes_from
 from pyconv._kernels._integers cimport ceil_div, odd_lines

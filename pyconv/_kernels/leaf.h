@@ -70,7 +70,8 @@ typedef struct leaf_ahead {
 /* What `taps_rows` takes: elements of a line from one output to the next, and the taps of longer and
  * of shorter columns (0: there are none); and how many rows at least. */
 #define LEAF_ROWS(step, more, fewer) (((step) * 8 + (more)) * 8 + (fewer))
-#define LEAF_ROWS_KINDS(kind) kind(1, 3, 0) kind(1, 5, 0) kind(1, 4, 3) kind(2, 2, 1)
+#define LEAF_ROWS_KINDS(kind) kind(1, 3, 0) kind(1, 5, 0) kind(1, 4, 3) kind(2, 1, 0) \
+    kind(2, 2, 1)
 #define LEAF_ROWS_LEAST 4
 
 static inline int leaf_has_rows(ptrdiff_t kind) {
@@ -192,8 +193,8 @@ typedef struct leaf_table {
     /* The sums of `taps` where each line is found by a pointer: line[lines_of_column + (r + k) * line_rs]
      * is what tap k of a column reads for row r, and dst[r * dst_rs + j] meets element
      * src_of_column + j * step of it.  `kind` is a LEAF_ROWS that there is, with the lengths of the
-     * columns, all of one chain; rows >= LEAF_ROWS_LEAST, cols >= vl.  With step 2 the element
-     * before the first one is read too. */
+     * columns, all of one chain; rows >= LEAF_ROWS_LEAST, cols >= vl.  Nothing else of a line is
+     * read; with step 2 some columns have a `src` of 0 and some of more. */
     void (*taps_rows)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t kind, ptrdiff_t columns,
                       const leaf_column *column, const void *const *line, ptrdiff_t line_rs,
                       const void *w, ptrdiff_t ws, const void *bias, void *dst, ptrdiff_t dst_rs);

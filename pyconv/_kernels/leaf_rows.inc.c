@@ -4,28 +4,45 @@
  *   There is code for each pair of lengths of columns, and none for tiles of fewer rows: where rows
  *   are left, a tile overlaps the one before.
  *   Where outputs are two elements of a line apart, a vector is every second element of two: the
- *   second ones of what starts one element before, so that nothing past the last is read.  They
- *   are in the order of lanes until they are stored. */
-INLINE VEC NAME(rows_vector)(const int step, const T *src) {
+ *   first ones for the taps that begin a line, the second ones of what starts one element before for
+ *   the others, so that nothing is read outside what the taps read.  They are in the order of lanes
+ *   until they are stored. */
+INLINE VEC NAME(rows_vector)(const int step, const int first, const T *src) {
     if (step == 1) return VLOAD(src);
+    if (first) return VLANEEVEN(VLOAD(src), VLOAD(src + VL));
     return VLANEODD(VLOAD(src - 1), VLOAD(src + VL - 1));
 }
 
-INLINE void NAME(rows_column)(const int step, const int taps, const int rows, const int vecs,
-                              const T *const *line, ptrdiff_t ls, ptrdiff_t at, ptrdiff_t gap,
-                              const T *w, ptrdiff_t ws, VEC acc[4][8]) {
+INLINE void NAME(rows_column)(const int step, const int first, const int taps, const int rows,
+                              const int vecs, const T *const *line, ptrdiff_t ls, ptrdiff_t at,
+                              ptrdiff_t gap, const T *w, ptrdiff_t ws, VEC acc[4][8]) {
     VEC wv[LEAF_COLUMN_TAPS];
     UNROLL for (int k = 0; k < taps; ++k) wv[k] = VSET1(w[k * ws]);
     UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
         const T *src = *line + at;
         UNROLL for (int v = 0; v < vecs; ++v) {
-            VEC x = NAME(rows_vector)(step, src + v * gap);
+            VEC x = NAME(rows_vector)(step, first, src + v * gap);
             VKEEP(x);
             UNROLL for (int r = 0; r < rows; ++r)
                 if (r <= i && i - r < taps) acc[r][v] = VFMA(wv[i - r], x, acc[r][v]);
         }
         line += ls;
     }
+}
+
+/* The same, whether or not the column's taps begin a line. */
+INLINE void NAME(rows_columns)(const int step, const int taps, const int rows, const int vecs,
+                               const T *const *line, ptrdiff_t ls, const leaf_column *column,
+                               ptrdiff_t at, ptrdiff_t gap, const T *w, ptrdiff_t ws,
+                               VEC acc[4][8]) {
+    line += column->lines;
+    at = column->src + step * at;
+    gap *= step;
+    w += column->weight;
+    if (step > 1 && column->src == 0)
+        NAME(rows_column)(step, 1, taps, rows, vecs, line, ls, at, gap, w, ws, acc);
+    else
+        NAME(rows_column)(step, 0, taps, rows, vecs, line, ls, at, gap, w, ws, acc);
 }
 
 INLINE void NAME(rows_tile)(const int step, const int more, const int fewer, const int rows,
@@ -36,12 +53,10 @@ INLINE void NAME(rows_tile)(const int step, const int more, const int fewer, con
     VEC acc[4][8];
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
     for (; column < middle; ++column)
-        NAME(rows_column)(step, more, rows, vecs, line + column->lines, ls, column->src + step * at,
-                          step * gap, w + column->weight, ws, acc);
+        NAME(rows_columns)(step, more, rows, vecs, line, ls, column, at, gap, w, ws, acc);
     if (fewer > 0)
         for (; column < end; ++column)
-            NAME(rows_column)(step, fewer, rows, vecs, line + column->lines, ls,
-                              column->src + step * at, step * gap, w + column->weight, ws, acc);
+            NAME(rows_columns)(step, fewer, rows, vecs, line, ls, column, at, gap, w, ws, acc);
     UNROLL for (int r = 0; r < rows; ++r) UNROLL for (int v = 0; v < vecs; ++v) {
         VEC y = VADD(bias, acc[r][v]);
         if (step == 2) y = VINORDER(y);
@@ -132,6 +147,35 @@ INLINE void NAME(rows_3x3_halved)(ptrdiff_t cols, const leaf_column *column,
     }
 }
 
+/* Single taps two by two next to each other, where elements are taken two by two as well: what is
+ * loaded serves both. */
+INLINE void NAME(rows_pairs)(const int vecs, const leaf_column *column, const leaf_column *end,
+                             const T *const *line, ptrdiff_t ls, ptrdiff_t j, ptrdiff_t gap,
+                             const T *w, VEC bias, T *dst, ptrdiff_t dst_rs) {
+    VEC acc[4][2];
+    UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int v = 0; v < vecs; ++v) acc[r][v] = VZERO();
+    for (; column < end; column += 2) {
+        VEC first = VSET1(w[column[0].weight]), second = VSET1(w[column[1].weight]);
+        VKEEP(first);
+        VKEEP(second);
+        UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int v = 0; v < vecs; ++v) {
+            const T *x = line[column->lines + r * ls] + 2 * (j + v * gap);
+            VEC a = VLOAD(x), b = VLOAD(x + VL);
+            acc[r][v] = VFMA(first, VLANEEVEN(a, b), acc[r][v]);
+            acc[r][v] = VFMA(second, VLANEODD(a, b), acc[r][v]);
+        }
+    }
+    UNROLL for (int r = 0; r < 4; ++r) UNROLL for (int v = 0; v < vecs; ++v)
+        VSTORE(dst + r * dst_rs + j + v * gap, VINORDER(VADD(bias, acc[r][v])));
+}
+
+INLINE int NAME(in_pairs)(const leaf_column *column, const leaf_column *end) {
+    if ((end - column) % 2 > 0) return 0;
+    for (; column < end; column += 2)
+        if (column[0].src != 0 || column[1].src != 1 || column[0].lines != column[1].lines) return 0;
+    return 1;
+}
+
 /* Rows from left to right, four at a time: strips of two vectors, then one where it is left.  The
  * last vector ends where the rows do, and may overlap the one before. */
 INLINE void NAME(rows_of)(const int step, const int more, const int fewer, ptrdiff_t rows,
@@ -144,6 +188,7 @@ INLINE void NAME(rows_of)(const int step, const int more, const int fewer, ptrdi
                                      && column[3].lines == column[0].lines + 1
                                      && column[5].lines == column[0].lines + 1
                                      && column[2].src == column[0].src + 2;
+    const int pairs = step == 2 && more == 1 && NAME(in_pairs)(column, end);
     while (middle < end && middle->taps == more) ++middle;
     for (ptrdiff_t next = 0; next < rows; next += 4) {
         ptrdiff_t r = next + 4 <= rows ? next : rows - 4, j = 0;
@@ -154,6 +199,16 @@ INLINE void NAME(rows_of)(const int step, const int more, const int fewer, ptrdi
         if (nine && step == 2) {
             NAME(rows_3x3_halved)(cols, column, line + r * ls, w, ws, bias, dst + r * dst_rs,
                                   dst_rs);
+            continue;
+        }
+        if (pairs) {
+            for (; j + VL < cols; j += 2 * VL)
+                NAME(rows_pairs)(2, column, end, line + r * ls, ls, j,
+                                 j + 2 * VL <= cols ? VL : cols - VL - j, w, bias,
+                                 dst + r * dst_rs, dst_rs);
+            if (j < cols)
+                NAME(rows_pairs)(1, column, end, line + r * ls, ls, cols - VL, 0, w, bias,
+                                 dst + r * dst_rs, dst_rs);
             continue;
         }
         for (; j + VL < cols; j += 2 * VL)
