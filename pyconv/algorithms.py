@@ -48,6 +48,10 @@ LANES_PRODUCTS, LANES_INPUT, LANES_OUTPUT, LANES_MOST = 1.38, 19.0, 17.5, 128 * 
 # there are so many that they come from far away: a group has little to do with each.
 FAR_GROUPS, NEAR_GROUPS = 20.0, 600_000
 
+# Gradients of weights, both ways: the products; for each input and result, bringing it there; for
+# each sum, what is done with it at the end.
+GRAD_PRODUCTS, GRAD_DIRECT, GRAD_INPUT, GRAD_SUM = 1.43, 1.09, 16.0, 15.0
+
 # With vectors of rows of the weights ("lanes") a pixel may be anywhere: nothing is computed between
 # output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
@@ -404,6 +408,30 @@ def winograd_tile(axes: Sequence[Axis], rows: int, channels: int, groups: int = 
     return min(
         winograd_tiles(axes), key=lambda tile: winograd_cost(axes, rows, channels, groups, tile)
     )
+
+
+def winograd_grad(
+    axes: Sequence[Axis], rows: int, channels: int, groups: int, samples: int
+) -> Tile | None:
+    """Outputs of a tile if the gradient of the weights is faster by Winograd's algorithm as well."""
+    down, along = _last_two(axes)
+    pairs = rows * channels
+    if (
+        not winograd_takes_lanes(axes) or max(down.stride, along.stride) > 1
+        or not 0 < pairs <= LANES_MOST or samples * prod(a.out for a in axes) == 0
+    ):  # fmt: skip
+        return None
+    tile = winograd_tile(axes, rows, channels, groups)
+    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
+    tiles = samples * prod(a.out for a in axes[:-2])
+    tiles *= _across(down, tile[0]) * _across(along, tile[1])
+    held = _round_up(rows, VECTOR) * channels
+    each = GRAD_PRODUCTS * held + GRAD_INPUT * (rows + channels)
+    winograd = places * (tiles * each + GRAD_SUM * held)
+    taps, pixels = prod(a.kernel for a in axes), samples * prod(a.out for a in axes)
+    direct = taps * pairs * (GRAD_DIRECT * pixels + GRAD_SUM)
+    direct += GRAD_INPUT * pixels * (rows + channels)
+    return tile if direct >= WORTH_IT * winograd else None
 
 
 def winograd_gain(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1) -> float:

@@ -35,6 +35,7 @@ from pyconv._kernels import (
     _depthwise_weights,
     _transposed,
     _winograd,
+    _winograd_grad,
     _winograd_lanes,
     _winograd_weights,
 )
@@ -995,11 +996,19 @@ def _backwards(phase: geometry.Phase) -> slice:
 
 
 def weight_gradient(
-    run: Run, x: Array, grad: Array, out: Array, axes: Axes, mode: str = "zeros"
-) -> int:
-    """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2)."""
+    run: Run, x: Array, grad: Array, out: Array, axes: Axes, mode: str = "zeros",
+    tile: algorithms.Tile | None = None,
+) -> int:  # fmt: skip
+    """Gradient of `correlate`'s weights into `out` (G, M, C, T0, T1, T2).
+
+    By Winograd's algorithm if there is a `tile` of `algorithms.winograd_grad`.
+    """
     stride, dilation, offset = numbers(axes)
     args = (stride, dilation, offset, mode, run.compute, run.threads, run.budget)
+    if tile is not None:
+        return int(
+            _winograd_grad.weight_gradient(tile, run.operator, x, grad, out, *args, run.measure)
+        )
     if _depthwise_weights.gradient_suits(out.shape, stride, dilation):
         return int(
             _depthwise_weights.weight_gradient(run.operator, x, grad, out, *args, run.measure)

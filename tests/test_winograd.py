@@ -310,6 +310,97 @@ def test_a_nan_stays_within_its_tiles():
     assert np.isnan(pyconv.conv(x, weight, padding=1, algorithm="direct")).sum() == 8 * 9
 
 
+# --- gradients of the weights ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def transformed(monkeypatch):
+    """Have gradients of weights transformed wherever they can be, not where it pays."""
+
+    def tile(axes, rows, channels, groups, samples):
+        takes = algorithms.winograd_takes_lanes(axes) and all(a.stride == 1 for a in axes[-2:])
+        return algorithms.winograd_tile(axes, rows, channels, groups) if takes else None
+
+    monkeypatch.setattr(algorithms, "winograd_grad", tile)
+    forget()
+    yield
+    forget()
+
+
+def weights_gradient(grad, x, weight, **params):
+    return pyconv.get("grouped").backward(grad, x, weight, needs="weight", **params)["weight"]
+
+
+def assert_gradient(x, weight, dtype, **params):
+    """Within the promise of the exact one, and the same bits however it is computed."""
+    rng = np.random.default_rng(11)
+    x, weight = rng.standard_normal(x).astype(dtype), rng.standard_normal(weight).astype(dtype)
+    grad = pyconv.get("grouped")(x, weight, **params)
+    grad = rng.standard_normal(grad.shape).astype(dtype)
+    wide = [array.astype(np.float64) for array in (grad, x, weight)]
+    exact = weights_gradient(*wide, algorithm="direct", **params)
+    size = weights_gradient(*map(np.abs, wide), algorithm="direct", **params).max()
+    params["algorithm"] = "winograd"
+    y = weights_gradient(grad, x, weight, **params)
+    assert y.shape == exact.shape
+    assert np.abs(y - exact).max() <= 32 * calls.ROUNDOFF[dtype] * size
+    assert calls.same_bits(weights_gradient(grad, x, weight, threads=3, **params), y)
+    assert calls.same_bits(weights_gradient(grad, x, weight, max_workspace=2**20, **params), y)
+    plan = pyconv.get("grouped").plan(x.shape, weight, **params)
+    assert calls.same_bits(plan.backward(grad, x, needs="weight")["weight"], y)
+
+
+@pytest.mark.usefixtures("transformed")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("x", "weight", "params"),
+    [
+        ((2, 32, 14, 15), (32, 8, 3, 3), {"groups": 4, "padding": 1}),
+        ((1, 95, 10, 9), (57, 5, 3, 3), {"groups": 19, "padding": 1}),
+        ((3, 21, 13, 10), (99, 7, 3, 3), {"groups": 3, "padding": "full"}),
+        ((1, 12, 7, 90), (28, 3, 3, 3), {"groups": 4, "padding": 2, "padding_mode": "reflect"}),
+        ((2, 5, 40, 33), (6, 5, 3, 3), {"groups": 1, "padding": (-1, 2)}),
+        ((1, 8, 3, 9, 11), (12, 2, 1, 3, 3), {"groups": 4, "padding": 1, "stride": (2, 1, 1)}),
+        ((5, 24, 50), (36, 4, 3), {"groups": 6, "padding": 1}),
+        ((2, 24, 9, 13), (40, 6, 3, 3), {"groups": 4, "flip": True}),
+    ],
+)
+def test_gradient_of_weights(x, weight, params, dtype):
+    assert_gradient(x, weight, dtype, **params)
+
+
+@pytest.mark.usefixtures("transformed")
+@pytest.mark.parametrize(("down", "along"), [f for f in FORMS if f[0][0] == f[1][0] == 1])
+def test_gradient_of_weights_of_every_form(down, along, pinned):
+    weight = (12, 3, down[1], along[1])
+    for tile in algorithms.winograd_tiles(axes_of((23, 21), weight[2:], (1, 1))):
+        pinned(tile)
+        for dtype in ("float32", "float64"):
+            assert_gradient((2, 12, 23, 21), weight, dtype, groups=4, padding=2)
+
+
+@pytest.mark.usefixtures("transformed")
+@pytest.mark.parametrize("values", ["flat", "offset", "mixed", "smooth"])
+def test_error_of_adverse_gradients(values):
+    rng = np.random.default_rng(1)
+    x, grad = rng.standard_normal((6, 32, 56, 57)), rng.standard_normal((6, 32, 56, 57))
+    if values == "flat":
+        x, grad = np.full_like(x, 1.1), np.full_like(grad, 0.7)
+    elif values == "offset":
+        x, grad = x + 1e4, grad + 30
+    elif values == "mixed":
+        x *= 10.0 ** rng.integers(-6, 7, x.shape)
+    else:
+        x, grad = x.cumsum(2).cumsum(3), grad.cumsum(2).cumsum(3)
+    x, grad = x.astype(np.float32), grad.astype(np.float32)
+    weight, params = np.ones((32, 8, 3, 3), np.float32), {"groups": 4, "padding": 1}
+    wide = [array.astype(np.float64) for array in (grad, x, weight)]
+    exact = weights_gradient(*wide, algorithm="direct", **params)
+    size = weights_gradient(*map(np.abs, wide), algorithm="direct", **params).max()
+    y = weights_gradient(grad, x, weight, algorithm="winograd", **params)
+    assert np.abs(y - exact).max() <= 32 * calls.ROUNDOFF["float32"] * size
+
+
 # --- the choice -----------------------------------------------------------------------------------
 
 

@@ -63,6 +63,14 @@ cdef extern from "leaf.h" nogil:
         void (*weights)(
             Py_ssize_t count, const double* src, Py_ssize_t ss, double* dst,
             Py_ssize_t ds) noexcept nogil
+        void (*lift_rows)(
+            Py_ssize_t cols, const void* const* src, void* dst, Py_ssize_t rs) noexcept nogil
+        void (*lift_columns)(
+            Py_ssize_t lanes, Py_ssize_t lines, const void* src, Py_ssize_t rs, Py_ssize_t step,
+            void* dst, Py_ssize_t fs) noexcept nogil
+        void (*fold)(
+            Py_ssize_t count, Py_ssize_t lines, const void* src, Py_ssize_t fs, void* dst,
+            Py_ssize_t ds) noexcept nogil
 
     ctypedef void (*leaf_dots)(
         Py_ssize_t rows, Py_ssize_t strips, Py_ssize_t lanes, Py_ssize_t last,

@@ -26,7 +26,7 @@ no dilation: see `algorithms.winograd_in_lanes`.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table, leaf_winograd
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table
 from pyconv._kernels._gemm cimport depth_block, lanes_from, load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside
 from pyconv._kernels._integers cimport ceil_div, gcd, odd_lines, round_up
@@ -45,48 +45,26 @@ from pyconv._kernels._winograd_weights cimport (
 )
 
 cdef enum:
-    NEAR_BYTES = 192 * 1024     # V and M of a block: some of L2
-    LINE_BYTES = 12 * 1024      # of a strip's inputs: they stay in L1 beside their transform
-    MOST_TILES = 32             # of a strip
-    MOST_INPUTS = 10            # of a tile along an axis
-    SLACK = 64                  # elements that leaves may touch beyond the last
     FEW_BLOCKS = 4              # for each thread: they are to have equal numbers
 
 
-cdef struct lanes_job:
-    const leaf_table* leaf
-    const leaf_winograd* axis[2]
-    const grid* q
-    const tensor* out           # (N, G*M, O0, O1, O2)
-    const char* bias            # or NULL
-    const char* u               # of groups group ..
-    Py_ssize_t m[2], n[2]       # outputs and inputs of a tile
-    Py_ssize_t step[2]          # inputs from one tile to the next
-    Py_ssize_t across[2]        # tiles along the last two axes
-    Py_ssize_t places
-    Py_ssize_t group, groups    # those at hand
-    Py_ssize_t rows, held       # of a group; with those that fill vectors up
-    Py_ssize_t together         # groups of a block
-    Py_ssize_t lanes            # their channels, and what fills vectors up,
-    Py_ssize_t chunk            # ... so many of which are transformed at a time
-    Py_ssize_t parts            # strips of a line of tiles,
-    Py_ssize_t width            # ... of so many tiles at most
-    Py_ssize_t strips           # of all samples
-    Py_ssize_t block            # of them together
-    Py_ssize_t capacity         # tiles of a block
-    Py_ssize_t line             # elements of a strip's line of inputs
-    Py_ssize_t u_place, v_place, m_place    # from one place to the next
-    size_t line_bytes, column_bytes, partial_bytes, y_bytes, v_bytes, m_bytes
-    size_t bias_bytes
+cdef int describe_tiles(lanes_job* job) noexcept nogil:
+    """What follows from the axes and the grid."""
+    cdef int axis
+    for axis in range(2):
+        job.m[axis], job.n[axis] = job.axis[axis].outputs, job.axis[axis].inputs
+        job.step[axis] = job.m[axis] * job.q.stride[1 + axis]
+        job.across[axis] = ceil_div(job.q.out[1 + axis], job.m[axis])
+    job.places = job.n[0] * job.n[1]
+    return 0
 
 
-# Tiles next to each other in a line of results.
-cdef struct strip:
-    Py_ssize_t n, o0
-    Py_ssize_t o1, o2           # first output
-    Py_ssize_t tiles
-    Py_ssize_t slot             # of its first line
-    bint below                  # the strip before it in the block
+cdef Py_ssize_t strip_tiles(const lanes_job* job) noexcept nogil:
+    """Tiles of a strip whose lines stay in L1: of shapes alone."""
+    cdef Py_ssize_t chunk = LEAF_LANE_BYTES // job.leaf.esize, tiles
+    chunk = min(chunk, round_up(job.q.channels, job.leaf.vl))
+    tiles = (LINE_BYTES // (job.n[0] * chunk * job.leaf.esize) - job.n[1]) // job.step[1] + 1
+    return max(<Py_ssize_t>1, min(<Py_ssize_t>MOST_TILES, tiles))
 
 
 cdef void find_strips(
@@ -106,7 +84,7 @@ cdef void find_strips(
         s += 1
 
 
-cdef inline char* line_of(
+cdef char* line_of(
     const lanes_job* job, const strip* s, char* lines, Py_ssize_t i
 ) noexcept nogil:
     """Where line i of a strip is: it keeps its place when the next strip below wants it too."""
@@ -171,6 +149,29 @@ cdef void transform_inputs(
             job.chunk, v + t * job.lanes * es, job.v_place)
 
 
+cdef Py_ssize_t transform_strips(
+    const lanes_job* job, const strip* strips, Py_ssize_t count, Py_ssize_t channel,
+    Py_ssize_t channels, char* lines, char* columns, char* v
+) noexcept nogil:
+    """V of a block of strips, `channels` of them; returns how many tiles it has.
+
+    Lines are [slot][pixel][`chunk` channels]; of the strip above there are some already.
+    """
+    cdef Py_ssize_t shared = max(<Py_ssize_t>0, job.n[0] - job.step[0]), c = 0, some, tiles = 0, i
+    while c < channels:
+        some = min(job.chunk, channels - c)
+        tiles = 0
+        for i in range(count):
+            load_lines(
+                job, &strips[i], channel + c, some, shared if strips[i].below else 0, lines)
+            transform_inputs(
+                job, &strips[i], lines, columns, round_up(some, job.leaf.vl),
+                v + (tiles * job.lanes + c) * job.leaf.esize)
+            tiles += strips[i].tiles
+        c += job.chunk
+    return tiles
+
+
 cdef void multiply(
     const lanes_job* job, Py_ssize_t g, Py_ssize_t index, Py_ssize_t tiles, const char* v,
     char* result
@@ -226,8 +227,7 @@ cdef void lanes_task(
     cdef const lanes_job* job = <const lanes_job*>ctx
     cdef const leaf_table* table = job.leaf
     cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.strips, job.block)
-    cdef Py_ssize_t task, g, start, end, i, low, count, m, lanes, rows, tiles = 0
-    cdef Py_ssize_t c, channels, some, shared = max(<Py_ssize_t>0, job.n[0] - job.step[0])
+    cdef Py_ssize_t task, g, start, end, i, low, count, m, lanes, rows, tiles
     cdef char* columns = scratch + job.line_bytes
     cdef char* partial = columns + job.column_bytes
     cdef char* y = partial + job.partial_bytes
@@ -243,20 +243,9 @@ cdef void lanes_task(
         low = task % blocks * job.block
         count = min(job.block, job.strips - low)
         find_strips(job, low, low + count, strips)
-        channels = (end - start) * job.q.channels
-        c = 0
-        while c < channels:
-            some = min(job.chunk, channels - c)
-            tiles = 0
-            for i in range(count):
-                load_lines(
-                    job, &strips[i], start * job.q.channels + c, some,
-                    shared if strips[i].below else 0, scratch)
-                transform_inputs(
-                    job, &strips[i], scratch, columns, round_up(some, table.vl),
-                    v + (tiles * job.lanes + c) * es)
-                tiles += strips[i].tiles
-            c += job.chunk
+        tiles = transform_strips(
+            job, strips, count, start * job.q.channels, (end - start) * job.q.channels, scratch,
+            columns, v)
         for g in range(start, end):
             multiply(job, g, g - start, tiles, v, result)
             m = 0
@@ -311,10 +300,7 @@ cdef size_t fit_blocks(
     cdef size_t scratch
     job.together = min(groups, vl // gcd(job.q.channels, vl))
     job.lanes = round_up(job.together * job.q.channels, vl)
-    job.chunk = min(job.lanes, LEAF_LANE_BYTES // es)
-    tiles = (LINE_BYTES // (job.n[0] * job.chunk * es) - job.n[1]) // job.step[1] + 1
-    tiles = max(<Py_ssize_t>1, min(<Py_ssize_t>MOST_TILES, tiles))
-    job.parts = ceil_div(job.across[1], tiles)
+    job.parts = ceil_div(job.across[1], strip_tiles(job))
     tiles = NEAR_BYTES // (job.places * (job.lanes + job.held) * es)
     lines = samples * job.across[0]
     job.block = max(<Py_ssize_t>1, tiles // ceil_div(job.across[1], job.parts))
@@ -355,7 +341,7 @@ def correlate(
     cdef lanes_job job
     cdef Workspace held_bias = None, held = None
     cdef const leaf_table* table = leaf(compute) if packed is None else packed.leaf
-    cdef Py_ssize_t fixed = 0, shortfall, group, groups, at_once, each, axis
+    cdef Py_ssize_t fixed = 0, shortfall, group, groups, at_once, each
     cdef size_t scratch
     describe(weight, 6, compute, &w)
     describe(out, 5, compute, &result)
@@ -366,11 +352,7 @@ def correlate(
     find_axes(table, &w, stride, outputs, job.axis)
     groups = at_once = w.shape[0]
     job.rows, job.held = w.shape[1], held_rows(w.shape[1], table, True)
-    for axis in range(2):
-        job.m[axis], job.n[axis] = job.axis[axis].outputs, job.axis[axis].inputs
-        job.step[axis] = job.m[axis] * q.stride[1 + axis]
-        job.across[axis] = ceil_div(q.out[1 + axis], job.m[axis])
-    job.places = job.n[0] * job.n[1]
+    describe_tiles(&job)
     job.u_place = weight_place(&w, job.rows, table, True)
     threads = useful_threads(
         threads, 2.0 * job.places * groups * job.held * q.channels * result.shape[0] * q.out[0]

@@ -121,6 +121,20 @@ typedef struct leaf_winograd {
     /* dst[i * ds + v] = sum over t < r of G[i][t] * src[t * ss + v]   for i < distinct, v < count,
      * a multiple of LEAF_KERNELS. */
     void (*weights)(ptrdiff_t count, const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds);
+
+    /* The transposed matrices, for gradients of the weights; NULL at stride 2.  In whole vectors.
+     * dst[i * rs + j] = sum over l < m of At[l][i] * src[l][j]   for i < n, j < cols. */
+    void (*lift_rows)(ptrdiff_t cols, const void *const *src, void *dst, ptrdiff_t rs);
+
+    /* dst[(n * i + j) * fs + t] = sum over l < m of At[l][j] * src[i * rs + l * step + t]
+     * for i < lines, j < n, t < lanes. */
+    void (*lift_columns)(ptrdiff_t lanes, ptrdiff_t lines, const void *src, ptrdiff_t rs,
+                         ptrdiff_t step, void *dst, ptrdiff_t fs);
+
+    /* dst[(lines * i + j) * ds + t] = sum over l < n of G[l][i] * src[(lines * l + j) * fs + t]
+     * for i < r, j < lines, t < count. */
+    void (*fold)(ptrdiff_t count, ptrdiff_t lines, const void *src, ptrdiff_t fs, void *dst,
+                 ptrdiff_t ds);
 } leaf_winograd;
 
 /* Lane by lane, for tap k of each column: acc[(weight_of_column + k * ws) * acc_ts + lane] +=

@@ -489,8 +489,8 @@ static void NAME(gemm_even)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const voi
     X(1, 1, 1, 1)                                                                                \
     X(4, 2, 3, 1) X(4, 3, 2, 1)                                                                  \
     X(5, 3, 3, 1) X(5, 4, 2, 1)                                                                  \
-    X(6, 2, 5, 1) X(6, 3, 4, 1) X(6, 4, 3, 1) X(6, 5, 2, 1)                                      \
-    X(7, 3, 3, 2) X(8, 3, 4, 2) X(9, 4, 3, 2) X(10, 4, 4, 2)
+    X(6, 2, 5, 1) X(6, 3, 4, 1) X(6, 4, 3, 1) X(6, 5, 2, 1)
+#define WINOGRAD_STRIDED(X) X(7, 3, 3, 2) X(8, 3, 4, 2) X(9, 4, 3, 2) X(10, 4, 4, 2)
 
 /* y = Bt x at stride 1, for each lane */
 INLINE void NAME(winograd_b1)(const int n, const VEC *x, VEC *y) {
@@ -715,6 +715,100 @@ INLINE void NAME(winograd_along)(const int n, const int m, ptrdiff_t tiles, ptrd
     }
 }
 
+/* ---- its adjoint, for gradients of the weights, at stride 1:  G' (sum over tiles of Bt x * A g) ----- */
+
+/* even = x[0] + p^2 x[2] + ..  odd = p x[1] + p^3 x[3] + .. */
+INLINE void NAME(winograd_halves)(const int m, const double p, const VEC *x, VEC *even, VEC *odd) {
+    *even = x[0];
+    *odd = VZERO();
+    UNROLL for (int i = 1; i < m; ++i) {
+        VEC *half = i % 2 ? odd : even;
+        *half = VFMA(VSET1((T)NAME(power)(p, i)), x[i], *half);
+    }
+}
+
+/* y = A x, for each lane */
+INLINE void NAME(winograd_lift)(const int n, const int m, const VEC *x, VEC *y) {
+    const VEC less = VSET1((T)-1);
+    VEC even, odd;
+    y[0] = x[0];
+    if (n == 1) return;
+    y[n - 1] = x[m - 1];
+    NAME(winograd_halves)(m, n == 4 ? 1 : WINOGRAD_A, x, &even, &odd);
+    y[1] = VADD(even, odd);
+    y[2] = VFMA(less, odd, even);
+    if (n == 5) {
+        NAME(winograd_halves)(m, WINOGRAD_C, x, &even, &odd);
+        y[3] = VADD(even, odd);
+    } else if (n == 6) {
+        NAME(winograd_halves)(m, WINOGRAD_B, x, &even, &odd);
+        y[3] = VADD(even, odd);
+        y[4] = VFMA(less, odd, even);
+    }
+}
+
+/* y[t] += p^t (scale x[0] + (-1)^t opposite x[1]) */
+INLINE void NAME(winograd_unpoint)(const int r, const double p, const double scale,
+                                   const double opposite, const VEC *x, VEC *y) {
+    UNROLL for (int t = 0; t < r; ++t) {
+        const double power = NAME(power)(p, t);
+        y[t] = VFMA(VSET1((T)(power * scale)), x[0], y[t]);
+        y[t] = VFMA(VSET1((T)(power * (t % 2 ? -opposite : opposite))), x[1], y[t]);
+    }
+}
+
+/* y = Gt x, for each lane */
+INLINE void NAME(winograd_fold)(const int n, const int r, const VEC *x, VEC *y) {
+    y[0] = x[0];
+    if (n == 1) return;
+    UNROLL for (int t = 1; t < r; ++t) y[t] = t == r - 1 ? x[n - 1] : VZERO();
+    if (n == 4) {
+        NAME(winograd_unpoint)(r, 1, 0.5, 0.5, x + 1, y);
+    } else if (n == 5) {
+        NAME(winograd_unpoint)(r, WINOGRAD_A, 1 / (WINOGRAD_A - WINOGRAD_C),
+                               -1 / (WINOGRAD_A + WINOGRAD_C), x + 1, y);
+        UNROLL for (int t = 0; t < r; ++t)
+            y[t] = VFMA(VSET1((T)(NAME(power)(WINOGRAD_C, t) / 7)), x[3], y[t]);
+    } else {
+        NAME(winograd_unpoint)(r, WINOGRAD_A, -2.0 / 3, -2.0 / 3, x + 1, y);
+        NAME(winograd_unpoint)(r, WINOGRAD_B, 1.0 / 6, 1.0 / 6, x + 3, y);
+    }
+}
+
+INLINE void NAME(winograd_lift_rows)(const int n, const int m, ptrdiff_t cols,
+                                     const void *const *src, void *dst, ptrdiff_t rs) {
+    for (ptrdiff_t j = 0; j < cols; j += VL) {
+        VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+        UNROLL for (int i = 0; i < m; ++i) x[i] = VLOAD((const T *)src[i] + j);
+        NAME(winograd_lift)(n, m, x, y);
+        UNROLL for (int i = 0; i < n; ++i) VSTORE((T *)dst + i * rs + j, y[i]);
+    }
+}
+
+INLINE void NAME(winograd_lift_columns)(const int n, const int m, ptrdiff_t lanes,
+                                        ptrdiff_t lines, const void *src, ptrdiff_t rs,
+                                        ptrdiff_t step, void *dst, ptrdiff_t fs) {
+    for (ptrdiff_t t = 0; t < lanes; t += VL)
+        for (ptrdiff_t i = 0; i < lines; ++i) {
+            VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+            UNROLL for (int j = 0; j < m; ++j) x[j] = VLOAD((const T *)src + i * rs + j * step + t);
+            NAME(winograd_lift)(n, m, x, y);
+            UNROLL for (int j = 0; j < n; ++j) VSTORE((T *)dst + (i * n + j) * fs + t, y[j]);
+        }
+}
+
+INLINE void NAME(winograd_fold_lines)(const int n, const int r, ptrdiff_t count, ptrdiff_t lines,
+                                      const void *src, ptrdiff_t fs, void *dst, ptrdiff_t ds) {
+    for (ptrdiff_t j = 0; j < lines; ++j)
+        for (ptrdiff_t t = 0; t < count; t += VL) {
+            VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+            UNROLL for (int i = 0; i < n; ++i)
+                x[i] = VLOAD((const T *)src + (lines * i + j) * fs + t);
+            NAME(winograd_fold)(n, r, x, y);
+            UNROLL for (int i = 0; i < r; ++i) VSTORE((T *)dst + (lines * i + j) * ds + t, y[i]);
+        }
+}
+
 /* LEAF_KERNELS at a time, in double, whatever the compute type. */
 typedef double NAME(four) __attribute__((vector_size(32), aligned(8), may_alias));
 
@@ -824,14 +918,40 @@ WINOGRAD_INPUTS(WINOGRAD_AXIS)
         NAME(winograd_weights)(n, r, WINOGRAD_DISTINCT(n), count, src, ss, dst, ds);             \
     }
 WINOGRAD_AXES(WINOGRAD_AXIS)
+WINOGRAD_STRIDED(WINOGRAD_AXIS)
+#undef WINOGRAD_AXIS
+
+#define WINOGRAD_AXIS(n, m, r, stride)                                                           \
+    static void NAME(winograd_lift_rows_##n##_##m)(ptrdiff_t cols, const void *const *src,       \
+                                                   void *dst, ptrdiff_t rs) {                    \
+        NAME(winograd_lift_rows)(n, m, cols, src, dst, rs);                                      \
+    }                                                                                            \
+    static void NAME(winograd_lift_columns_##n##_##m)(ptrdiff_t lanes, ptrdiff_t lines,          \
+                                                      const void *src, ptrdiff_t rs,             \
+                                                      ptrdiff_t step, void *dst,                 \
+                                                      ptrdiff_t fs) {                            \
+        NAME(winograd_lift_columns)(n, m, lanes, lines, src, rs, step, dst, fs);                 \
+    }                                                                                            \
+    static void NAME(winograd_fold_##n##_##m)(ptrdiff_t count, ptrdiff_t lines, const void *src, \
+                                              ptrdiff_t fs, void *dst, ptrdiff_t ds) {           \
+        NAME(winograd_fold_lines)(n, r, count, lines, src, fs, dst, ds);                         \
+    }
+WINOGRAD_AXES(WINOGRAD_AXIS)
 #undef WINOGRAD_AXIS
 
 #define WINOGRAD_AXIS(n, m, r, stride)                                                           \
     {stride, r, m, n, WINOGRAD_DISTINCT(n), NAME(winograd_rows_##n), NAME(winograd_columns_##n), \
      NAME(winograd_down_##n##_##m), NAME(winograd_along_##n##_##m),                              \
-     NAME(winograd_weights_##n##_##m)},
-static const leaf_winograd NAME(winograd_axes)[] = {WINOGRAD_AXES(WINOGRAD_AXIS){0}};
+     NAME(winograd_weights_##n##_##m), NAME(winograd_lift_rows_##n##_##m),                       \
+     NAME(winograd_lift_columns_##n##_##m), NAME(winograd_fold_##n##_##m)},
+#define WINOGRAD_OTHER(n, m, r, stride)                                                          \
+    {stride, r, m, n, WINOGRAD_DISTINCT(n), NAME(winograd_rows_##n), NAME(winograd_columns_##n), \
+     NAME(winograd_down_##n##_##m), NAME(winograd_along_##n##_##m),                              \
+     NAME(winograd_weights_##n##_##m), 0, 0, 0},
+static const leaf_winograd NAME(winograd_axes)[] = {
+    WINOGRAD_AXES(WINOGRAD_AXIS) WINOGRAD_STRIDED(WINOGRAD_OTHER){0}};
 #undef WINOGRAD_AXIS
+#undef WINOGRAD_OTHER
 
 /* ---- rows of the compute type as they are: most of what is packed ------------------------------
  * The last vector of a row ends where the row does, and may overlap the one before it. */

@@ -225,6 +225,15 @@ class ConvProblem(Problem):
         assert self.describe_toward_x is not None
         return self.describe_toward_x()
 
+    @cached_property
+    def tile_toward_weight(self) -> algorithms.Tile | None:
+        """Tiles for the gradient of the weight, if that is better transformed; likewise."""
+        if self.algorithm != "winograd":
+            return None
+        groups, rows, channels = self.weight_shape[:3]
+        axes = engine.three(self.axes)
+        return algorithms.winograd_grad(axes, rows, channels, groups, self.image.n)
+
 
 class Convolution(Operator):
     """An operator with arrays ``x``, ``weight`` and ``bias``, and the usual parameters."""
@@ -358,7 +367,8 @@ class Convolution(Operator):
         if "weight" in out:
             dw = self.weight_view(problem, out["weight"])
             x = problem.image.view(arrays["x"])
-            engine.weight_gradient(run, x, dy, dw, axes, problem.padding_mode)
+            tile = problem.tile_toward_weight
+            engine.weight_gradient(run, x, dy, dw, axes, problem.padding_mode, tile)
         if "bias" in out:
             engine.bias_gradient(run, dy, out["bias"])
 
