@@ -413,7 +413,7 @@ def winograd_tile(axes: Sequence[Axis], rows: int, channels: int, groups: int = 
 def winograd_grad(
     axes: Sequence[Axis], rows: int, channels: int, groups: int, samples: int
 ) -> Tile | None:
-    """Outputs of a tile if the gradient of the weights is faster by Winograd's algorithm as well."""
+    """Outputs of a tile if the gradient of the weights is faster by Winograd's algorithm, too."""
     down, along = _last_two(axes)
     pairs = rows * channels
     if (

@@ -13,7 +13,8 @@ matrix with tiles for depths, one for each place of a tile, through the kernel w
             V[f][tile][channel] = Bt0 x B1
             for each group g of the block, panel of its rows
                 H[f][tile][row] = A0 g A1t
-                S[g][f][panel][channel][row] += sum over tiles of H[f][tile][row] * V[f][tile][channel]
+                S[g][f][panel][channel][row] += sum over tiles of
+                                                H[f][tile][row] * V[f][tile][channel]
         dw = G0t S G1
 
 A task has all tiles of its groups, in blocks that follow from the shapes alone: sums have the same
@@ -82,12 +83,12 @@ cdef void store_gradient(
     cdef const tensor* out = &job.out
     cdef const lanes_job* x = &job.x
     cdef Py_ssize_t es = x.leaf.esize, r0 = x.axis[0].taps, r1 = x.axis[1].taps, i, c
-    cdef Py_ssize_t channels = x.q.channels, count = channels * lanes, run = r1, at = 0
+    cdef Py_ssize_t channels = x.q.channels, count = channels * lanes, together = r1, at = 0
     # taps and channels that are evenly spaced in the result
     if out.stride[4] == r1 * out.stride[5]:
-        run *= r0
-        if out.stride[2] == run * out.stride[5]:
-            run *= channels
+        together *= r0
+        if out.stride[2] == together * out.stride[5]:
+            together *= channels
     x.axis[0].fold(count, x.n[1], s, job.s_place, part, count)
     for c in range(channels):
         for i in range(r0):
@@ -98,9 +99,9 @@ cdef void store_gradient(
         c, i = at // (r0 * r1), at % (r0 * r1) // r1
         x.leaf.store[out.storage](
             out.data + g * out.stride[0] + m * out.stride[1] + c * out.stride[2]
-            + i * out.stride[4], out.stride[5], out.stride[1], w + at * lanes * es, lanes, run,
-            min(lanes, x.rows - m))
-        at += run
+            + i * out.stride[4], out.stride[5], out.stride[1], w + at * lanes * es, lanes,
+            together, min(lanes, x.rows - m))
+        at += together
 
 
 cdef void grad_task(

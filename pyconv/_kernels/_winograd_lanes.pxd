@@ -1,4 +1,4 @@
-# Strips of tiles, and their inputs with the channels as vectors: for convolution, and its gradients.
+# Strips of tiles, and their inputs with channels as vectors: for convolution and for gradients.
 
 from pyconv._kernels._cpu cimport leaf_table, leaf_winograd
 from pyconv._kernels._grid cimport grid
