@@ -1153,6 +1153,8 @@ def fold(
     if all(run == [side] for run, side in zip(runs, box, strict=True)):
         return padded(box)
     total = np.zeros(shape + tuple(sides), run.dtype)
+    if not all(runs):  # an axis along which nothing is read from the box
+        return total
     hull = tuple((min(lo for lo, _ in run), max(hi for _, hi in run)) for run in runs)
     image = shape[1] * run.dtype.itemsize
     most = max(fold_bytes(run), image * prod(sides))

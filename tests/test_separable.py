@@ -140,3 +140,24 @@ def test_boxes_where_taps_are_too_far_apart():
     plan = op.plan(arrays[0].shape, *arrays[1:], **params)
     assert "boxes" in plan.explain()
     assert plan(arrays[0]).tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("x", "depthwise", "pointwise", "stride", "padding", "budget"),
+    [
+        ((1, 46, 40, 5), (46, 1, 1, 1), (3, 46), 3, 2, 20_000),
+        ((1, 46, 11, 11, 5), (138, 1, 3, 3, 1), (3, 138), (1, 1, 3), ((3, 3), (4, 2), (2, 2)),
+         100_000),
+    ],
+)  # fmt: skip
+def test_boxes_of_which_nothing_is_read(x, depthwise, pointwise, stride, padding, budget):
+    """With little workspace there are some between the elements that a stride takes."""
+    rng = np.random.default_rng(2)
+    arrays = [rng.standard_normal(s, dtype=np.float32) for s in (x, depthwise, pointwise)]
+    op = pyconv.get("depthwise_separable")
+    params = {"stride": stride, "padding": padding, "padding_mode": "reflect"}
+    grad = np.ones_like(op(*arrays, **params))
+    wanted = op.backward(grad, *arrays, **params)
+    found = op.backward(grad, *arrays, max_workspace=budget, **params)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-4)
