@@ -179,6 +179,11 @@ def _reached(ranges: Sequence[tuple[int, int, int, int]]) -> tuple[int, int, int
     return ranges[0][0], ranges[-1][1], min(u[0] for u in used), max(u[1] for u in used)
 
 
+def reached(axes: Sequence[Axis]) -> Region:
+    """All of the output as one region, without the taps that read nothing but padding."""
+    return tuple(_reached(tap_ranges(a)) for a in axes)
+
+
 def _work(regions: Sequence[Region]) -> int:
     """Multiply-adds per pair of channels, in whole panels."""
     return sum(

@@ -369,15 +369,18 @@ def split_by_taps(
 ) -> tuple[Piece, ...]:
     """The regions of `algorithms.skipping`, each with the taps it needs.
 
-    None at all where the whole may as well be one, as it always may for the depthwise kernel, and
-    by columns, which multiply no padding.
+    None at all where the whole may as well be one, as it always may by columns, which multiply no
+    padding, and for the depthwise kernel, unless there are taps that no output needs.
     """
     groups, rows, channels = weight_shape[:3]
     regions = algorithms.skipping(axes, rows, groups * channels, mirrored)
-    if regions and (
-        _depthwise.suits(weight_shape, *numbers(axes)[:2]) or _by_columns(axes, weight_shape)
-    ):
+    if regions and _by_columns(axes, weight_shape):
         return ()
+    if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
+        whole = algorithms.reached(axes)
+        if all(last - first == a.kernel for a, (*_, first, last) in zip(axes, whole, strict=True)):
+            return ()
+        regions = (whole,)
     return tuple(_region_piece(axes, weight_shape[:3], part) for part in regions)
 
 

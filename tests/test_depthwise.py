@@ -172,6 +172,27 @@ def test_samples_one_by_one(case):
             assert one.tobytes() == y[i].tobytes()
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "params"),
+    [
+        ((1, 20, 6, 36), (20, 1, 7, 7), {"padding": 36, "dilation": 12}),
+        ((2, 9, 42, 6), (9, 1, 9, 9), {"padding": 48, "dilation": 12, "stride": 2}),
+        ((2, 9, 5, 6), (9, 1, 3, 3), {"padding": ((20, 0), (3, 3)), "dilation": 3}),
+    ],
+)
+def test_taps_that_read_padding_alone_are_left_out(shape, kernel, params):
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal(shape).astype(np.float32)
+    weight = rng.standard_normal(kernel).astype(np.float32)
+    op = pyconv.get("depthwise")
+    y = op(x, weight, **params)
+    calls.assert_near_reference(op, y, (x, weight), params)
+    assert op.plan(x.shape, weight, **params)(x).tobytes() == y.tobytes()
+    assert op(x, weight, **params, threads=2).tobytes() == y.tobytes()
+    weight[:, :, 0] = np.inf  # rows of taps that no output needs
+    assert op(x, weight, **params).tobytes() == y.tobytes()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_same_bits_beside_weights_that_are_not_finite(case):
     """Taps outside the image count zero times their weight: left out where that is zero."""
