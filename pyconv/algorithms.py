@@ -49,8 +49,9 @@ LANES_PRODUCTS, LANES_INPUT, LANES_OUTPUT, LANES_MOST = 1.38, 19.0, 17.5, 128 * 
 FAR_GROUPS, NEAR_GROUPS = 20.0, 600_000
 
 # Gradients of weights, both ways: the products; for each input and result, bringing it there; for
-# each sum, what is done with it at the end.
+# each sum, what is done with it at the end. Those of more than GRAD_MOST pairs are too far away.
 GRAD_PRODUCTS, GRAD_DIRECT, GRAD_INPUT, GRAD_SUM = 1.43, 1.09, 16.0, 15.0
+GRAD_MOST = 256 * 256
 
 # With vectors of rows of the weights ("lanes") a pixel may be anywhere: nothing is computed between
 # output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
@@ -423,7 +424,7 @@ def winograd_grad(
     pairs = rows * channels
     if (
         not winograd_takes_lanes(axes) or max(down.stride, along.stride) > 1
-        or not 0 < pairs <= LANES_MOST or samples * prod(a.out for a in axes) == 0
+        or not 0 < pairs <= GRAD_MOST or samples * prod(a.out for a in axes) == 0
     ):  # fmt: skip
         return None
     tile = winograd_tile(axes, rows, channels, groups)

@@ -47,6 +47,7 @@ from pyconv._kernels._winograd_weights cimport find_axes, held_rows
 
 cdef enum:
     MOST_TILES = 128            # of a block: summed before they are added to those before
+    FAR_BYTES = 768 * 1024      # V and H of a block where S is not in L2, and seldom read therefore
 
 
 cdef struct grad_job:
@@ -54,7 +55,8 @@ cdef struct grad_job:
     lanes_job dy                # ... and the result's gradient, in tiles without an overlap
     tensor out                  # (G, M, C, 1, r0, r1)
     Py_ssize_t most             # rows of a panel
-    Py_ssize_t row_splits       # of a block of groups
+    Py_ssize_t row_splits       # of a block of groups: a task has s_rows rows of a group at most
+    Py_ssize_t s_rows
     Py_ssize_t h_place, s_place     # from one place to the next
     size_t h_bytes, s_bytes, part_bytes, w_bytes, index_bytes
 
@@ -162,7 +164,8 @@ cdef void grad_task(
                         table.gemm_lanes(
                             lanes, channels, tiles, h + f * job.h_place * es,
                             v + (f * x.v_place + (g - start) * channels) * es, depth, pixel,
-                            of_group + (f * job.s_place + m * channels) * es, NULL, low > 0)
+                            of_group + (f * job.s_place + (m - m_lo) * channels) * es, NULL,
+                            low > 0)
                     m += lanes
             low += count
         for g in range(start, end):
@@ -171,7 +174,8 @@ cdef void grad_task(
                 lanes = lanes_from(x.held - m, table)
                 store_gradient(
                     job, g, m, lanes,
-                    s + ((g - start) * x.places * job.s_place + m * channels) * es, folded, w)
+                    s + ((g - start) * x.places * job.s_place + (m - m_lo) * channels) * es,
+                    folded, w)
                 m += lanes
 
 
@@ -187,7 +191,7 @@ cdef size_t scratch_of(grad_job* job) noexcept nogil:
     dy.line = x.width * dy.m[1] * dy.chunk
     x.v_place = odd_lines(x.capacity * x.lanes, es)
     job.h_place = odd_lines(x.capacity * job.most, es)
-    job.s_place = odd_lines(x.held * channels, es)
+    job.s_place = odd_lines(job.s_rows * channels, es)
     x.line_bytes = aligned((max(x.n[0] * x.line, dy.n[0] * dy.line) + SLACK) * es)
     x.column_bytes = aligned((x.n[0] * max(x.line, dy.line) + SLACK) * es)
     x.v_bytes = aligned((x.places * x.v_place + SLACK) * es)
@@ -218,7 +222,7 @@ def weight_gradient(
     cdef tensor dy
     cdef grad_job job
     cdef const leaf_table* table = leaf(compute)
-    cdef Py_ssize_t tiles, shortfall, axis, vl = table.vl
+    cdef Py_ssize_t tiles, each, shortfall, axis, vl = table.vl
     cdef size_t scratch
     describe(out, 6, compute, &job.out)
     describe(grad, 5, compute, &dy)
@@ -242,7 +246,8 @@ def weight_gradient(
     # blocks of shapes alone
     job.x.parts = ceil_div(job.x.across[1], strip_tiles(&job.x))
     job.x.width = ceil_div(job.x.across[1], job.x.parts)
-    tiles = NEAR_BYTES // (
+    each = job.x.places * job.x.held * q.channels * table.esize
+    tiles = min(<Py_ssize_t>FAR_BYTES, max(<Py_ssize_t>NEAR_BYTES, each)) // (
         job.x.places * (round_up(q.channels, vl) + job.most) * table.esize)
     tiles = min(tiles, <Py_ssize_t>MOST_TILES)
     job.x.strips = dy.shape[0] * q.out[0] * job.x.across[0] * job.x.parts
@@ -255,6 +260,8 @@ def weight_gradient(
     job.row_splits = 1
     if ceil_div(job.x.groups, job.x.together) < threads:
         job.row_splits = min(<Py_ssize_t>threads, lane_panels(job.x.rows, table))
+    each = ceil_div(lane_panels(job.x.rows, table), job.row_splits)
+    job.s_rows = min(job.x.held, each * table.nr + table.nr // 2)
     scratch = scratch_of(&job)
     while needed(scratch, threads) > budget and (threads > 1 or job.x.together > 1):
         if threads > 1:
