@@ -380,6 +380,30 @@ def test_gradient_of_weights_of_every_form(down, along, pinned):
 
 
 @pytest.mark.usefixtures("transformed")
+def test_gradient_of_weights_in_little_workspace():
+    """Panels of rows one by one, and blocks of groups; or a refusal."""
+    rng = np.random.default_rng(5)
+    for x, weight, groups in (
+        ((1, 40, 22, 21), (100, 40, 3, 3), 1),
+        ((1, 84, 9, 9), (84, 7, 3, 3), 12),
+    ):
+        x, weight = (rng.standard_normal(shape, dtype=np.float32) for shape in (x, weight))
+        params = {"groups": groups, "padding": 1, "algorithm": "winograd"}
+        grad = rng.standard_normal((1, len(weight), *x.shape[2:]), dtype=np.float32)
+        y = weights_gradient(grad, x, weight, **params)
+        done = 0
+        for budget in (2**exponent for exponent in range(14, 25)):
+            try:
+                found = weights_gradient(grad, x, weight, max_workspace=budget, **params)
+            except ValueError as error:
+                assert "max_workspace must be larger" in str(error)
+            else:
+                assert calls.same_bits(found, y)
+                done += 1
+        assert 3 <= done < 11
+
+
+@pytest.mark.usefixtures("transformed")
 @pytest.mark.parametrize("values", ["flat", "offset", "mixed", "smooth"])
 def test_error_of_adverse_gradients(values):
     rng = np.random.default_rng(1)

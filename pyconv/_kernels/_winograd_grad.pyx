@@ -184,6 +184,8 @@ cdef size_t scratch_of(grad_job* job) noexcept nogil:
     cdef lanes_job* x = &job.x
     cdef lanes_job* dy = &job.dy
     cdef Py_ssize_t es = x.leaf.esize, channels = x.q.channels
+    cdef Py_ssize_t panels = ceil_div(lane_panels(x.rows, x.leaf), job.row_splits)
+    job.s_rows = min(x.held, panels * x.leaf.nr + x.leaf.nr // 2)
     x.lanes = round_up(x.together * channels, x.leaf.vl)
     x.chunk = min(x.lanes, LEAF_LANE_BYTES // es)
     x.line = ((x.width - 1) * x.step[1] + x.n[1]) * x.chunk
@@ -222,7 +224,7 @@ def weight_gradient(
     cdef tensor dy
     cdef grad_job job
     cdef const leaf_table* table = leaf(compute)
-    cdef Py_ssize_t tiles, each, shortfall, axis, vl = table.vl
+    cdef Py_ssize_t tiles, each, panels, shortfall, axis, vl = table.vl
     cdef size_t scratch
     describe(out, 6, compute, &job.out)
     describe(grad, 5, compute, &dy)
@@ -257,17 +259,20 @@ def weight_gradient(
     threads = useful_threads(
         threads, 2.0 * job.x.places * job.x.groups * job.x.held * q.channels * job.x.strips
         * job.x.width)
+    panels = lane_panels(job.x.rows, table)
     job.row_splits = 1
     if ceil_div(job.x.groups, job.x.together) < threads:
-        job.row_splits = min(<Py_ssize_t>threads, lane_panels(job.x.rows, table))
-    each = ceil_div(lane_panels(job.x.rows, table), job.row_splits)
-    job.s_rows = min(job.x.held, each * table.nr + table.nr // 2)
+        job.row_splits = min(<Py_ssize_t>threads, panels)
     scratch = scratch_of(&job)
-    while needed(scratch, threads) > budget and (threads > 1 or job.x.together > 1):
+    while needed(scratch, threads) > budget:
         if threads > 1:
             threads -= 1
-        else:
+        elif job.row_splits < panels:   # their inputs are transformed again
+            job.row_splits = min(panels, 2 * job.row_splits)
+        elif job.x.together > 1:
             job.x.together = ceil_div(job.x.together, 2)
+        else:
+            break
         scratch = scratch_of(&job)
     shortfall = needed(scratch, threads) - budget
     if shortfall > 0:
