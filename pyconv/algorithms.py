@@ -358,10 +358,7 @@ def _cost_by_tiles(
     down, along = _last_two(axes)
     leading = axes[:-2]
     depth = channels * prod(a.kernel for a in leading)
-    # a tile has outputs of one residue class modulo the dilations
-    lines = prod(a.out for a in leading) * _across(down, tile[0])
-    tiles = lines * _across(along, tile[1])
-    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
+    lines, tiles, places = _tiling(axes, tile)
     products = PRODUCTS * _round_up(tiles, VECTOR) * depth * max(rows, LEAST_ROWS)
     transforms = _round_up(tiles, VECTOR) * (INPUT * depth + OUTPUT * rows)
     if along.dilation > 1:
@@ -385,12 +382,22 @@ def _cost_in_lanes(
     if not winograd_takes_lanes(axes) or channels * rows > LANES_MOST:
         return inf
     down, along = _last_two(axes)
-    tiles = prod(a.out for a in axes[:-2]) * _across(down, tile[0]) * _across(along, tile[1])
-    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
+    _, tiles, places = _tiling(axes, tile)
     products = LANES_PRODUCTS * channels * _round_up(rows, VECTOR)
     each = products + LANES_INPUT * channels + LANES_OUTPUT * rows
     strided = STRIDED if 2 in (down.stride, along.stride) else 1
     return groups * places * tiles * each * strided + PART
+
+
+def _tiling(axes: Sequence[Axis], tile: Tile) -> tuple[int, int, int]:
+    """Lines of tiles of a sample, its tiles, and the places of a tile.
+
+    A tile has outputs of one residue class modulo the dilations.
+    """
+    down, along = _last_two(axes)
+    lines = prod(a.out for a in axes[:-2]) * _across(down, tile[0])
+    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
+    return lines, lines * _across(along, tile[1]), places
 
 
 def _across(axis: Axis, outputs: int) -> int:
@@ -428,12 +435,10 @@ def winograd_grad(
     ):  # fmt: skip
         return None
     tile = winograd_tile(axes, rows, channels, groups)
-    places = _inputs(down, tile[0]) * _inputs(along, tile[1])
-    tiles = samples * prod(a.out for a in axes[:-2])
-    tiles *= _across(down, tile[0]) * _across(along, tile[1])
+    _, tiles, places = _tiling(axes, tile)
     held = _round_up(rows, VECTOR) * channels
     each = GRAD_PRODUCTS * held + GRAD_INPUT * (rows + channels)
-    winograd = places * (tiles * each + GRAD_SUM * held)
+    winograd = places * (samples * tiles * each + GRAD_SUM * held)
     taps, pixels = prod(a.kernel for a in axes), samples * prod(a.out for a in axes)
     direct = taps * pairs * (GRAD_DIRECT * pixels + GRAD_SUM)
     direct += GRAD_INPUT * pixels * (rows + channels)

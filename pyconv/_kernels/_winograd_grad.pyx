@@ -39,6 +39,7 @@ from pyconv._kernels._winograd_lanes cimport (
     lanes_job,
     line_of,
     load_lines,
+    needed,
     strip,
     strip_tiles,
     transform_strips,
@@ -204,11 +205,6 @@ cdef size_t scratch_of(grad_job* job) noexcept nogil:
     job.index_bytes = aligned((x.capacity + channels) * sizeof(Py_ssize_t))
     return (x.line_bytes + x.column_bytes + x.v_bytes + job.h_bytes + job.s_bytes
             + job.part_bytes + job.w_bytes + job.index_bytes + aligned(x.block * sizeof(strip)))
-
-
-cdef inline Py_ssize_t needed(size_t scratch, int threads) noexcept nogil:
-    """Bytes of workspace."""
-    return threads * (aligned(scratch) + 128)
 
 
 def weight_gradient(

@@ -2,6 +2,7 @@
 
 from pyconv._kernels._cpu cimport leaf_table, leaf_winograd
 from pyconv._kernels._grid cimport grid
+from pyconv._kernels._parallel cimport aligned
 from pyconv._kernels._tensor cimport tensor
 
 cdef enum:
@@ -48,7 +49,12 @@ cdef struct strip:
     bint below                  # the strip before it in the block
 
 
-cdef int describe_tiles(lanes_job* job) noexcept nogil
+cdef inline Py_ssize_t needed(size_t scratch, int threads) noexcept nogil:
+    """Bytes of workspace."""
+    return threads * (aligned(scratch) + 128)
+
+
+cdef void describe_tiles(lanes_job* job) noexcept nogil
 cdef Py_ssize_t strip_tiles(const lanes_job* job) noexcept nogil
 cdef void find_strips(
     const lanes_job* job, Py_ssize_t first, Py_ssize_t last, strip* s) noexcept nogil

@@ -20,7 +20,7 @@ and of its padding, and the products have inputs broadcast and rows of weights a
 
 A thread has V and M of a block in L2.  Each sum goes over the depths in order, so that results do
 not depend on how strips and groups are put together.  There are no taps along the first axis, and
-no dilation: see `algorithms.winograd_in_lanes`.
+no dilation: see `algorithms.winograd_takes_lanes`.
 """
 
 from libc.string cimport memcpy, memset
@@ -48,7 +48,7 @@ cdef enum:
     FEW_BLOCKS = 4              # for each thread: they are to have equal numbers
 
 
-cdef int describe_tiles(lanes_job* job) noexcept nogil:
+cdef void describe_tiles(lanes_job* job) noexcept nogil:
     """What follows from the axes and the grid."""
     cdef int axis
     for axis in range(2):
@@ -56,7 +56,6 @@ cdef int describe_tiles(lanes_job* job) noexcept nogil:
         job.step[axis] = job.m[axis] * job.q.stride[1 + axis]
         job.across[axis] = ceil_div(job.q.out[1 + axis], job.m[axis])
     job.places = job.n[0] * job.n[1]
-    return 0
 
 
 cdef Py_ssize_t strip_tiles(const lanes_job* job) noexcept nogil:
@@ -284,11 +283,6 @@ cdef size_t scratch_of(lanes_job* job) noexcept nogil:
     job.bias_bytes = aligned((most + SLACK) * es)
     return (job.line_bytes + job.column_bytes + job.partial_bytes + job.y_bytes + job.v_bytes
             + job.m_bytes + job.bias_bytes + aligned(job.block * sizeof(strip)))
-
-
-cdef inline Py_ssize_t needed(size_t scratch, int threads) noexcept nogil:
-    """Bytes of workspace."""
-    return threads * (aligned(scratch) + 128)
 
 
 cdef size_t fit_blocks(
