@@ -78,8 +78,13 @@ COLUMNS, GATHER, GATHER_LINE, CALL = 1.1, 45.0, 400.0, 1.5e6
 FEW_TOGETHER, PHASES_CALL = 4.0, 8e5
 
 # The same for a convolution at stride 1, or the gradient of its input, with FEW_GATHERED rows at
-# most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows.
-FEW_GATHERED, FEW_DIRECT = 8, 2.5
+# most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows. Where
+# it reads inputs in place, with FEW_IN_PLACE at most, it goes without that. Where it goes by
+# regions, to leave out taps, there are up to MOST_GATHERED: each input then takes PACKING more
+# for each tap that meets it, and a line of them SHORT_LINE; and FAR_AWAY if they are more than
+# NEAR_REGIONS, for every region reads them again.
+FEW_GATHERED, FEW_DIRECT, FEW_IN_PLACE = 8, 2.5, 3
+MOST_GATHERED, SHORT_LINE, FAR_AWAY, NEAR_REGIONS = 24, 100.0, 12.0, 2**21
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -513,15 +518,26 @@ def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
     used little, and once for each tap; and large dilations compute much between output rows.
     """
     if (
-        not 0 < rows <= FEW_GATHERED
+        not 0 < rows <= MOST_GATHERED
         or channels == 0
         or any(a.stride > 1 for a in axes)
         or not 1 < prod(a.kernel for a in axes) <= MOST_TAPS
     ):
         return 0.0
-    each = GEMM * rows + FEW_DIRECT * ceil_div(rows, ROWS)
-    direct = prod(a.kernel * a.size for a in axes) * channels * each
-    return direct / _columns_cost(axes, rows, channels)
+    regions = skipping([a.mirrored for a in axes], rows, channels)
+    if rows > FEW_GATHERED and not regions:
+        return 0.0
+    each = GEMM * rows
+    if rows > FEW_IN_PLACE or not all(_inside(a.mirrored) for a in axes):
+        each += FEW_DIRECT * ceil_div(rows, ROWS)
+    met = prod(a.kernel * a.size for a in axes)
+    if regions:
+        met = sum(prod((hi - lo) * (last - first) for lo, hi, first, last in r) for r in regions)
+        lines = len({r[-1] for r in regions})  # in the place of one
+        each += PACKING + SHORT_LINE * lines / axes[-1].size
+        if channels * prod(a.out for a in axes) > NEAR_REGIONS:
+            each += FAR_AWAY
+    return met * channels * each / _columns_cost(axes, rows, channels)
 
 
 def by_columns(axes: Sequence[Axis], rows: int, channels: int, groups: int) -> bool:

@@ -623,13 +623,7 @@ def _swapped(weight: Array) -> Array:
 
 def mirrored(axes: Axes) -> Axes:
     """Axes of the convolution that the adjoint at stride 1 is, with flipped weights."""
-    return three([
-        replace(
-            a, size=a.out, out=a.size, before=a.reach - 1 - a.before,
-            after=a.size - a.out + a.before,
-        )
-        for a in axes
-    ])  # fmt: skip
+    return three([a.mirrored for a in axes])
 
 
 @lru_cache(_MOST_SPLITS)
@@ -890,7 +884,7 @@ def pack_columns(weight: Array, compute: int, threads: int) -> Any:
 def _by_columns(axes: Axes, weight_shape: Sequence[int]) -> bool:
     """Whether a zero-padded convolution of few rows is made as the adjoint that it is."""
     groups, rows, channels = weight_shape[:3]
-    if rows > algorithms.FEW_GATHERED:  # at once, for most
+    if rows > algorithms.MOST_GATHERED:  # at once, for most
         return False
     return algorithms.by_columns(mirrored(axes), rows, channels, groups)
 

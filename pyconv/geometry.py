@@ -60,6 +60,15 @@ class Axis:
         return self.size + self.before + self.after - self.reach - (self.out - 1) * self.stride
 
     @property
+    def mirrored(self) -> Axis:
+        """At stride 1 the axis of the convolution, of flipped weights, that the adjoint is."""
+        return Axis(
+            size=self.out, kernel=self.kernel, stride=self.stride, dilation=self.dilation,
+            before=self.reach - 1 - self.before, after=self.size - self.out + self.before,
+            out=self.size,
+        )  # fmt: skip
+
+    @property
     def formula(self) -> str:
         """How the output extent follows from the input extent, with its numbers."""
         numerator = f"{self.size} + {self.before} + {self.after} - {self.reach}"

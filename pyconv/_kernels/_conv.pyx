@@ -13,7 +13,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_OUTSIDE, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, LEAF_WIDE, leaf, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     depth_block,
@@ -296,6 +296,9 @@ cdef enum:
     NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
+    LARGE_BAND_BYTES = 1 << 24  # ... for rows in lanes
+    PAGE_BYTES = 4096           # of so many a processor knows at once where they are
+    MOST_PAGES = 40
     PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
     CHANNELS_AT_ONCE = 16       # of an image with channels last: a cache line
     MOST_BOUNDS = 8             # phases along an axis whose bounds are settled for all channels
@@ -418,8 +421,12 @@ cdef bint take_input(plane_grid* s) noexcept nogil:
     return x.in_place
 
 
-cdef bint describe_input(plane_grid* s) noexcept nogil:
-    """The input itself as planes for vectors of pixels: neighbours are next to each other."""
+cdef bint describe_input(plane_grid* s, Py_ssize_t rows) noexcept nogil:
+    """The input itself as planes for vectors of pixels: neighbours are next to each other.
+
+    Channels far from each other, or in each other's cache sets, are read in turn for few rows alone,
+    for which the micro-kernel takes some channels at a time.
+    """
     cdef const grid* q = &s.q
     cdef Py_ssize_t es = q.leaf.esize, last = 0
     cdef int i
@@ -434,10 +441,11 @@ cdef bint describe_input(plane_grid* s) noexcept nogil:
         s.layout.pitch = q.stride[1] * q.x.stride[3] // es
         if s.layout.pitch < q.out[2]:
             return False
-    if last > BAND_BYTES and magnitude(q.x.stride[1]) > PLANE_BYTES:
-        return False
-    if crowded(q.x.stride[1], channels_together(q)):
-        return False
+    if LEAF_WIDE(rows, q.leaf.mr) == 1:
+        if last > BAND_BYTES and magnitude(q.x.stride[1]) > PLANE_BYTES:
+            return False
+        if crowded(q.x.stride[1], channels_together(q)):
+            return False
     s.layout.length = (q.out[1] - 1) * s.layout.pitch + q.out[2]
     last += max(<Py_ssize_t>0, (q.x.shape[0] - 1) * q.x.stride[0])
     s.layout.end = q.x.data + last + es
@@ -464,7 +472,7 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
     cdef double across = <double>(
         s.layout.pitch - max(<Py_ssize_t>0, s.q.out[2] - s.q.leaf.nr + 1)) / s.layout.pitch
     cdef double copied = across * pixels * rows, apart = 1.05
-    cdef double packed = 5 + 15.0 * taps / max(taps, depth_block(depth))
+    cdef double packed = 5 + 15.0 * taps / max(taps, depth_block(depth)) if taps > 1 else 3.0
     if pixels == 0 or rows == 0 or depth == 0 or depth > MOST_DEPTHS:
         return NEVER
     packed *= 1 + <double>s.q.leaf.nr / s.q.out[2]
@@ -472,6 +480,8 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
         packed *= 2
     if s.layout.data == NULL:
         copied += <double>s.channel_size * s.q.channels
+    elif min(channels_together(&s.q), depth * magnitude(s.q.x.stride[1]) // PAGE_BYTES) > MOST_PAGES:
+        apart = 1.12
     elif s.q.x.stride[1] % LINE_BYTES:
         apart = 1.1     # a vector is in two lines of the cache
     if s.q.stride[2] != 1:
@@ -480,21 +490,18 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
         depth * (in_panels(s, pixels) * rows + pixels * packed))
 
 
-cdef double fit_band(
-    plane_grid* s, Py_ssize_t rows, Py_ssize_t depth, Py_ssize_t limit
-) noexcept nogil:
-    """Halve the outputs until the planes they need fit; returns their `planes_cost`."""
+cdef bint fit_band(plane_grid* s, Py_ssize_t limit) noexcept nogil:
+    """Halve the outputs until the planes they need fit; False if they never do."""
     cdef int axis = 0
-    limit = min(limit, <Py_ssize_t>BAND_BYTES)
     while describe_planes(s):
         if s.size * s.q.leaf.esize <= limit:
-            return planes_cost(s, rows, depth)
+            return True
         while axis < 2 and s.q.out[axis] <= 1:
             axis += 1
         if s.q.out[axis] <= 1:
             break
         s.q.out[axis] = (s.q.out[axis] + 1) // 2
-    return NEVER
+    return False
 
 
 cdef Py_ssize_t bands_of(const plane_grid* whole, const tensor* out) noexcept nogil:
@@ -802,17 +809,42 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.scratch_per_pixel = 0
 
 
-cdef Py_ssize_t most_in_planes(const grid* q) noexcept nogil:
-    """Bytes of a sample that is copied as a whole, for rows in lanes, rather than packed.
+cdef bint fit_lanes(plane_grid* s, Py_ssize_t budget) noexcept nogil:
+    """`fit_band` for rows in lanes, where copying inputs takes less than packing them for each tap.
 
-    More where packing goes by single inputs, and packs each of them twice or more.
+    That is in any number of bands, the larger the better; or as a whole and small, where taps are so
+    few that each input is packed less than twice.  A single tap's inputs may as well be packed.
     """
     cdef Py_ssize_t taps = 1, strides = 1
     cdef int i
     for i in range(3):
-        taps *= q.taps[i]
-        strides *= min(q.stride[i], q.taps[i])
-    return BAND_BYTES if listed(q) or taps < 2 * strides else 4 * BAND_BYTES
+        taps *= s.q.taps[i]
+        strides *= min(s.q.stride[i], s.q.taps[i])
+    if taps >= 2 * strides:
+        return fit_band(s, min(budget // 2, <Py_ssize_t>LARGE_BAND_BYTES))
+    return (taps > 1 and describe_planes(s)
+            and s.size * s.q.leaf.esize <= min(budget // 2, <Py_ssize_t>BAND_BYTES))
+
+
+cdef Py_ssize_t correlate_bands(
+    str operator, plane_grid* s, packer* pk, const operand* a, const tensor* out, object bias,
+    int threads, Py_ssize_t budget, bint measure
+) except -1:
+    """`correlate` by planes of bands, with as many outputs as `fit_band` has left."""
+    cdef plane_grid whole = s[0]
+    cdef tensor part = out[0]
+    cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0, band
+    cdef Workspace offsets = Workspace(taken)
+    pk.ctx, pk.prepare, pk.direct = &s.q, fill_planes, &s.layout
+    for band in range(bands_of(&whole, out)):
+        take_band(s, &whole, out, band, &part)
+        fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
+        pk.sample_bytes = s.size * s.q.leaf.esize
+        used = max(used, taken + implicit_gemm(
+            operator, pk, a, &part, bias, s.q.leaf, threads, budget - taken, measure))
+        if measure:
+            break       # the first is the largest
+    return used
 
 
 cdef Py_ssize_t correlate_lanes(
@@ -821,6 +853,7 @@ cdef Py_ssize_t correlate_lanes(
 ) except -1:
     """`correlate` with packed weights whose rows are in lanes."""
     cdef Workspace offsets
+    cdef plane_grid bands
     cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0
     cdef const leaf_table* table = s.q.leaf
     s.lanes = True
@@ -835,13 +868,10 @@ cdef Py_ssize_t correlate_lanes(
                 operator, pk, a, out, bias, table, threads, budget - taken, measure)
             if not measure:
                 return used
-        # A single tap's inputs may as well be packed.
-        if (s.layout.taps > 1 and describe_planes(s)
-                and s.size * table.esize <= min(budget // 2, most_in_planes(&s.q))):
-            fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
-            pk.prepare, pk.sample_bytes = fill_planes, s.size * table.esize
-            return max(used, taken + implicit_gemm(
-                operator, pk, a, out, bias, table, threads, budget - taken, measure))
+        bands = s[0]
+        if fit_lanes(&bands, budget):
+            return max(used, correlate_bands(
+                operator, &bands, pk, a, out, bias, threads, budget, measure))
     pk.direct = NULL
     return max(used, implicit_gemm(
         operator, pk, a, out, bias, table, threads, budget, measure))
@@ -871,9 +901,8 @@ def correlate(
     cdef operand a
     cdef tensor result
     cdef Workspace offsets
-    cdef plane_grid whole
-    cdef tensor part
-    cdef Py_ssize_t taken, used, band
+    cdef plane_grid bands
+    cdef Py_ssize_t taken, used
     cdef double in_place = NEVER, copied = NEVER
     cdef const leaf_table* table = leaf(compute)
     describe_operand(weight, compute, &a)
@@ -911,10 +940,10 @@ def correlate(
         part_rows(q, &result)   # the weights are read once for each line
     taken, used = a.depth * sizeof(Py_ssize_t), 0
     if budget >= LEAST_WORKSPACE and taken <= budget // 2:
-        copied = fit_band(&s, a.rows, a.depth, budget // 2)
-        whole = s
-        q.out[0], q.out[1], q.out[2] = result.shape[2], result.shape[3], result.shape[4]
-        if describe_input(&s):
+        bands = s
+        if fit_band(&bands, min(budget // 2, <Py_ssize_t>BAND_BYTES)):
+            copied = planes_cost(&bands, a.rows, a.depth)
+        if describe_input(&s, a.rows):
             in_place = planes_cost(&s, a.rows, a.depth)
     if in_place < 1 and in_place <= copied:
         offsets = Workspace(taken)
@@ -928,18 +957,8 @@ def correlate(
     if copied >= 1:
         return max(used, implicit_gemm(
             operator, &pk, &a, &result, bias, table, threads, budget, measure))
-    offsets = Workspace(taken)
-    part = result
-    pk.prepare, pk.direct = fill_planes, &s.layout
-    for band in range(bands_of(&whole, &result)):
-        take_band(&s, &whole, &result, band, &part)
-        fill_offsets(&s, a.depth, <Py_ssize_t*>offsets.data)
-        pk.sample_bytes = s.size * table.esize
-        used = max(used, taken + implicit_gemm(
-            operator, &pk, &a, &part, bias, table, threads, budget - taken, measure))
-        if measure:
-            break       # the first is the largest
-    return used
+    return max(used, correlate_bands(
+        operator, &bands, &pk, &a, &result, bias, threads, budget, measure))
 
 
 cdef bint single_tap(const tensor* weight, stride, offset, x_shape, out_shape) except -1:

@@ -42,6 +42,7 @@ enum {
 
 /* Panels of nr columns that `gemm_at` takes at once of m rows: more of few, for the pipelines to be
  * full. */
+#define LEAF_LONG 12288 /* bytes of sums of such rows that are made at once, at most */
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
 
 /* Taps that stand below each other, one line apart, as `taps` takes them: elements from where the
