@@ -42,8 +42,10 @@ enum {
 
 /* Panels of nr columns that `gemm_at` takes at once of m rows: more of few, for the pipelines to be
  * full. */
-#define LEAF_LONG 12288 /* bytes of sums of such rows that are made at once, at most */
 #define LEAF_WIDE(m, mr) ((m) > 3 ? 1 : (mr) / (m) < 4 ? (mr) / (m) : 4)
+
+/* Bytes of their results, at most, for which depths are read some at a time: they stay in L1. */
+#define LEAF_LONG 12288
 
 /* Taps that stand below each other, one line apart, as `taps` takes them: elements from where the
  * lines and the weights start to the first one's, and how many taps.  Columns of one `chain` follow

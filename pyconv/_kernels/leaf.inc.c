@@ -37,8 +37,8 @@ INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, T start, int add) {
 
 INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
                             ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
-                            const int table, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs,
-                            const T *bias, int add) {
+                            const int table, const ptrdiff_t *b_at, const int ahead, T *c,
+                            ptrdiff_t c_rs, const T *bias, int add) {
     enum { AHEAD = 4096 / sizeof(T) }; /* of packed rows: the next blocks come from far away */
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
@@ -55,6 +55,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         for (; k >= 4; k -= 4) {
             UNROLL for (int d = 0; d < 4; ++d) {
                 const T *row = b + (table ? b_at[d] : d * b_ks);
+                if (ahead) __builtin_prefetch(row + 2 * NR - 1);
                 if (a_ks == MR && d % 2 == 0) __builtin_prefetch(a + d * MR + AHEAD);
                 const VEC b0 = VLOAD(row), b1 = VLOAD(row + VL);
                 UNROLL for (int i = 0; i < rows; ++i)
@@ -67,6 +68,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
 #endif
     for (; k > 0; --k) {
         const T *row = table ? b + *b_at++ : b;
+        if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
         if (a_ks == MR) __builtin_prefetch(a + AHEAD);
         VEC bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
@@ -97,37 +99,26 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         NAME(add_rest)(n, tile[i], c + i * c_rs, bias && !add ? bias[i] : (T)0, add);
 }
 
-/* Have the inputs of the next panel, of some depths, be on their way. */
-INLINE void NAME(ask_for_panel)(const T *b, const ptrdiff_t *b_at, ptrdiff_t depths) {
-    enum { LINE = 64 / sizeof(T) };
-    for (ptrdiff_t d = 0; d < depths; ++d)
-        UNROLL for (int j = LINE; j <= NR; j += LINE) __builtin_prefetch(b + b_at[d] + NR + j - 1);
-}
-
 /* One specialised body per row count; whole blocks of rows one after another. */
-#define GEMM_BODY(rows) \
-    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, c, c_rs, bias, add)
+#define GEMM_BODY(rows, ahead) \
+    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, add)
 
-#define GEMM_CASE(rows)  \
-    case rows:           \
-        GEMM_BODY(rows); \
+#define GEMM_CASE(rows)         \
+    case rows:                  \
+        GEMM_BODY(rows, table); \
         return;
 
 INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
                              const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
                              const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
                              T *c, ptrdiff_t c_rs, const T *bias, int add) {
-    /* Inputs that lie apart are asked for before, some by each block of rows: all at once they
-     * would have to be waited for. */
-    const ptrdiff_t share = table ? k / ((m + MR - 1) / MR) + 1 : 0;
-    ptrdiff_t asked = 0;
-    for (;; m -= MR) {
-        if (table && asked < k) {
-            NAME(ask_for_panel)(b, b_at + asked, share < k - asked ? share : k - asked);
-            asked += share;
-        }
-        if (m < MR) break;
-        GEMM_BODY(MR);
+    int first = table; /* while it is at it, inputs that lie apart come nearer */
+    for (; m >= MR; m -= MR) {
+        if (first)
+            GEMM_BODY(MR, 1);
+        else
+            GEMM_BODY(MR, 0);
+        first = 0;
         a += a_panel;
         c += MR * c_rs;
         if (bias) bias += MR;
@@ -175,11 +166,25 @@ GEMM_WAY(packed_at, NV, 1, 1, MR)
 GEMM_WAY(packed_half_at, NV / 2, 1, 1, MR)
 GEMM_WAY(in_rows_at, NV, 1, a_rs, 1)
 
-/* A few rows, of as many columns at once as keep the pipelines busy: a step.  Sums of depths that do not
- * end here, or that others have begun, are in `part`. */
-INLINE void NAME(wide_step)(const int rows, const int nv, const int begins, const int ends,
-                            ptrdiff_t k, const T *a, const ptrdiff_t a_rs, const ptrdiff_t a_ks,
-                            const T *b, const ptrdiff_t *b_at, T *part, ptrdiff_t part_rs, T *c,
+/* Depths to read at once: those in the first FEW places of more than SOME, far from each other, for
+ * memory to be read in order. */
+INLINE ptrdiff_t NAME(depths_together)(ptrdiff_t k, const ptrdiff_t *b_at) {
+    enum { FEW = 8, SOME = 16, APART = 4096 / sizeof(T) };
+    ptrdiff_t places = 1, few = k;
+    for (ptrdiff_t d = 1; d < k; ++d) {
+        const ptrdiff_t step = b_at[d] - b_at[d - 1];
+        if (-APART <= step && step <= APART) continue;
+        if (places == FEW) few = d;
+        if (++places > SOME) return few;
+    }
+    return k;
+}
+
+/* A few rows, of as many columns at once as keep the pipelines busy: a step.  Sums that do not end
+ * with these depths, or that others have begun, are in `part`. */
+INLINE void NAME(wide_step)(const int rows, const int nv, int begins, int ends, ptrdiff_t k,
+                            const T *a, const ptrdiff_t a_rs, const ptrdiff_t a_ks, const T *b,
+                            const ptrdiff_t *b_at, T *part, const ptrdiff_t part_rs, T *c,
                             ptrdiff_t c_rs, const T *bias, int add) {
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
@@ -199,57 +204,31 @@ INLINE void NAME(wide_step)(const int rows, const int nv, const int begins, cons
     UNROLL for (int i = 0; i < rows; ++i) {
         VEC start = VSET1(bias && !add ? bias[i] : (T)0);
         UNROLL for (int v = 0; v < nv; ++v) {
-            T *to = (ends ? c + i * c_rs : part + i * part_rs) + v * VL;
-            VSTORE(to, ends ? VADDTO(add ? VLOAD(to) : start, acc[i * nv + v]) : acc[i * nv + v]);
-        }
-    }
-}
-
-/* Depths from the first on that lie in few enough places for memory to be read in order. */
-INLINE ptrdiff_t NAME(depths_together)(ptrdiff_t k, const ptrdiff_t *b_at) {
-    enum { PLACES = 8, APART = 4096 / sizeof(T) };
-    ptrdiff_t d = 1, places = 1;
-    for (; d < k; ++d) {
-        const ptrdiff_t step = b_at[d] - b_at[d - 1];
-        if ((step > APART || step < -APART) && ++places > PLACES) break;
-    }
-    return d < k ? d : k;
-}
-
-#define WIDE_STEP(begins, ends)                                                                  \
-    for (ptrdiff_t j = 0; j < some; j += width)                                                  \
-        NAME(wide_step)(rows, nv, begins, ends, depths, a + d * a_ks, a_rs, a_ks, b + j,         \
-                        b_at + d, part + j, most, c + j, c_rs, bias, add);
-
-INLINE void NAME(wide_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
-                            const ptrdiff_t a_rs, const ptrdiff_t a_ks, const T *b,
-                            const ptrdiff_t *b_at, T *part, const ptrdiff_t most, T *c,
-                            ptrdiff_t c_rs, const T *bias, int add) {
-    const ptrdiff_t width = nv * VL;
-    ptrdiff_t some, d, depths;
-    for (; n > 0; n -= some, b += some, c += some) {
-        some = n < most ? n : most;
-        for (d = 0; d == 0 || d < k; d += depths) {
-            depths = NAME(depths_together)(k - d, b_at + d);
-            if (d == 0 && depths == k)
-                WIDE_STEP(1, 1)
-            else if (d == 0)
-                WIDE_STEP(1, 0)
-            else if (d + depths < k)
-                WIDE_STEP(0, 0)
+            T *to = c + i * c_rs + v * VL;
+            if (ends)
+                VSTORE(to, VADDTO(add ? VLOAD(to) : start, acc[i * nv + v]));
             else
-                WIDE_STEP(0, 1)
+                VSTORE(part + i * part_rs + v * VL, acc[i * nv + v]);
         }
     }
 }
-#undef WIDE_STEP
 
 #define GEMM_WIDE(way, rows, rs, ks)                                                             \
     static NOINLINE void NAME(way##_##rows)(GEMM_PARAMETERS) {                                   \
         enum { WIDE = LEAF_WIDE(rows, MR) * NR, MOST = LEAF_LONG / sizeof(T) / rows / WIDE * WIDE }; \
         T part[rows * MOST];                                                                     \
         (void)m, (void)a_rs, (void)b_ks, (void)b_ps;                                             \
-        NAME(wide_rows)(rows, WIDE / VL, n, k, a, rs, ks, b, b_at, part, MOST, c, c_rs, bias, add); \
+        for (; n > 0; n -= MOST, b += MOST, c += MOST) {                                         \
+            ptrdiff_t d = 0, depths;                                                             \
+            do {                                                                                 \
+                depths = NAME(depths_together)(k - d, b_at + d);                                 \
+                for (ptrdiff_t j = 0; j < MOST && j < n; j += WIDE)                              \
+                    NAME(wide_step)(rows, WIDE / VL, d == 0, d + depths == k, depths,            \
+                                    a + d * (ks), rs, ks, b + j, b_at + d, part + j, MOST,       \
+                                    c + j, c_rs, bias, add);                                     \
+                d += depths;                                                                     \
+            } while (d < k);                                                                     \
+        }                                                                                        \
     }
 GEMM_WIDE(packed_wide, 1, 1, MR)
 GEMM_WIDE(packed_wide, 2, 1, MR)
