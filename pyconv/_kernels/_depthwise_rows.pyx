@@ -129,8 +129,9 @@ cdef void point_lines(
 ) noexcept nogil:
     """Find the lines of a box, and copy their ends.  `src` is the group's first element."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, i1, line, first, lines, lo, hi, i, k = 0
+    cdef Py_ssize_t es = q.leaf.esize, c, t0, i0, i1, line, first, lines, lo, hi, i, k = 0, apart
     cdef const char* plane
+    cdef const char* line_of
     cdef char* dst
     first = at.row * q.stride[1] + job.s1.low + q.offset[1]
     lines = span(q, 1, at.rows)
@@ -143,20 +144,21 @@ cdef void point_lines(
             if i0 < 0:
                 lo = hi = 0
             if q.mode == PAD_ZEROS:
-                q.leaf.clear(dst, job.pitch, lo, job.pitch)
-                q.leaf.clear(dst + hi * job.pitch * es, job.pitch, lines - hi, job.pitch)
                 for i in range(2):
                     if s[i].hi > s[i].lo and hi > lo:
                         q.leaf.load[q.x.storage](
                             dst + (lo * job.pitch + s[i].start + s[i].lo) * es, job.pitch,
                             plane + (first + lo) * q.x.stride[3] + (s[i].first + s[i].lo) * es,
                             q.x.stride[3], es, hi - lo, s[i].hi - s[i].lo)
-                for line in range(lines):
-                    if lo <= line < hi:
-                        s[2].lines[k + line] = (
-                            plane + (first + line) * q.x.stride[3] + s[2].first * es)
-                    else:
-                        s[2].lines[k + line] = zeros
+                for i in range(3):
+                    for line in range(lo):
+                        s[i].lines[k + line] = zeros
+                    line_of = dst + s[i].start * es if i < 2 else plane + first * q.x.stride[3] + s[2].first * es
+                    apart = job.pitch * es if i < 2 else q.x.stride[3]
+                    for line in range(lo, hi):
+                        s[i].lines[k + line] = line_of + line * apart
+                    for line in range(hi, lines):
+                        s[i].lines[k + line] = zeros
                 k += job.lines
                 continue
             for line in range(lines):
