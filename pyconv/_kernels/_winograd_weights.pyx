@@ -44,6 +44,7 @@ cdef void weight_task(
     # whether the taps of neighbouring channels are evenly spaced
     cdef bint even = w.stride[4] == r1 * w.stride[5] and w.stride[2] == taps * w.stride[5]
     cdef const char* src
+    cdef char* u
     for task in range(first, last):
         g, m = task // job.blocks, task % job.blocks * step
         if job.lanes:
@@ -55,29 +56,35 @@ cdef void weight_task(
             depth = min(kc, depths - k0)
             t0, c = k // w.shape[2], k % w.shape[2]
             count = min(min(<Py_ssize_t>DEPTHS, w.shape[2] - c), k0 + depth - k)
+            u = job.u + (g * distinct_places(job.axis) * job.u_place + k0 * held + m * depth
+                         + (k - k0) * width) * es
+            src = (w.data + g * w.stride[0] + (job.row + m) * w.stride[1] + c * w.stride[2]
+                   + t0 * w.stride[3])
+            k += count
+            if even and w.in_place and w.stride[5] == es:
+                transform_kernels(job, rows, width, count, src, w.stride[1] // es, scratch, u)
+                continue
             for i in range(rows):
-                src = (w.data + g * w.stride[0] + (job.row + m + i) * w.stride[1]
-                       + c * w.stride[2] + t0 * w.stride[3])
                 if even:
                     table.load[w.storage](
-                        scratch + i * taps * DEPTHS * es, 0, src, 0, w.stride[5], 1, taps * count)
+                        scratch + i * taps * DEPTHS * es, 0, src + i * w.stride[1], 0, w.stride[5],
+                        1, taps * count)
                     continue
                 for j in range(count):
                     table.load[w.storage](
-                        scratch + taps * (i * DEPTHS + j) * es, r1, src + j * w.stride[2],
-                        w.stride[4], w.stride[5], r0, r1)
-            transform_kernels(
-                job, rows, width, count, scratch,
-                job.u + (g * distinct_places(job.axis) * job.u_place + k0 * held + m * depth
-                         + (k - k0) * width) * es)
-            k += count
+                        scratch + taps * (i * DEPTHS + j) * es, r1,
+                        src + i * w.stride[1] + j * w.stride[2], w.stride[4], w.stride[5], r0, r1)
+            transform_kernels(job, rows, width, count, scratch, DEPTHS * taps, scratch, u)
 
 
 cdef void transform_kernels(
-    const weight_job* job, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t depths, char* scratch,
-    char* u
+    const weight_job* job, Py_ssize_t rows, Py_ssize_t width, Py_ssize_t depths, const char* src,
+    Py_ssize_t apart, char* scratch, char* u
 ) noexcept nogil:
-    """G0 w G1t of `rows` rows of kernels that lie at the start of the scratch, and zeros."""
+    """G0 w G1t of `rows` rows of kernels, so many elements apart, and zeros.
+
+    They may lie at the start of the scratch.
+    """
     cdef const leaf_table* table = job.leaf
     cdef const leaf_winograd* down = job.axis[0]
     cdef const leaf_winograd* along = job.axis[1]
@@ -87,7 +94,7 @@ cdef void transform_kernels(
     cdef double* w = <double*>(scratch + aligned(taps * most * table.esize))
     cdef double* part = w + taps * most
     cdef double* whole = part + down.distinct * line
-    table.spread(rows, width, depths, taps, scratch, DEPTHS * taps, w, most)
+    table.spread(rows, width, depths, taps, src, apart, w, most)
     for j in range(along.taps):
         down.weights(count, w + j * most, line, part + j * most, line)
     for i in range(down.distinct):

@@ -924,9 +924,13 @@ static void NAME(spread)(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t depths, ptrd
         }
 }
 
+/* What follows in memory is written by one of the next calls: it is to be near by then. */
 static void NAME(narrow)(ptrdiff_t n, const double *src, void *dst_) {
+    enum { LINE = 64 / sizeof(T) };
     T *dst = dst_;
     ptrdiff_t j = 0;
+    for (; j < n; j += LINE) __builtin_prefetch(dst + n + j, 1, 2);
+    j = 0;
     for (; j + LEAF_KERNELS <= n; j += LEAF_KERNELS)
         *(NAME(quad) *)(dst + j) =
             __builtin_convertvector(*(const NAME(four) *)(src + j), NAME(quad));
