@@ -20,6 +20,7 @@ CASES = {
     "flipped": ((2, 25, 9, 13), (2, 25, 4, 2), {"padding": 1, "flip": True}),
     "channels last": ((2, 9, 13, 31), (3, 31, 3, 3), {"layout": "channels_last"}),
     "no batch": ((26, 9, 13), (8, 26, 1, 3), {"padding": (0, 1)}),
+    "in regions": ((2, 20, 30, 31), (19, 20, 3, 3), {"padding": 11, "dilation": 11}),
 }
 
 
@@ -28,7 +29,7 @@ def by_columns(monkeypatch):
     """Have them made so whatever it costs."""
 
     def gain(axes, rows, channels):
-        return 2.0 * (rows <= algorithms.FEW_GATHERED and all(a.stride == 1 for a in axes))
+        return 2.0 * (rows <= algorithms.MOST_GATHERED and all(a.stride == 1 for a in axes))
 
     monkeypatch.setattr(algorithms, "columns_gain", gain)
     engine.column_boxes.cache_clear()
@@ -86,5 +87,37 @@ def test_whatever_pays(monkeypatch):
     op = pyconv.get("standard")
     for rows, columns in ((2, True), (64, False)):
         plan = op.plan((1, 347, 10, 15, 8), np.ones((rows, 347, 3, 3, 3), np.float32), padding=1)
-        kernel = plan._problem.how.kernel
-        assert (getattr(kernel, "func", None) is engine._correlate_by_columns) == columns
+        assert is_by_columns(plan) == columns
+
+
+def is_by_columns(plan):
+    return getattr(plan._problem.how.kernel, "func", None) is engine._correlate_by_columns
+
+
+@pytest.mark.parametrize(
+    ("rows", "rate", "padding", "columns"),
+    [
+        (10, 13, 13, True),
+        (10, 13, 0, False),
+        (10, 1, 1, False),
+        (25, 13, 13, False),
+    ],
+)
+def test_regions_or_columns(monkeypatch, rows, rate, padding, columns):
+    """Where outputs would be made in regions, more of them than eight may be made by columns."""
+    monkeypatch.undo()
+    x = np.ones((1, 608, 157, 40), np.float32)
+    weight = np.ones((rows, 608, 3, 3), np.float32)
+    params = {"dilation": rate, "padding": padding, "algorithm": "direct"}
+    plan = pyconv.get("dilated").plan(x.shape, weight, **params)
+    assert is_by_columns(plan) == columns
+    if columns:
+        met = np.zeros(157 + 2 * rate), np.zeros(40 + 2 * rate)
+        for axis, size in zip(met, (157, 40), strict=True):
+            axis[rate : rate + size] = 1
+        along = [
+            sum(axis[t * rate :][:size] for t in range(3))
+            for axis, size in zip(met, (157, 40), strict=True)
+        ]
+        expected = np.broadcast_to(608 * np.multiply.outer(*along), (1, rows, 157, 40))
+        np.testing.assert_array_equal(plan(x), expected)

@@ -78,6 +78,12 @@ IN_PLACE = {
     "1x1, one row": ((2, 40, 30, 11), (1, 40, 1, 1), {}),
     "1x1, grouped": ((2, 40, 9, 11), (14, 20, 1, 1), {"groups": 2}),
     "1x1, many channels": ((1, 1700, 9, 11), (9, 1700, 1, 1), {}),
+    # Some channels at a time, being far from each other.
+    "far, one row": ((1, 137, 61, 67), (1, 137, 1, 1), {}),
+    "far, two rows": ((2, 75, 75, 83), (2, 75, 1, 1), {}),
+    "far, three rows": ((1, 41, 40, 53), (3, 41, 2, 3), {}),
+    "far, grouped": ((1, 66, 50, 61), (4, 33, 1, 1), {"groups": 2}),
+    "far, by steps": ((1, 35, 45, 40), (2, 35, 2, 2), {"dilation": (7, 3), "stride": (2, 1)}),
     "3x3": ((2, 13, 10, 70), (7, 13, 3, 3), {}),
     "3x3, dilated": ((2, 13, 10, 70), (7, 13, 3, 3), {"dilation": (2, 3)}),
     "3x3, flipped": ((2, 13, 10, 70), (7, 13, 3, 3), {"flip": True}),
@@ -101,6 +107,29 @@ def test_inputs_where_they_are(case, dtype):
         for threads in (1, 3):
             result = op(same, weight, bias, **params, threads=threads)
             assert result.tobytes() == packed.tobytes()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("rows", [9, 24])
+def test_bands_of_rows_in_lanes(rows, stride):
+    """Of samples of more than LARGE_BAND_BYTES some outputs at a time: the bits of packing."""
+    rng = np.random.default_rng(11)
+    x = rng.standard_normal((1, 130, 190, 211), np.float32)
+    weight = rng.standard_normal((rows, 130, 3, 3), np.float32)
+    op, params = (
+        pyconv.get("standard"),
+        {"padding": (1, 2), "stride": stride, "algorithm": "direct"},
+    )
+    plan = op.plan(x.shape, weight, **params, threads=1)
+    got = plan(x)
+    packed = op(x, weight, **params, max_workspace=2**19)
+    assert got.tobytes() == packed.tobytes()
+    assert op(x, weight, **params, threads=3).tobytes() == got.tobytes()
+    for at in ((0, 0), (90, 100), (189 // stride, 212 // stride)):
+        top, left = (stride * n for n in at)
+        taps = np.pad(x[0], ((0, 0), (1, 1), (2, 2)))[:, top : top + 3, left : left + 3]
+        exact = np.einsum("mcij,cij->m", weight.astype(np.float64), taps.astype(np.float64))
+        np.testing.assert_allclose(got[(0, slice(None), *at)], exact, rtol=1e-4, atol=1e-3)
 
 
 def test_a_plan_knows_the_workspace_of_every_layout():

@@ -424,8 +424,8 @@ cdef bint take_input(plane_grid* s) noexcept nogil:
 cdef bint describe_input(plane_grid* s, Py_ssize_t rows) noexcept nogil:
     """The input itself as planes for vectors of pixels: neighbours are next to each other.
 
-    Channels far from each other, or in each other's cache sets, are read in turn for few rows alone,
-    for which the micro-kernel takes some channels at a time.
+    Channels far from each other, or in each other's cache sets, are read in turn for few rows
+    alone, for which the micro-kernel takes some channels at a time.
     """
     cdef const grid* q = &s.q
     cdef Py_ssize_t es = q.leaf.esize, last = 0
@@ -480,7 +480,8 @@ cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) 
         packed *= 2
     if s.layout.data == NULL:
         copied += <double>s.channel_size * s.q.channels
-    elif min(channels_together(&s.q), depth * magnitude(s.q.x.stride[1]) // PAGE_BYTES) > MOST_PAGES:
+    elif min(
+            channels_together(&s.q), depth * magnitude(s.q.x.stride[1]) // PAGE_BYTES) > MOST_PAGES:
         apart = 1.12
     elif s.q.x.stride[1] % LINE_BYTES:
         apart = 1.1     # a vector is in two lines of the cache
@@ -812,8 +813,8 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
 cdef bint fit_lanes(plane_grid* s, Py_ssize_t budget) noexcept nogil:
     """`fit_band` for rows in lanes, where copying inputs takes less than packing them for each tap.
 
-    That is in any number of bands, the larger the better; or as a whole and small, where taps are so
-    few that each input is packed less than twice.  A single tap's inputs may as well be packed.
+    That is in any number of bands, the larger the better; or as a whole and small, where taps are
+    so few that each input is packed less than twice.  A single tap's may as well be packed.
     """
     cdef Py_ssize_t taps = 1, strides = 1
     cdef int i

@@ -153,8 +153,11 @@ cdef void point_lines(
                 for i in range(3):
                     for line in range(lo):
                         s[i].lines[k + line] = zeros
-                    line_of = dst + s[i].start * es if i < 2 else plane + first * q.x.stride[3] + s[2].first * es
-                    apart = job.pitch * es if i < 2 else q.x.stride[3]
+                    line_of = dst + s[i].start * es
+                    apart = job.pitch * es
+                    if i == 2:
+                        apart = q.x.stride[3]
+                        line_of = plane + first * apart + s[2].first * es
                     for line in range(lo, hi):
                         s[i].lines[k + line] = line_of + line * apart
                     for line in range(hi, lines):
