@@ -12,6 +12,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_PAIR_ROWS
         LEAF_ROWS_LEAST
         LEAF_KERNELS
+        LEAF_LONG
     Py_ssize_t LEAF_OUTSIDE
 
     ctypedef void (*leaf_load)(

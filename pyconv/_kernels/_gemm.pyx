@@ -29,7 +29,7 @@ nothing but its inputs.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_WIDE
+from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE
 from pyconv._kernels._integers cimport ceil_div, least_multiple, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
@@ -42,7 +42,6 @@ cdef enum:
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
-    MOST_READ = 3072        # ... of few rows, as many as are read on end
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
     PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
@@ -424,7 +423,8 @@ cdef size_t fit_blocks(gemm_job* job, int* threads, Py_ssize_t budget) noexcept 
         # planes: the C tile takes the place of B in L2; rows are not packed again for more of it
         job.nc = min(job.nc, max(4 * nr, TILE_BYTES // (job.rows * es) // nr * nr))
     if job.direct != NULL and LEAF_WIDE(job.rows, mr) > 1:
-        job.nc = MOST_READ      # inputs are read once: where they are need not be near
+        # inputs are read once, as many on end as the micro-kernel takes: they need not stay near
+        job.nc = max(nr, LEAF_LONG // (job.rows * es) // nr * nr)
     job.depths = job.kc
     if job.lanes:
         # inputs of KC depths stay in L1; neighbours share them where there are taps
