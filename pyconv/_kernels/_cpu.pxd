@@ -64,6 +64,9 @@ cdef extern from "leaf.h" nogil:
         void (*weights)(
             Py_ssize_t count, const double* src, Py_ssize_t ss, double* dst,
             Py_ssize_t ds) noexcept nogil
+        void (*last_weights)(
+            Py_ssize_t count, const double* src, Py_ssize_t ss, void* dst,
+            Py_ssize_t ds) noexcept nogil
         void (*lift_rows)(
             Py_ssize_t cols, const void* const* src, void* dst, Py_ssize_t rs) noexcept nogil
         void (*lift_columns)(
@@ -128,7 +131,6 @@ cdef extern from "leaf.h" nogil:
         void (*spread)(
             Py_ssize_t rows, Py_ssize_t width, Py_ssize_t depths, Py_ssize_t taps,
             const void* src, Py_ssize_t ld, double* dst, Py_ssize_t ds) noexcept nogil
-        void (*narrow)(Py_ssize_t n, const double* src, void* dst) noexcept nogil
         leaf_dots dots
         void (*pack)(
             Py_ssize_t depth, Py_ssize_t n, const void* src, const Py_ssize_t* at, void* dst,

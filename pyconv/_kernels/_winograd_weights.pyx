@@ -93,15 +93,12 @@ cdef void transform_kernels(
     cdef Py_ssize_t line = along.taps * most, taps = down.taps * along.taps
     cdef double* w = <double*>(scratch + aligned(taps * most * table.esize))
     cdef double* part = w + taps * most
-    cdef double* whole = part + down.distinct * line
     table.spread(rows, width, depths, taps, src, apart, w, most)
     for j in range(along.taps):
         down.weights(count, w + j * most, line, part + j * most, line)
     for i in range(down.distinct):
-        along.weights(count, part + i * line, most, whole, most)
-        for j in range(along.distinct):
-            table.narrow(n, whole + j * most, u)
-            u += job.u_place * table.esize
+        along.last_weights(n, part + i * line, most, u, job.u_place)
+        u += along.distinct * job.u_place * table.esize
 
 
 cdef inline Py_ssize_t kernels_at_once(const leaf_table* table, bint lanes) noexcept nogil:
@@ -139,8 +136,7 @@ cdef int transform_weights(
     run(weight_task, &job, w.shape[0] * job.blocks,
         useful_threads(threads, 20.0 * taps * w.shape[0] * rows * w.shape[2] * w.shape[3]),
         kernels_at_once(table, lanes) * (
-            taps * (table.esize + 8) + 8 * axis[0].distinct * w.shape[5]
-            + 8 * axis[1].distinct) + 64)
+            taps * (table.esize + 8) + 8 * axis[0].distinct * w.shape[5]) + 64)
     return 0
 
 

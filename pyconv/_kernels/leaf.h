@@ -125,6 +125,10 @@ typedef struct leaf_winograd {
      * a multiple of LEAF_KERNELS. */
     void (*weights)(ptrdiff_t count, const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds);
 
+    /* The same to the compute type, v < count, any number; src is read up to a multiple. */
+    void (*last_weights)(ptrdiff_t count, const double *src, ptrdiff_t ss, void *dst,
+                         ptrdiff_t ds);
+
     /* The transposed matrices, for gradients of the weights; NULL at stride 2.  In whole vectors.
      * dst[i * rs + j] = sum over l < m of At[l][i] * src[l][j]   for i < n, j < cols. */
     void (*lift_rows)(ptrdiff_t cols, const void *const *src, void *dst, ptrdiff_t rs);
@@ -243,9 +247,6 @@ typedef struct leaf_table {
      * for t < taps, k < depths, j < width. */
     void (*spread)(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t depths, ptrdiff_t taps,
                    const void *src, ptrdiff_t ld, double *dst, ptrdiff_t ds);
-
-    /* dst[j] = src[j], rounded   for j < n. */
-    void (*narrow)(ptrdiff_t n, const double *src, void *dst);
 
     /* Sums of products. */
     leaf_dots dots;

@@ -901,13 +901,29 @@ INLINE void NAME(winograd_g)(const int n, const int r, const NAME(four) * w, NAM
     }
 }
 
-INLINE void NAME(winograd_weights)(const int n, const int r, const int distinct, ptrdiff_t count,
-                                   const double *src, ptrdiff_t ss, double *dst, ptrdiff_t ds) {
+/* Along the first axis to doubles, along the last one to T: what follows in memory is then written by
+ * one of the next calls, and is to be near by that time. */
+INLINE void NAME(winograd_weights)(const int n, const int r, const int distinct, const int last,
+                                   ptrdiff_t count, const double *src, ptrdiff_t ss, void *dst,
+                                   ptrdiff_t ds) {
+    enum { LINE = 64 / sizeof(T) };
+    if (last)
+        for (int i = 0; i < distinct; ++i)
+            for (ptrdiff_t j = count; j < 2 * count; j += LINE)
+                __builtin_prefetch((T *)dst + i * ds + j, 1, 2);
     for (ptrdiff_t v = 0; v < count; v += LEAF_KERNELS) {
         NAME(four) w[WINOGRAD_MOST], y[WINOGRAD_MOST];
         UNROLL for (int t = 0; t < r; ++t) w[t] = *(const NAME(four) *)(src + t * ss + v);
         NAME(winograd_g)(n, r, w, y);
-        UNROLL for (int i = 0; i < distinct; ++i) *(NAME(four) *)(dst + i * ds + v) = y[i];
+        UNROLL for (int i = 0; i < distinct; ++i) {
+            T *to = (T *)dst + i * ds + v;
+            if (!last)
+                *(NAME(four) *)((double *)dst + i * ds + v) = y[i];
+            else if (v + LEAF_KERNELS <= count)
+                *(NAME(quad) *)to = __builtin_convertvector(y[i], NAME(quad));
+            else
+                for (ptrdiff_t j = 0; j < count - v; ++j) to[j] = (T)y[i][j];
+        }
     }
 }
 
@@ -922,19 +938,6 @@ static void NAME(spread)(ptrdiff_t rows, ptrdiff_t width, ptrdiff_t depths, ptrd
             else
                 for (ptrdiff_t t = 0; t < taps; ++t) to[t * ds] = 0;
         }
-}
-
-/* What follows in memory is written by one of the next calls: it is to be near by then. */
-static void NAME(narrow)(ptrdiff_t n, const double *src, void *dst_) {
-    enum { LINE = 64 / sizeof(T) };
-    T *dst = dst_;
-    ptrdiff_t j = 0;
-    for (; j < n; j += LINE) __builtin_prefetch(dst + n + j, 1, 2);
-    j = 0;
-    for (; j + LEAF_KERNELS <= n; j += LEAF_KERNELS)
-        *(NAME(quad) *)(dst + j) =
-            __builtin_convertvector(*(const NAME(four) *)(src + j), NAME(quad));
-    for (; j < n; ++j) dst[j] = (T)src[j];
 }
 
 #define WINOGRAD_AXIS(n)                                                                         \
@@ -963,7 +966,11 @@ WINOGRAD_INPUTS(WINOGRAD_AXIS)
     }                                                                                            \
     static void NAME(winograd_weights_##n##_##m)(ptrdiff_t count, const double *src,             \
                                                  ptrdiff_t ss, double *dst, ptrdiff_t ds) {      \
-        NAME(winograd_weights)(n, r, WINOGRAD_DISTINCT(n), count, src, ss, dst, ds);             \
+        NAME(winograd_weights)(n, r, WINOGRAD_DISTINCT(n), 0, count, src, ss, dst, ds);          \
+    }                                                                                            \
+    static void NAME(winograd_last_weights_##n##_##m)(ptrdiff_t count, const double *src,        \
+                                                      ptrdiff_t ss, void *dst, ptrdiff_t ds) {   \
+        NAME(winograd_weights)(n, r, WINOGRAD_DISTINCT(n), 1, count, src, ss, dst, ds);          \
     }
 WINOGRAD_AXES(WINOGRAD_AXIS)
 WINOGRAD_STRIDED(WINOGRAD_AXIS)
@@ -990,12 +997,13 @@ WINOGRAD_AXES(WINOGRAD_AXIS)
 #define WINOGRAD_AXIS(n, m, r, stride)                                                           \
     {stride, r, m, n, WINOGRAD_DISTINCT(n), NAME(winograd_rows_##n), NAME(winograd_columns_##n), \
      NAME(winograd_down_##n##_##m), NAME(winograd_along_##n##_##m),                              \
-     NAME(winograd_weights_##n##_##m), NAME(winograd_lift_rows_##n##_##m),                       \
+     NAME(winograd_weights_##n##_##m), NAME(winograd_last_weights_##n##_##m),                    \
+     NAME(winograd_lift_rows_##n##_##m),                                                         \
      NAME(winograd_lift_columns_##n##_##m), NAME(winograd_fold_##n##_##m)},
 #define WINOGRAD_OTHER(n, m, r, stride)                                                          \
     {stride, r, m, n, WINOGRAD_DISTINCT(n), NAME(winograd_rows_##n), NAME(winograd_columns_##n), \
      NAME(winograd_down_##n##_##m), NAME(winograd_along_##n##_##m),                              \
-     NAME(winograd_weights_##n##_##m), 0, 0, 0},
+     NAME(winograd_weights_##n##_##m), NAME(winograd_last_weights_##n##_##m), 0, 0, 0},
 static const leaf_winograd NAME(winograd_axes)[] = {
     WINOGRAD_AXES(WINOGRAD_AXIS) WINOGRAD_STRIDED(WINOGRAD_OTHER){0}};
 #undef WINOGRAD_AXIS
@@ -1688,7 +1696,7 @@ const leaf_table NAME(leaf_table) = {
     .gemm_narrow = NAME(gemm_narrow),
     .gemm_lanes = NAME(gemm_lanes),
     .gemm_even = NAME(gemm_even),
-    .winograd = NAME(winograd_axes), .spread = NAME(spread), .narrow = NAME(narrow),
+    .winograd = NAME(winograd_axes), .spread = NAME(spread),
     .halves = NAME(halves),
     .taps = NAME(taps),
     .taps_lanes = NAME(taps_lanes),
