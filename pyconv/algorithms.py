@@ -79,12 +79,14 @@ FEW_TOGETHER, PHASES_CALL = 4.0, 8e5
 
 # The same for a convolution at stride 1, or the gradient of its input, with FEW_GATHERED rows at
 # most: a direct one takes GEMM + FEW_DIRECT / rows for each multiply-add, of up to ROWS rows. Where
-# it reads inputs in place, with FEW_IN_PLACE at most, it goes without that. Where it goes by
-# regions, to leave out taps, there are up to MOST_GATHERED: each input then takes PACKING more
-# for each tap that meets it, and a line of them SHORT_LINE; and FAR_AWAY if they are more than
-# NEAR_REGIONS, for every region reads them again.
+# it reads inputs in place, with FEW_IN_PLACE at most, it goes without that.
 FEW_GATHERED, FEW_DIRECT, FEW_IN_PLACE = 8, 2.5, 3
-MOST_GATHERED, SHORT_LINE, FAR_AWAY, NEAR_REGIONS = 24, 100.0, 12.0, 2**21
+
+# Of large images, of more than LARGE_INPUT elements, that are computed in regions, to leave out
+# taps, up to MOST_GATHERED rows: they are lanes, IN_REGIONS for each, an input takes BY_REGION more
+# for each tap that meets it, being packed again for every region, and a line of them SHORT_LINE.
+MOST_GATHERED, LARGE_INPUT = 24, 2**20
+IN_REGIONS, BY_REGION, SHORT_LINE = 1.1, 17.0, 100.0
 
 # What all classes of a transposed convolution take in one call, of their time one by one; and what
 # Winograd's takes more for each element of arrays that every class goes through, where those are so
@@ -524,19 +526,21 @@ def columns_gain(axes: Sequence[Axis], rows: int, channels: int) -> float:
         or not 1 < prod(a.kernel for a in axes) <= MOST_TAPS
     ):
         return 0.0
-    regions = skipping([a.mirrored for a in axes], rows, channels)
-    if rows > FEW_GATHERED and not regions:
-        return 0.0
-    each = GEMM * rows
-    if rows > FEW_IN_PLACE or not all(_inside(a.mirrored) for a in axes):
-        each += FEW_DIRECT * ceil_div(rows, ROWS)
-    met = prod(a.kernel * a.size for a in axes)
+    regions: tuple[Region, ...] = ()
+    if channels * prod(a.out for a in axes) > LARGE_INPUT:
+        regions = skipping([a.mirrored for a in axes], rows, channels)
     if regions:
         met = sum(prod((hi - lo) * (last - first) for lo, hi, first, last in r) for r in regions)
         lines = len({r[-1] for r in regions})  # in the place of one
-        each += PACKING + SHORT_LINE * lines / axes[-1].size
-        if channels * prod(a.out for a in axes) > NEAR_REGIONS:
-            each += FAR_AWAY
+        each = IN_REGIONS * _round_up(rows, VECTOR)
+        each += BY_REGION + SHORT_LINE * lines / axes[-1].size
+    elif rows > FEW_GATHERED:
+        return 0.0
+    else:
+        met = prod(a.kernel * a.size for a in axes)
+        each = GEMM * rows
+        if rows > FEW_IN_PLACE or not all(_inside(a.mirrored) for a in axes):
+            each += FEW_DIRECT * ceil_div(rows, ROWS)
     return met * channels * each / _columns_cost(axes, rows, channels)
 
 

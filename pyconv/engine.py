@@ -374,7 +374,8 @@ def split_by_taps(
     """
     groups, rows, channels = weight_shape[:3]
     regions = algorithms.skipping(axes, rows, groups * channels, mirrored)
-    if regions and _by_columns(axes, weight_shape):
+    few = rows <= algorithms.FEW_GATHERED or not mirrored  # of which adjoints are by columns
+    if regions and few and _by_columns(axes, weight_shape):
         return ()
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         whole = algorithms.reached(axes)

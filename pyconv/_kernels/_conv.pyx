@@ -297,6 +297,7 @@ cdef enum:
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     LARGE_BAND_BYTES = 1 << 24  # ... for rows in lanes
+    OFTEN = 4                   # taps that an input meets
     PAGE_BYTES = 4096           # of so many a processor knows at once where they are
     MOST_PAGES = 40
     PLANE_BYTES = 1 << 16       # of a channel: larger ones are read far from each other
@@ -813,18 +814,25 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
 cdef bint fit_lanes(plane_grid* s, Py_ssize_t budget) noexcept nogil:
     """`fit_band` for rows in lanes, where copying inputs takes less than packing them for each tap.
 
-    That is in any number of bands, the larger the better; or as a whole and small, where taps are
-    so few that each input is packed less than twice.  A single tap's may as well be packed.
+    That is in any number of bands where each is met OFTEN; or as a whole, the smaller the less
+    often and the faster they are packed.  A single tap's inputs may as well be packed.
     """
-    cdef Py_ssize_t taps = 1, strides = 1
+    cdef const grid* q = &s.q
+    cdef Py_ssize_t taps = 1, strides = 1, most = LARGE_BAND_BYTES
+    cdef double met = 1, cells = 1
     cdef int i
+    if not describe_planes(s):
+        return False
     for i in range(3):
-        taps *= s.q.taps[i]
-        strides *= min(s.q.stride[i], s.q.taps[i])
-    if taps >= 2 * strides:
-        return fit_band(s, min(budget // 2, <Py_ssize_t>LARGE_BAND_BYTES))
-    return (taps > 1 and describe_planes(s)
-            and s.size * s.q.leaf.esize <= min(budget // 2, <Py_ssize_t>BAND_BYTES))
+        taps *= q.taps[i]
+        strides *= min(q.stride[i], q.taps[i])
+        met *= q.taps[i] * q.out[i]
+        cells *= s.axis[i].extent
+    if met >= OFTEN * cells:
+        return fit_band(s, min(budget // 2, most))
+    if listed(q) or taps < 2 * strides:
+        most = BAND_BYTES
+    return taps > 1 and s.size * q.leaf.esize <= min(budget // 2, most)
 
 
 cdef Py_ssize_t correlate_bands(
