@@ -374,8 +374,9 @@ def split_by_taps(
     """
     groups, rows, channels = weight_shape[:3]
     regions = algorithms.skipping(axes, rows, groups * channels, mirrored)
-    few = rows <= algorithms.FEW_GATHERED or not mirrored  # of which adjoints are by columns
-    if regions and few and _by_columns(axes, weight_shape):
+    # An adjoint of more rows is faster in regions than as a whole that is not made by columns.
+    whole_pays = not mirrored or rows <= algorithms.FEW_GATHERED
+    if regions and whole_pays and _by_columns(axes, weight_shape):
         return ()
     if regions and _depthwise.suits(weight_shape, *numbers(axes)[:2]):
         whole = algorithms.reached(axes)

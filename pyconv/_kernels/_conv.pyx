@@ -462,9 +462,11 @@ cdef double in_panels(const plane_grid* s, Py_ssize_t pixels) noexcept nogil:
 cdef double planes_cost(const plane_grid* s, Py_ssize_t rows, Py_ssize_t depth) noexcept nogil:
     """What reading samples as planes takes, of what packing each depth of each pixel would.
 
-    In multiply-adds.  The micro-kernel is 5 % slower where inputs lie apart; an element moved in
-    long rows is worth 5, every second one 10; one that is packed 5, and more where a tap has few
-    channels in a block of depths, or a panel several output rows; and twice that if not `listed`.
+    In multiply-adds.  The micro-kernel is 5 % slower where inputs lie apart, 10 % or 12 % where
+    vectors lie in two lines or channels in more than MOST_PAGES; an element moved in long rows is
+    worth 5, every second one 10; one that is packed 3 for a single tap, 5 for several, and more
+    where a tap has few channels in a block of depths, or a panel several output rows; and twice
+    that if not `listed`.
     """
     cdef Py_ssize_t pixels = s.q.out[0] * s.q.out[1] * s.q.out[2]
     cdef Py_ssize_t taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]

@@ -215,7 +215,8 @@ INLINE void NAME(wide_step)(const int rows, const int nv, int begins, int ends, 
 
 #define GEMM_WIDE(way, rows, rs, ks)                                                             \
     static NOINLINE void NAME(way##_##rows)(GEMM_PARAMETERS) {                                   \
-        enum { WIDE = LEAF_WIDE(rows, MR) * NR, MOST = LEAF_LONG / sizeof(T) / rows / WIDE * WIDE }; \
+        enum { WIDE = LEAF_WIDE(rows, MR) * NR };                                                \
+        enum { MOST = LEAF_LONG / sizeof(T) / rows / WIDE * WIDE };                              \
         T part[rows * MOST];                                                                     \
         (void)m, (void)a_rs, (void)b_ks, (void)b_ps;                                             \
         for (; n > 0; n -= MOST, b += MOST, c += MOST) {                                         \
