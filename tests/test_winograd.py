@@ -245,8 +245,10 @@ def test_little_workspace(tile):
     """The weights are transformed in parts, with the same bits; too little is refused unwritten."""
     x, weight, params = SHAPES["many channels"]
     call = fixed("standard", x, weight, algorithm="winograd", **params)
-    _, refused = assert_same_or_refused(call, call.run(), range(12, 26))
-    assert 0 < refused < 12
+    # With 16 lanes, 101 rows are held as 112: a group's transformed weights are more than 8 MB.
+    done, refused = assert_same_or_refused(call, call.run(), range(12, 27))
+    assert refused > 0
+    assert done > 2
 
 
 # --- accuracy -------------------------------------------------------------------------------------
