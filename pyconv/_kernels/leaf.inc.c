@@ -6,6 +6,7 @@
 
 #define NAME(x) LEAF_CAT(x, LEAF_NAME, LEAF_TYPE)
 #define NR (NV * VL)
+#define LINE_VECS (64 / sizeof(VEC) > 0 ? (int)(64 / sizeof(VEC)) : 1)
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
 #define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
 #define INLINE static inline __attribute__((always_inline))
@@ -72,6 +73,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         if (a_ks == MR) __builtin_prefetch(a + AHEAD);
         VEC bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
+        if (rows > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
         UNROLL for (int i = 0; i < rows; ++i) {
             VEC av = VSET1(a[i * a_rs]);
             UNROLL for (int v = 0; v < nv; ++v)
@@ -186,16 +188,18 @@ INLINE void NAME(wide_step)(const int rows, const int nv, int begins, int ends, 
                             const T *a, const ptrdiff_t a_rs, const ptrdiff_t a_ks, const T *b,
                             const ptrdiff_t *b_at, T *part, const ptrdiff_t part_rs, T *c,
                             ptrdiff_t c_rs, const T *bias, int add) {
+    enum { AHEAD = LINE_VECS };
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = begins ? VZERO() : VLOAD(part + i * part_rs + v * VL);
     for (; k > 0; --k) {
         const T *row = b + *b_at++;
         VEC av[MR];
-        UNROLL for (int v = nv; v < 2 * nv; v += NV) __builtin_prefetch(row + v * VL + NR - 1);
+        UNROLL for (int v = nv; v < 2 * nv; v += AHEAD) __builtin_prefetch(row + v * VL + AHEAD * VL - 1);
         UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
         UNROLL for (int v = 0; v < nv; ++v) { /* there are not registers for all of b */
             VEC bv = VLOAD(row + v * VL);
+            if (rows > 1) VKEEP(bv);
             UNROLL for (int i = 0; i < rows; ++i)
                 acc[i * nv + v] = VFMA(av[i], bv, acc[i * nv + v]);
         }
@@ -378,6 +382,7 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
         const ptrdiff_t at = *b_at++;
         VEC av[3 * NV / 2];
         UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
+        if (pixels > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(av[v]);
         UNROLL for (int i = 0; i < pixels; ++i) {
             VEC bv = VSET1(from[i][at]);
             UNROLL for (int v = 0; v < nv; ++v)
@@ -451,6 +456,7 @@ INLINE void NAME(even_pixels)(const int pixels, const int nv, ptrdiff_t k, const
     for (ptrdiff_t d = 0; d < k; ++d) {
         VEC av[3 * NV / 2];
         UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
+        if (pixels > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(av[v]);
         UNROLL for (int i = 0; i < pixels; ++i) {
             VEC bv = VSET1(from[i / 3][i % 3 * b_ps + d]);
             UNROLL for (int v = 0; v < nv; ++v)

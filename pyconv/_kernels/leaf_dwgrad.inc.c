@@ -8,6 +8,7 @@ INLINE void NAME(dots_line)(const int taps, const int count, const int first, co
                             const T *const *from, ptrdiff_t at, const VEC *gv, VEC *sum) {
     UNROLL for (int j = 0; j < count; ++j) {
         VEC x = VLOAD(from[j] + at);
+        if (taps > 1) VKEEP(x);
         UNROLL for (int k = 0; k < taps; ++k)
             if (first <= k && k <= last) sum[j * taps + k] = VFMA(gv[k], x, sum[j * taps + k]);
     }
