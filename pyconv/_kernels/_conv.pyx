@@ -13,7 +13,7 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_OUTSIDE, LEAF_WIDE, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_OUTSIDE, LEAF_WIDE, leaf, leaf_of_lanes, leaf_table
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     depth_block,
@@ -893,7 +893,8 @@ def pack_weights(weight, int compute, int threads, bint lanes=False):
     cdef operand a
     describe_operand(weight, compute, &a)
     a.lanes = lanes
-    return pack_operand(&a, leaf(compute), threads)
+    return pack_operand(
+        &a, leaf_of_lanes(compute, a.rows) if lanes else leaf(compute), threads)
 
 
 def correlate(
@@ -930,15 +931,17 @@ def correlate(
         lay_out(&q.x, table.esize)
     if packed is None and lanes and a.rows * a.depth > 0 and budget >= LEAST_WORKSPACE:
         a.lanes = True
-        taken = packing_bytes(&a, table, threads)
+        q.leaf = leaf_of_lanes(compute, a.rows)
+        taken = packing_bytes(&a, q.leaf, threads)
         if taken <= budget // 4:
             a.packed = a.t.data     # any address: sizes are all that is asked for
             if not measure:
-                packed = pack_operand(&a, table, threads)
+                packed = pack_operand(&a, q.leaf, threads)
                 packed.take_place_of(&a)
             return taken + correlate_lanes(
                 operator, &s, &pk, &a, &result, bias, threads, budget - taken, measure)
         a.lanes = False
+        q.leaf = table
     if a.lanes:
         try:
             return correlate_lanes(

@@ -194,11 +194,14 @@ cdef extern from "leaf.h" nogil:
         const leaf_table* f32
         const leaf_table* f64
         int (*supported)() noexcept nogil
+        const leaf_isa* narrower
 
     const leaf_isa leaf_built[]
 
 # The table for a compute type: 0 float32, 1 float64 (the storage codes of pyconv.dtypes).
 cdef const leaf_table* leaf(int compute) noexcept nogil
+# The one for vectors of so many rows.
+cdef const leaf_table* leaf_of_lanes(int compute, Py_ssize_t rows) noexcept nogil
 
 cdef extern from *:
     # Asks for the cache line of an address, which need not be valid; locality 3: to stay longest.

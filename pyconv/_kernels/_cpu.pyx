@@ -25,11 +25,18 @@ cdef extern from *:
     int PYCONV_OPENMP_VERSION
 
 cdef const leaf_isa* _picked = NULL
+cdef const leaf_isa* _narrower = NULL   # its narrower one, if that may be used
 _disabled = ()
 
 
 cdef const leaf_table* leaf(int compute) noexcept nogil:
     return _picked.f64 if compute == 1 else _picked.f32
+
+
+cdef const leaf_table* leaf_of_lanes(int compute, Py_ssize_t rows) noexcept nogil:
+    if _narrower != NULL and 2 * rows <= leaf(compute).vl:  # they would leave half of it empty
+        return _narrower.f64 if compute == 1 else _narrower.f32
+    return leaf(compute)
 
 
 def built():
@@ -58,14 +65,16 @@ def use(name):
 
     For tests that compare instruction sets.  Not for use while kernels run in other threads.
     """
-    global _picked
+    global _picked, _narrower
     if name not in supported():
         raise ValueError(f"instruction set {name!r} is not one of {', '.join(supported())}")
     before = _picked.name.decode() if _picked != NULL else None
     cdef const leaf_isa* isa = leaf_built
     while isa.name.decode() != name:
         isa += 1
-    _picked = isa
+    _picked, _narrower = isa, isa.narrower
+    if _narrower != NULL and (not _narrower.supported() or _narrower.name.decode() in _disabled):
+        _narrower = NULL
     return before
 
 

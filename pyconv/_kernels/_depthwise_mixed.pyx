@@ -217,7 +217,7 @@ def correlate_mixed(
     columns = Workspace(job.copied.q.channels * job.copied.taps * sizeof(leaf_column))
     fixed = tables.nbytes + columns.nbytes + 128
     describe_operand(mix, compute, &a)
-    if packed is not None:
+    if packed is not None and packed.leaf == job.copied.q.leaf:     # else few rows, soon packed
         packed.take_place_of(&a)
     pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL

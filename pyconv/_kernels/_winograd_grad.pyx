@@ -24,7 +24,7 @@ order whatever the threads and the workspace are.  Strides are 1, see `algorithm
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf_of_lanes, leaf_table
 from pyconv._kernels._gemm cimport lane_panels, lanes_from
 from pyconv._kernels._grid cimport fill_grid, grid
 from pyconv._kernels._integers cimport ceil_div, gcd, odd_lines, round_up
@@ -219,7 +219,7 @@ def weight_gradient(
     cdef grid q, own
     cdef tensor dy
     cdef grad_job job
-    cdef const leaf_table* table = leaf(compute)
+    cdef const leaf_table* table = leaf_of_lanes(compute, out.shape[1])
     cdef Py_ssize_t tiles, each, panels, shortfall, axis, vl = table.vl
     cdef size_t scratch
     describe(out, 6, compute, &job.out)

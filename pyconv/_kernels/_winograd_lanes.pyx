@@ -26,7 +26,7 @@ no dilation: see `algorithms.winograd_takes_lanes`.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf, leaf_table
+from pyconv._kernels._cpu cimport LEAF_LANE_BYTES, leaf_of_lanes, leaf_table
 from pyconv._kernels._gemm cimport depth_block, lanes_from, load_bias
 from pyconv._kernels._grid cimport fill_grid, grid, inside
 from pyconv._kernels._integers cimport ceil_div, gcd, odd_lines, round_up
@@ -334,7 +334,8 @@ def correlate(
     cdef tensor w, some, result
     cdef lanes_job job
     cdef Workspace held_bias = None, held = None
-    cdef const leaf_table* table = leaf(compute) if packed is None else packed.leaf
+    cdef const leaf_table* table = (
+        leaf_of_lanes(compute, weight.shape[1]) if packed is None else packed.leaf)
     cdef Py_ssize_t fixed = 0, shortfall, group, groups, at_once, each
     cdef size_t scratch
     describe(weight, 6, compute, &w)

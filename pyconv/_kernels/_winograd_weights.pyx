@@ -8,7 +8,7 @@ product: in row blocks of mr, or, where rows are lanes, in panels, as in _gemm.p
 Places whose weights are equal, see leaf.inc.c, share them.
 """
 
-from pyconv._kernels._cpu cimport LEAF_KERNELS, leaf
+from pyconv._kernels._cpu cimport LEAF_KERNELS, leaf, leaf_of_lanes
 from pyconv._kernels._gemm cimport depth_block, lane_panels, lanes_from
 from pyconv._kernels._integers cimport ceil_div, odd_lines
 from pyconv._kernels._parallel cimport aligned, run, useful_threads
@@ -172,7 +172,7 @@ def pack_weights(outputs, stride, weight, int compute, int threads, bint lanes=F
     cdef tensor w
     cdef const leaf_winograd* axis[2]
     describe(weight, 6, compute, &w)
-    result.leaf = leaf(compute)
+    result.leaf = leaf_of_lanes(compute, w.shape[1]) if lanes else leaf(compute)
     find_axes(result.leaf, &w, stride, outputs, axis)
     result.store = Workspace(weight_bytes(&w, axis, w.shape[1], result.leaf, lanes))
     transform_weights(

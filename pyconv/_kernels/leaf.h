@@ -364,6 +364,7 @@ typedef struct leaf_isa {
     const char *name;
     const leaf_table *f32, *f64;
     int (*supported)(void); /* by this CPU and operating system */
+    const struct leaf_isa *narrower; /* with vectors of half the length and the same results */
 } leaf_isa;
 
 /* Instruction sets compiled into this build, best first; ends with {NULL}. */

@@ -26,11 +26,11 @@ extern const leaf_table leaf_table_neon_f32, leaf_table_neon_f64;
 
 const leaf_isa leaf_built[] = {
 #if defined(__x86_64__)
-    {"avx512", &leaf_table_avx512_f32, &leaf_table_avx512_f64, has_avx512},
-    {"avx2", &leaf_table_avx2_f32, &leaf_table_avx2_f64, has_avx2},
+    {"avx512", &leaf_table_avx512_f32, &leaf_table_avx512_f64, has_avx512, leaf_built + 1},
+    {"avx2", &leaf_table_avx2_f32, &leaf_table_avx2_f64, has_avx2, 0},
 #elif defined(__aarch64__)
-    {"neon", &leaf_table_neon_f32, &leaf_table_neon_f64, always},
+    {"neon", &leaf_table_neon_f32, &leaf_table_neon_f64, always, 0},
 #endif
-    {"base", &leaf_table_base_f32, &leaf_table_base_f64, always},
-    {0, 0, 0, 0},
+    {"base", &leaf_table_base_f32, &leaf_table_base_f64, always, 0},
+    {0, 0, 0, 0, 0},
 };
