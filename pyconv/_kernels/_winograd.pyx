@@ -79,7 +79,6 @@ cdef struct piece:
     Py_ssize_t rows             # of outputs: of tiles at the end, not all are in the result
     bint lies                   # its lines may be read where they are: from the first,
     Py_ssize_t lo, hi           # columns lo .. hi-1 of inputs, the rest is padding,
-    bint spoiled                # ... that the piece before writes to, being less than a vector
     Py_ssize_t line[MOST_INPUTS]    # where a plane has column lo of each, in bytes; or NOWHERE
 
 
@@ -135,7 +134,7 @@ cdef void find_lines(const winograd_job* job, piece* p) noexcept nogil:
     cdef const grid* q = job.q
     cdef Py_ssize_t start = p.o[2] * q.stride[2] + q.offset[2], i1, i
     inside(start, 1, p.inputs, q.x.shape[4], &p.lo, &p.hi)
-    p.lies = (job.in_place and p.hi - p.lo >= job.leaf.vl and p.together == p.inputs
+    p.lies = (job.in_place and p.hi > p.lo and p.together == p.inputs
               and (q.mode == PAD_ZEROS or p.hi - p.lo == p.inputs))
     if not p.lies:
         return
@@ -175,7 +174,6 @@ cdef void find_pieces(winograd_job* job) noexcept nogil:
         p.rows = ceil_div(q.out[1] - p.o[1], q.dilation[1]) if p.o[1] < q.out[1] else 0
         p.rows = min(p.rows, job.m[0])
         p.first, p.column = tile - job.first, column
-        p.spoiled = job.count > 0 and job.pieces[job.count - 1].inputs < job.leaf.vl
         find_lines(job, p)
         for step in range(p.steps):
             for residue in range(p.classes):
@@ -215,9 +213,10 @@ cdef void transform_in_place(
     const winograd_job* job, const piece* p, const char* plane, Py_ssize_t t0, const char* zeros,
     char* lines, char* columns, bint clear
 ) noexcept nogil:
-    """Bt x of one channel's piece: lines are read where they are if they are whole vectors.
+    """Bt x of one channel's piece: lines are read where they are if they may be.
 
-    `clear`: the padding beside them is not in `columns` yet.
+    `clear`: the padding beside them is not in `columns` yet.  Less than a vector is followed by
+    zeros, in padding or where the next piece will be.
     """
     cdef const grid* q = job.q
     cdef Py_ssize_t es = q.leaf.esize, i0, i
@@ -234,7 +233,7 @@ cdef void transform_in_place(
     for i in range(job.n[0]):
         rows[i] = zeros if i0 < 0 or p.line[i] == NOWHERE else plane + p.line[i]
     job.axis[0].rows(p.hi - p.lo, rows, columns + p.lo * es, job.width)
-    if p.lo > 0 and (clear or p.spoiled):
+    if p.lo > 0 and clear:
         q.leaf.clear(columns, job.width, job.n[0], p.lo)
     if p.hi < p.inputs and clear:
         q.leaf.clear(columns + p.hi * es, job.width, job.n[0], p.inputs - p.hi)
@@ -275,7 +274,8 @@ cdef void input_task(
     cdef const winograd_job* job = <const winograd_job*>ctx
     cdef const grid* q = job.q
     cdef Py_ssize_t es = q.leaf.esize, task = first, g, t0, c, count, i, j
-    cdef Py_ssize_t tiles = job.last - job.first, panels = round_up(tiles, q.leaf.nr)
+    cdef Py_ssize_t tiles = job.last - job.first
+    cdef Py_ssize_t panels = max(in_panels(q.leaf, tiles), round_up(tiles, q.leaf.vl))
     cdef const piece* end = &job.pieces[job.count - 1]
     cdef Py_ssize_t inputs = end.column + end.inputs
     cdef char* lines = scratch
@@ -323,6 +323,12 @@ cdef void input_task(
         task += count
 
 
+cdef inline Py_ssize_t in_panels(const leaf_table* table, Py_ssize_t tiles) noexcept nogil:
+    """How many of them are computed in panels: all but a few vectors that would not fill one."""
+    cdef Py_ssize_t rest = tiles % table.nr
+    return tiles - rest if rest <= 2 * table.vl - table.least else round_up(tiles, table.nr)
+
+
 cdef void multiply(
     const winograd_job* job, Py_ssize_t g, Py_ssize_t f, Py_ssize_t m, Py_ssize_t rows
 ) noexcept nogil:
@@ -330,7 +336,7 @@ cdef void multiply(
     cdef const leaf_table* table = job.leaf
     cdef Py_ssize_t es = table.esize, mr = table.mr, nr = table.nr
     cdef Py_ssize_t kc = depth_block(job.depth, DEPTH_BLOCK)
-    cdef Py_ssize_t k, depth, t, i, all_rows = round_up(job.rows, mr)
+    cdef Py_ssize_t k, depth, t, i, whole, all_rows = round_up(job.rows, mr)
     cdef Py_ssize_t tiles = job.last - job.first, first = 0, last
     cdef const char* u = job.u + (
         (job.group + g) * distinct_places(job.axis) + weights_of(job.axis, f)) * job.u_place * es
@@ -343,19 +349,20 @@ cdef void multiply(
         while k < job.depth:
             depth = min(kc, job.depth - k)
             a = u + (k * all_rows + (job.some_row + m) * depth) * es
-            t = last - first            # of them in whole panels
-            t = t // nr * nr if t % nr <= table.vl else round_up(t, nr)
-            if t > 0:
+            whole = in_panels(table, last - first)
+            if whole > 0:
                 table.gemm(
-                    rows, t, depth, a, 0, v + (k * job.pitch + first) * es, job.pitch, nr,
+                    rows, whole, depth, a, 0, v + (k * job.pitch + first) * es, job.pitch, nr,
                     result + first * es, job.m_pitch, NULL, k > 0)
-            t += first
             i = 0
-            while t < last and i < rows:
-                table.gemm_narrow(
-                    min(2 * mr, rows - i), depth, a + i * depth * es, depth * mr,
-                    v + (k * job.pitch + t) * es, job.pitch,
-                    result + (i * job.m_pitch + t) * es, job.m_pitch, k > 0)
+            while first + whole < last and i < rows:    # the same weights for all that is left
+                t = first + whole
+                while t < last:
+                    table.gemm_narrow(
+                        min(2 * mr, rows - i), min(table.vl, last - t), depth, a + i * depth * es,
+                        depth * mr, v + (k * job.pitch + t) * es, job.pitch,
+                        result + (i * job.m_pitch + t) * es, job.m_pitch, k > 0)
+                    t += table.vl
                 i += 2 * mr
             k += depth
         first = last

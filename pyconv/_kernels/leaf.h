@@ -160,6 +160,7 @@ typedef struct leaf_table {
     ptrdiff_t esize;      /* bytes of the compute type */
     ptrdiff_t mr, nr;     /* micro-tile: rows of A, columns of B */
     ptrdiff_t vl;         /* elements of a vector */
+    ptrdiff_t least;      /* columns that gemm_narrow computes at least: vl, or half of it */
 
     /* c[i, j] (+)= sum_k a[i, k] * b[k, j]   for i < m, j < n
      * The micro-kernel.  a: rows a_rs elements apart, each of k depths next to each other, or where
@@ -176,10 +177,10 @@ typedef struct leaf_table {
                     const void *b, const ptrdiff_t *b_at, void *c, ptrdiff_t c_rs,
                     const void *bias, int add);
 
-    /* The same for one vector of columns and up to 2 * mr rows, in packed blocks of mr that are
-     * `block` elements apart; without a bias. */
-    void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t block, const void *b,
-                        ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
+    /* The same for n <= vl columns, computed as `least` where those are enough and as vl otherwise,
+     * and up to 2 * mr rows, in packed blocks of mr that are `block` elements apart; no bias. */
+    void (*gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t block,
+                        const void *b, ptrdiff_t b_ks, void *c, ptrdiff_t c_rs, int add);
 
     /* The same product, with the same bits, where rows of A are in lanes:
      * c[j * lanes + i] (+)= sum_k a[k * lanes + i] * b[pixel[j] + b_at[k]]   for i < lanes, j < n

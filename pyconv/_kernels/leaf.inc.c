@@ -294,45 +294,38 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 }
 #undef GEMM_PARAMETERS
 
-/* One vector of columns: twice the rows, for as many chains of multiply-adds.
+/* One vector of columns, or half of one: twice the rows, for as many chains of multiply-adds.
  *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
-INLINE void NAME(gemm_narrow_rows)(const int rows, const int more, ptrdiff_t k, const T *a,
-                                   const T *a_more, const T *b, ptrdiff_t b_ks, T *c,
-                                   ptrdiff_t c_rs, int add) {
-    enum { AHEAD = 8192 / sizeof(T) }; /* as in gemm_rows; two row blocks are read at once here */
-    VEC acc[2 * MR];
-    UNROLL for (int i = 0; i < rows; ++i) acc[i] = VZERO();
-    UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VZERO();
-    for (; k > 0; --k) {
-        VEC bv = VLOAD(b);
-        if (MR > 6) { /* a depth is most of a cache line; with fewer rows it costs more than it saves */
-            __builtin_prefetch(a + AHEAD);
-            if (more) __builtin_prefetch(a_more + AHEAD);
-        }
-        UNROLL for (int i = 0; i < rows; ++i) acc[i] = VFMA(VSET1(a[i]), bv, acc[i]);
-        UNROLL for (int i = 0; i < more; ++i) acc[MR + i] = VFMA(VSET1(a_more[i]), bv, acc[MR + i]);
-        a += MR;
-        a_more += MR;
-        b += b_ks;
-    }
-    UNROLL for (int i = 0; i < rows; ++i)
-        VSTORE(c + i * c_rs, VADDTO(add ? VLOAD(c + i * c_rs) : VZERO(), acc[i]));
-    c += MR * c_rs;
-    UNROLL for (int i = 0; i < more; ++i)
-        VSTORE(c + i * c_rs, VADDTO(add ? VLOAD(c + i * c_rs) : VZERO(), acc[MR + i]));
-}
+#define WIDTH(op) V##op
+#define NARROW gemm_narrow_rows
+#include "leaf_narrow.inc.c"
+#undef WIDTH
+#undef NARROW
+#ifdef HEC
+#define WIDTH(op) H##op
+#define NARROW gemm_narrow_half
+#include "leaf_narrow.inc.c"
+#undef WIDTH
+#undef NARROW
+#define HALF_NARROW gemm_narrow_half
+#else
+#define HALF_NARROW gemm_narrow_rows /* not asked for */
+#endif
 
-#define NARROW_CASE(m)                                                                           \
-    case m:                                                                                      \
-        NAME(gemm_narrow_rows)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a, a + block, b, \
-                               b_ks, c, c_rs, add);                                              \
+#define NARROW_CASE(m)                                                                         \
+    case m:                                                                                    \
+        if (half)                                                                              \
+            NAME(HALF_NARROW)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a,         \
+                                   a + block, b, b_ks, c, c_rs, add);                          \
+        else                                                                                   \
+            NAME(gemm_narrow_rows)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a,         \
+                                   a + block, b, b_ks, c, c_rs, add);                          \
         return;
 #define NARROW_CASES(m) NARROW_CASE(m) NARROW_CASE(m + 1) NARROW_CASE(m + 2) NARROW_CASE(m + 3)
 
-static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t block,
-                              const void *b_, ptrdiff_t b_ks, void *c_, ptrdiff_t c_rs, int add) {
-    const T *a = a_, *b = b_;
-    T *c = c_;
+INLINE void NAME(gemm_narrow_of)(const int half, ptrdiff_t m, ptrdiff_t k, const T *a,
+                                 ptrdiff_t block, const T *b, ptrdiff_t b_ks, T *c,
+                                 ptrdiff_t c_rs, int add) {
     switch (m) {
         NARROW_CASES(1)
         NARROW_CASES(5)
@@ -350,6 +343,20 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_
 }
 #undef NARROW_CASES
 #undef NARROW_CASE
+#undef HALF_NARROW
+
+static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a,
+                              ptrdiff_t block, const void *b, ptrdiff_t b_ks, void *c,
+                              ptrdiff_t c_rs, int add) {
+#ifdef HEC
+    if (2 * n <= VL) {
+        NAME(gemm_narrow_of)(1, m, k, a, block, b, b_ks, c, c_rs, add);
+        return;
+    }
+#endif
+    (void)n;
+    NAME(gemm_narrow_of)(0, m, k, a, block, b, b_ks, c, c_rs, add);
+}
 
 /* ---- gemm_lanes: rows of A in lanes, pixels of B broadcast ------------------------------------
  * A panel has 1, 2 or 3 halves of NR rows, and the fewer pixels at a time the more it has, for the
@@ -638,6 +645,17 @@ INLINE void NAME(winograd_a)(const int n, const int m, const VEC *x, VEC *y) {
     }
 }
 
+/* A vector of n < VL elements, then zeros. */
+INLINE VEC NAME(load_few)(const T *p, ptrdiff_t n) {
+#ifdef VLOADFEW
+    return VLOADFEW(p, n);
+#else
+    T own[VL] = {0};
+    for (ptrdiff_t i = 0; i < n; ++i) own[i] = p[i];
+    return VLOAD(own);
+#endif
+}
+
 /* The last vector ends where the columns do, and may overlap the one before it. */
 INLINE void NAME(winograd_rows)(const int n, ptrdiff_t cols, const void *const *src, void *dst_,
                                 ptrdiff_t rs) {
@@ -646,7 +664,10 @@ INLINE void NAME(winograd_rows)(const int n, ptrdiff_t cols, const void *const *
     UNROLL for (int i = 0; i < n; ++i) row[i] = src[i];
     for (ptrdiff_t j = 0;;) {
         VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
-        UNROLL for (int i = 0; i < n; ++i) x[i] = VLOAD(row[i] + j);
+        if (cols < VL) /* zeros beyond them */
+            UNROLL for (int i = 0; i < n; ++i) x[i] = NAME(load_few)(row[i], cols);
+        else
+            UNROLL for (int i = 0; i < n; ++i) x[i] = VLOAD(row[i] + j);
         NAME(winograd_b)(n, x, y);
         UNROLL for (int i = 0; i < n; ++i) VSTORE(dst + i * rs + j, y[i]);
         if (j + VL >= cols) return;
@@ -1698,6 +1719,11 @@ const leaf_table NAME(leaf_table) = {
     .mr = MR,
     .nr = NR,
     .vl = VL,
+#ifdef HEC
+    .least = VL / 2,
+#else
+    .least = VL,
+#endif
     .gemm = NAME(gemm),
     .gemm_at = NAME(gemm_at),
     .gemm_narrow = NAME(gemm_narrow),

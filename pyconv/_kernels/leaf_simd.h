@@ -18,6 +18,8 @@
  *   VLANES(p, step)     a vector whose lanes are read from p, p + step, ...
  *   VLANESAT(p, at, n)  the same from p + at[0], p + at[n], ...
  *   VLANESTORE(p, step, x)  the lanes of x to p, p + step, ...
+ *   VLOADFEW(p, n)      where defined: the n < VL elements at p, then zeros
+ *   HEC HLOAD HSTORE .. where defined: the same of vectors half as long
  *   VKEEP(x)            x is used from a register, not loaded again for each use
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
@@ -56,6 +58,14 @@
 #undef VKEEP
 #undef VINORDER
 #undef VNEXT
+#undef VLOADFEW
+#undef HEC
+#undef HLOAD
+#undef HSTORE
+#undef HSET1
+#undef HZERO
+#undef HFMA
+#undef HADDTO
 
 #ifdef LEAF_DOUBLE
 #define T double
@@ -78,6 +88,13 @@
 #define VZERO() _mm512_setzero_pd()
 #define VADD(a, b) _mm512_add_pd(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define VLOADFEW(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), p)
+#define HEC __m256d
+#define HLOAD(p) _mm256_loadu_pd(p)
+#define HSTORE(p, v) _mm256_storeu_pd(p, v)
+#define HSET1(x) _mm256_set1_pd(x)
+#define HZERO() _mm256_setzero_pd()
+#define HFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define VLANELOW(a, b) _mm512_unpacklo_pd(a, b)
 #define VLANEHIGH(a, b) _mm512_unpackhi_pd(a, b)
 #define VLANESFROM(p, q, r, s)                                                                   \
@@ -100,6 +117,13 @@
 #define VZERO() _mm512_setzero_ps()
 #define VADD(a, b) _mm512_add_ps(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define VLOADFEW(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define HEC __m256
+#define HLOAD(p) _mm256_loadu_ps(p)
+#define HSTORE(p, v) _mm256_storeu_ps(p, v)
+#define HSET1(x) _mm256_set1_ps(x)
+#define HZERO() _mm256_setzero_ps()
+#define HFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define VLANELOW(a, b) _mm512_unpacklo_ps(a, b)
 #define VLANEHIGH(a, b) _mm512_unpackhi_ps(a, b)
 #define VLANESFROM(p, q, r, s)                                                                   \
@@ -131,6 +155,8 @@
 #define VZERO() _mm256_setzero_pd()
 #define VADD(a, b) _mm256_add_pd(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
+#define VLOADFEW(p, n) \
+    _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)))
 #define VLANELOW(a, b) _mm256_unpacklo_pd(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_pd(a, b)
 #define VLANESFROM(p, q, r, s)                                                                   \
@@ -148,6 +174,8 @@
 #define VZERO() _mm256_setzero_ps()
 #define VADD(a, b) _mm256_add_ps(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define VLOADFEW(p, n) \
+    _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
 #define VLANELOW(a, b) _mm256_unpacklo_ps(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define VLANESFROM(p, q, r, s)                                                                   \
@@ -233,6 +261,13 @@ static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_
 }
 #define VADDTO(c, s) LEAF_CAT(vaddto, LEAF_NAME, LEAF_TYPE)(c, s)
 #define SADDTO(c, s) LEAF_CAT(saddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#ifdef HEC
+static inline __attribute__((always_inline)) HEC LEAF_CAT(haddto, LEAF_NAME, LEAF_TYPE)(HEC c, HEC s) {
+    __asm__(LEAF_TYPED("vadd", "p") " %[c], %[s], %[s]" : [s] "+v"(s) : [c] "v"(c));
+    return s;
+}
+#define HADDTO(c, s) LEAF_CAT(haddto, LEAF_NAME, LEAF_TYPE)(c, s)
+#endif
 #elif defined(LEAF_ISA_NEON)
 #ifdef LEAF_DOUBLE
 #define LEAF_LANES(x) "%[" x "].2d"
