@@ -98,8 +98,8 @@ cdef extern from "leaf.h" nogil:
             const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs, const void* bias,
             int add) noexcept nogil
         void (*gemm_narrow)(
-            Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t block, const void* b,
-            Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
+            Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t block,
+            const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
         void (*gemm_lanes)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
