@@ -201,6 +201,8 @@ cdef extern from "leaf.h" nogil:
 
 # The table for a compute type: 0 float32, 1 float64 (the storage codes of pyconv.dtypes).
 cdef const leaf_table* leaf(int compute) noexcept nogil
+# The one with vectors half as long and the same results, or NULL.
+cdef const leaf_table* narrower_leaf(const leaf_table* table) noexcept nogil
 # The one for vectors of so many rows.
 cdef const leaf_table* leaf_of_lanes(int compute, Py_ssize_t rows) noexcept nogil
 

@@ -33,10 +33,19 @@ cdef const leaf_table* leaf(int compute) noexcept nogil:
     return _picked.f64 if compute == 1 else _picked.f32
 
 
+cdef const leaf_table* narrower_leaf(const leaf_table* table) noexcept nogil:
+    if _narrower == NULL:
+        return NULL
+    if table == _picked.f64:
+        return _narrower.f64
+    return _narrower.f32 if table == _picked.f32 else NULL
+
+
 cdef const leaf_table* leaf_of_lanes(int compute, Py_ssize_t rows) noexcept nogil:
-    if _narrower != NULL and 2 * rows <= leaf(compute).vl:  # they would leave half of it empty
-        return _narrower.f64 if compute == 1 else _narrower.f32
-    return leaf(compute)
+    cdef const leaf_table* table = leaf(compute)
+    cdef const leaf_table* narrower = narrower_leaf(table)
+    # they would leave half of a vector empty
+    return narrower if narrower != NULL and 2 * rows <= table.vl else table
 
 
 def built():

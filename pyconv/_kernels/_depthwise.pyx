@@ -21,6 +21,7 @@ _depthwise_weights.pyx; that of the input is a layer again, or, of strided ones,
 _depthwise_adjoint.pyx; layers whose channels are mixed next are in _depthwise_mixed.pyx.
 """
 
+from pyconv._kernels._cpu cimport leaf_table, narrower_leaf
 from pyconv._kernels._depthwise_box cimport (
     choose_box,
     deepest_box,
@@ -64,6 +65,8 @@ cdef task_fn choose_way(
     It takes `room` bytes of scratch at most, where any way does.
     """
     cdef size_t most = min(<size_t>LANES_LIMIT, room)
+    cdef const leaf_table* wide = job.q.leaf
+    cdef const leaf_table* narrower = narrower_leaf(wide)
     cdef task_fn task = NULL
     cdef Py_ssize_t blocks = job.groups
     if prefers_lanes(job):
@@ -75,11 +78,14 @@ cdef task_fn choose_way(
             job.lanes = 0
     if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
         scratch[0] = choose_rows(job)
+        if scratch[0] == 0 and narrower != NULL:    # whose lines' ends are shorter
+            job.q.leaf = narrower
+            scratch[0] = choose_rows(job)
         if 0 < scratch[0] <= most:
             task = rows_task
             job.fetch = worth_fetching(job, READ_NEAR)
         else:
-            job.kind = 0
+            job.kind, job.q.leaf = 0, wide
     if task == NULL:
         choose_box(job, False, deepest_box(job, job.groups, threads))
         job.fetch = job.together == 1 and worth_fetching(job, COPIED_NEAR)
