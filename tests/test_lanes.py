@@ -26,6 +26,14 @@ CASES = {
     "deep": ((1, 1, 200, 17), (1, 4, 5), (1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 1, 1)),
     "1-D": ((2, 1, 9, 30), (1, 1, 21), (1, 1, 5), (1, 1, 2), (1, 1, 1), (0, 0, 2)),
     "3-D": ((2, 1, 4, 21), (3, 4, 5), (3, 3, 3), (2, 1, 1), (1, 1, 1), (1, 1, 1)),
+    "border": ((3, 2, 5, 33), (1, 5, 6), (1, 5, 5), (1, 1, 1), (1, 1, 1), (0, 2, 2)),
+    "border, 3-D": ((2, 1, 5, 18), (3, 4, 7), (3, 3, 3), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    "border, dilated": ((2, 1, 30, 17), (1, 9, 8), (1, 3, 3), (1, 1, 1), (1, 3, 2), (0, 3, 2)),
+    "border, strided": ((2, 2, 9, 16), (1, 14, 11), (1, 3, 5), (1, 2, 2), (1, 1, 1), (0, 1, 2)),
+    "many borders": ((1, 1, 5, 16), (1, 12, 12), (1, 7, 7), (1, 1, 1), (1, 1, 1), (0, 3, 3)),
+    "too many": ((1, 1, 5, 16), (1, 12, 13), (1, 9, 11), (1, 1, 1), (1, 1, 1), (0, 4, 5)),
+    "nothing but border": ((4, 1, 5, 9), (1, 3, 2), (1, 5, 7), (1, 1, 1), (1, 1, 1), (0, 2, 3)),
+    "outside": ((1, 1, 25, 16), (1, 5, 4), (1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 4, 5)),
     "far, strided": ((1, 1, 9, 20), (40, 52, 60), (3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
     "far apart": ((1, 1, 100, 16), (1, 32, 32), (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)),
 }
@@ -88,6 +96,16 @@ def test_any_number_of_pixels(pixels):
         assert run(x, *args, True).tobytes() == expected.tobytes()
 
 
+def test_padding_is_left_out():
+    """Of small maps, what a weight is multiplied with in the padding does not show."""
+    x, weight, bias, out, numbers = arrays("7x7", np.float32)
+    expected = run(x, weight, bias, out, numbers, "zeros", True).copy()
+    weight[:, :, :, 0, 0, :] = np.inf  # the first row meets padding with them
+    y = run(x, weight, bias, out, numbers, "zeros", True)
+    assert np.array_equal(y[..., 0, :], expected[..., 0, :])
+    assert not np.isfinite(y[..., 1:, :]).any()
+
+
 @pytest.mark.parametrize("mode", ["reflect", "circular", "replicate"])
 def test_padding_modes(mode):
     x, weight, bias, out, numbers = arrays("7x7", np.float32)
@@ -95,7 +113,9 @@ def test_padding_modes(mode):
     assert run(x, weight, bias, out, numbers, mode, True).tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("case", ["7x7", "batch", "pointwise", "strides", "no padding", "3-D"])
+@pytest.mark.parametrize(
+    "case", ["7x7", "batch", "pointwise", "strides", "no padding", "3-D", "border, 3-D"]
+)
 def test_layouts(case):
     """Channels last, reversed and with gaps, of inputs and of results."""
     x, weight, bias, out, numbers = arrays(case, np.float32)

@@ -14,8 +14,10 @@ from libc.string cimport memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_OUTSIDE, LEAF_WIDE, leaf, leaf_of_lanes, leaf_table
+from pyconv._kernels._cuts cimport cut_bytes, list_cuts
 from pyconv._kernels._gemm cimport (
     PackedWeights,
+    cuts,
     depth_block,
     describe_operand,
     implicit_gemm,
@@ -375,6 +377,7 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
     s.layout.pixel_stride[2] = s.q.stride[2]
     s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
     s.layout.data = s.layout.end = NULL
+    s.layout.cut = NULL
     return True
 
 
@@ -844,12 +847,22 @@ cdef Py_ssize_t correlate_bands(
     """`correlate` by planes of bands, with as many outputs as `fit_band` has left."""
     cdef plane_grid whole = s[0]
     cdef tensor part = out[0]
-    cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0, band
+    cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0, band, size = 0
     cdef Workspace offsets = Workspace(taken)
+    cdef Workspace tables = None
+    cdef cuts cut
     pk.ctx, pk.prepare, pk.direct = &s.q, fill_planes, &s.layout
+    if s.lanes:
+        size = cut_bytes(&s.q, out, a.depth)
+    if 0 < size <= budget // 8:
+        tables = Workspace(size)
+        taken += size
     for band in range(bands_of(&whole, out)):
         take_band(s, &whole, out, band, &part)
         fill_offsets(s, a.depth, <Py_ssize_t*>offsets.data)
+        if tables is not None:
+            list_cuts(&s.q, a.depth, tables.data, &cut)
+            s.layout.cut = &cut
         pk.sample_bytes = s.size * s.q.leaf.esize
         used = max(used, taken + implicit_gemm(
             operator, pk, a, &part, bias, s.q.leaf, threads, budget - taken, measure))
@@ -927,6 +940,7 @@ def correlate(
     q.leaf = table
     merge_axes(q, &result)
     use_grid(&pk, q)
+    s.layout.cut = NULL
     if measure:
         lay_out(&q.x, table.esize)
     if packed is None and lanes and a.rows * a.depth > 0 and budget >= LEAST_WORKSPACE:

@@ -1,5 +1,7 @@
 # The leaf kernels (leaf.h) as Cython sees them, and the tables picked for this machine.
 
+from libc.stdint cimport int32_t
+
 cdef extern from "leaf.h" nogil:
     enum:
         LEAF_SWAPPED
@@ -104,6 +106,10 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
             int add) noexcept nogil
+        void (*gemm_some)(
+            Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const int32_t* which,
+            const void* b, const Py_ssize_t* b_at, const Py_ssize_t* pixel,
+            const Py_ssize_t* place, void* c, const void* bias, int add) noexcept nogil
         void (*gemm_even)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             Py_ssize_t b_ps, void* c, int add) noexcept nogil

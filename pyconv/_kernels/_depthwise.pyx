@@ -78,7 +78,8 @@ cdef task_fn choose_way(
             job.lanes = 0
     if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
         scratch[0] = choose_rows(job)
-        if scratch[0] == 0 and narrower != NULL:    # whose lines' ends are shorter
+        if scratch[0] == 0 and narrower != NULL and job.q.stride[2] == 2:
+            # whose lines' ends are shorter; at stride 1 copies cost no more
             job.q.leaf = narrower
             scratch[0] = choose_rows(job)
         if 0 < scratch[0] <= most:

@@ -1,5 +1,7 @@
 # Implicit GEMM: the loop nest around the micro-kernel, for any operator that can fill a panel.
 
+from libc.stdint cimport int32_t
+
 from pyconv._kernels._cpu cimport leaf_table
 from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport Workspace
@@ -22,6 +24,18 @@ ctypedef void (*pack_fn)(
 ctypedef int (*prepare_fn)(
     void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads) except -1
 
+# Depths that pixels have no use for, there being nothing but padding: with rows of A in lanes they
+# are left out.  A pixel is of the class of its output along the first axis where that is not 0;
+# class 0 needs all depths.
+cdef struct cuts:
+    Py_ssize_t classes
+    const unsigned char* along[3]   # class of each output of an axis
+    # numbers in its block of KC of each depth that is needed: [class][depth]; and where those of
+    # each block begin, and end: [class][block]
+    const int32_t* which
+    const Py_ssize_t* start
+    Py_ssize_t depth, blocks        # of a class, with the end
+
 # Prepared samples in which the micro-kernel finds its inputs where they are: depth k of pixel p of
 # a line at element  sample + group*group_stride + line*line_stride + p + offset[k].  Output rows
 # begin `pitch` pixels apart; what is computed between them is dropped.
@@ -40,6 +54,7 @@ cdef struct planes:
     # With rows of A in lanes no pixel is dropped: they are so far apart, along the last three axes.
     Py_ssize_t pixel_stride[3]
     Py_ssize_t taps             # of a channel
+    const cuts* cut             # or NULL
 
 # Change results of sample n before they are stored, the bias is in them already: channels m ..
 # m+rows-1, pixels p .. p+count-1, at elements i*row_step + j*pixel_step of a tile.
@@ -91,6 +106,7 @@ cdef class PackedWeights:
 
 
 cdef enum:
+    MOST_CLASSES = 16               # of pixels that need the same depths
     CHAIN_BLOCKS = 16               # so many blocks of KC depths are added up one after another
 
 

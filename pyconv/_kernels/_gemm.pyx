@@ -370,7 +370,7 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     job.c_bytes = 0 if job.to_output else aligned(job.tile_rows * job.tile_width * es)
     if job.lanes:
         job.c_bytes = aligned((job.tile_rows + job.leaf.nr // 2) * job.nc * es)
-        job.lane_bytes = aligned(job.nc * sizeof(Py_ssize_t)) + aligned(
+        job.lane_bytes = aligned(2 * job.nc * sizeof(Py_ssize_t)) + aligned(
             2 * job.leaf.nr * (job.tile_width + 1) * es)
     return (job.a_bytes + job.b_bytes + job.offset_bytes + job.lane_bytes
             + job.c_bytes * (2 if job.deep else 1)
@@ -703,6 +703,51 @@ cdef void find_pixels(
         row += 1
 
 
+cdef void sort_pixels(
+    const gemm_job* job, Py_ssize_t p, Py_ssize_t count, Py_ssize_t* pixel, Py_ssize_t* place,
+    Py_ssize_t* begin
+) noexcept nogil:
+    """`find_pixels` class by class: where each pixel is, and its place in the tile."""
+    cdef const planes* at = job.direct
+    cdef const cuts* cut = at.cut
+    cdef const Py_ssize_t* out = job.out.shape
+    cdef const unsigned char* along
+    cdef Py_ssize_t next[MOST_CLASSES]
+    cdef Py_ssize_t j, o2, row, first, length, i, kind, row_kind
+    cdef int time
+    for kind in range(cut.classes + 1):
+        begin[kind] = 0
+    for time in range(2):       # counted, then sorted
+        j, o2, row = 0, p % out[4], p // out[4]
+        while j < count:
+            length = min(count - j, out[4] - o2)
+            kind = cut.along[0][row // out[3] % out[2]]
+            if kind == 0:
+                kind = cut.along[1][row % out[3]]
+            along = cut.along[2] + o2
+            if time == 0 and kind > 0:
+                begin[kind + 1] += length
+            elif time == 0:
+                for i in range(length):
+                    begin[along[i] + 1] += 1
+            else:
+                first = (row // (out[2] * out[3]) * (job.sample_bytes // job.leaf.esize)
+                         + row // out[3] % out[2] * at.pixel_stride[0]
+                         + row % out[3] * at.pixel_stride[1] + o2 * at.pixel_stride[2])
+                for i in range(length):
+                    row_kind = kind if kind > 0 else along[i]
+                    pixel[next[row_kind]] = first + i * at.pixel_stride[2]
+                    place[next[row_kind]] = j + i
+                    next[row_kind] += 1
+            j += length
+            o2 = 0
+            row += 1
+        if time == 0:
+            for kind in range(cut.classes):
+                begin[kind + 1] += begin[kind]
+                next[kind] = begin[kind]
+
+
 cdef void store_lanes(
     const gemm_job* job, Py_ssize_t n, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
     Py_ssize_t count, const char* c, Py_ssize_t lanes, char* turned
@@ -738,6 +783,24 @@ cdef void store_lanes(
         count -= length
 
 
+cdef void multiply_classes(
+    const gemm_job* job, Py_ssize_t block, Py_ssize_t lanes, const char* a, const char* b,
+    const Py_ssize_t* offset, const Py_ssize_t* begin, const Py_ssize_t* pixel,
+    const Py_ssize_t* place, char* c, const char* bias, bint add
+) noexcept nogil:
+    """A panel of rows by sorted pixels, of a block of KC each with the depths it needs."""
+    cdef const cuts* cut = job.direct.cut
+    cdef const Py_ssize_t* start
+    cdef Py_ssize_t kind
+    for kind in range(cut.classes):
+        if begin[kind + 1] > begin[kind]:
+            start = cut.start + kind * cut.blocks + block
+            job.leaf.gemm_some(
+                lanes, begin[kind + 1] - begin[kind], start[1] - start[0], a,
+                cut.which + kind * cut.depth + start[0], b, offset, pixel + begin[kind],
+                place + begin[kind], c, bias, add)
+
+
 cdef void lanes_tile(
     const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
@@ -755,17 +818,24 @@ cdef void lanes_tile(
     cdef char* part = tile + job.c_bytes    # of a deep sum
     cdef Py_ssize_t* step = <Py_ssize_t*>(part + job.c_bytes if job.deep else part)
     cdef Py_ssize_t* pixel = <Py_ssize_t*>(<char*>step + job.offset_bytes)
-    cdef char* last_bias = <char*>pixel + aligned(job.nc * sizeof(Py_ssize_t))
+    cdef Py_ssize_t* place = pixel + job.nc
+    cdef char* last_bias = <char*>pixel + aligned(2 * job.nc * sizeof(Py_ssize_t))
     cdef char* turned = last_bias + 2 * leaf.nr * es
     cdef char* own = <char*>pixel + job.lane_bytes
     cdef char* c
     cdef const char* bias
+    cdef const char* weights
     cdef const Py_ssize_t* offset = step
     cdef Py_ssize_t depth_step = 1 if job.by_pixel else job.width
     cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
+    cdef const cuts* cut = job.direct.cut if job.direct != NULL else NULL
+    cdef Py_ssize_t begin[MOST_CLASSES + 1]
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
-        find_pixels(job, p, count, pixel)
+        if cut != NULL:
+            sort_pixels(job, p, count, pixel, place, begin)
+        else:
+            find_pixels(job, p, count, pixel)
     else:
         for k in range(job.depths):
             step[k] = k * depth_step
@@ -797,9 +867,15 @@ cdef void lanes_tile(
                     if lanes > job.rows - m:
                         memcpy(last_bias, bias, (job.rows - m) * es)
                         bias = last_bias
-                leaf.gemm_lanes(
-                    lanes, count, depth, a.packed + packed_at(a, leaf, g, m, k, depth), b, offset,
-                    pixel, c + (m - m_lo) * count * es, bias, block > 0)
+                weights = a.packed + packed_at(a, leaf, g, m, k, depth)
+                if cut == NULL:
+                    leaf.gemm_lanes(
+                        lanes, count, depth, weights, b, offset, pixel, c + (m - m_lo) * count * es,
+                        bias, block > 0)
+                else:
+                    multiply_classes(
+                        job, k // job.kc, lanes, weights, b, offset, begin, pixel, place,
+                        c + (m - m_lo) * count * es, bias, block > 0)
                 m += lanes
             tile_hi = m
             k += job.kc

@@ -189,7 +189,13 @@ typedef struct leaf_table {
                        const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c, const void *bias,
                        int add);
 
-    /* The same of b[j * b_ps + k], without a bias: for few pixels or depths. */
+    /* The same of k depths, of which number d is which[d], with results at c[place[j] * lanes]. */
+    void (*gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
+                      const int32_t *which, const void *b, const ptrdiff_t *b_at,
+                      const ptrdiff_t *pixel, const ptrdiff_t *place, void *c, const void *bias,
+                      int add);
+
+    /* `gemm_lanes` of b[j * b_ps + k], without a bias: for few pixels or depths. */
     void (*gemm_even)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
                       ptrdiff_t b_ps, void *c, int add);
 

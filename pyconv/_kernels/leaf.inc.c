@@ -6,6 +6,10 @@
 
 #define NAME(x) LEAF_CAT(x, LEAF_NAME, LEAF_TYPE)
 #define NR (NV * VL)
+/* The cache lines of some elements from p on, one in each 64 bytes. */
+#define ASK_FOR(p, elements)                                                                      \
+    UNROLL for (size_t at_ = 0; at_ < (elements) * sizeof(T); at_ += 64)                          \
+        __builtin_prefetch((const char *)(p) + at_)
 #define LINE_VECS (64 / sizeof(VEC) > 0 ? (int)(64 / sizeof(VEC)) : 1)
 #define LANES ((ptrdiff_t)(LEAF_LANE_BYTES / sizeof(T)))
 #define LANE_VECS ((int)(LEAF_LANE_BYTES / sizeof(T)) / VL)
@@ -70,7 +74,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
     for (; k > 0; --k) {
         const T *row = table ? b + *b_at++ : b;
         if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
-        if (a_ks == MR) __builtin_prefetch(a + AHEAD);
+        if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
         VEC bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
         if (rows > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
@@ -188,14 +192,13 @@ INLINE void NAME(wide_step)(const int rows, const int nv, int begins, int ends, 
                             const T *a, const ptrdiff_t a_rs, const ptrdiff_t a_ks, const T *b,
                             const ptrdiff_t *b_at, T *part, const ptrdiff_t part_rs, T *c,
                             ptrdiff_t c_rs, const T *bias, int add) {
-    enum { AHEAD = LINE_VECS };
     VEC acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = begins ? VZERO() : VLOAD(part + i * part_rs + v * VL);
     for (; k > 0; --k) {
         const T *row = b + *b_at++;
         VEC av[MR];
-        UNROLL for (int v = nv; v < 2 * nv; v += AHEAD) __builtin_prefetch(row + v * VL + AHEAD * VL - 1);
+        ASK_FOR(row + (nv + LINE_VECS) * VL - 1, nv * VL); /* the next step's */
         UNROLL for (int i = 0; i < rows; ++i) av[i] = VSET1(a[i * a_rs]);
         UNROLL for (int v = 0; v < nv; ++v) { /* there are not registers for all of b */
             VEC bv = VLOAD(row + v * VL);
@@ -363,8 +366,9 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void 
  * accumulators to fit:
  *   AVX2 6 pixels of 2 halves: 12 accumulators + 2 of a + 1 broadcast = 15 of 16 registers
  */
-INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const T *a, const T *b,
-                              const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
+INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, ptrdiff_t k,
+                              const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
+                              const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
                               int add) {
     const T *from[LANE_PIXELS(1)];
     VEC acc[LANE_PIXELS(1) * 3 * NV];
@@ -376,29 +380,35 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
     if (nv == 2)
         for (; k >= 4; k -= 4) {
             UNROLL for (int d = 0; d < 4; ++d) {
-                const ptrdiff_t at = b_at[d];
-                const VEC a0 = VLOAD(a + d * NR), a1 = VLOAD(a + d * NR + VL);
+                const ptrdiff_t depth = some > 1 ? which[d] : d, at = b_at[depth];
+                const VEC a0 = VLOAD(a + depth * NR), a1 = VLOAD(a + depth * NR + VL);
                 UNROLL for (int i = 0; i < pixels; ++i)
                     VFMA2(acc[i * nv], acc[i * nv + 1], a0, a1, from[i][at]);
+            }
+            if (some > 1) {
+                which += 4;
+                continue;
             }
             a += 4 * NR;
             b_at += 4;
         }
 #endif
     for (; k > 0; --k) {
-        const ptrdiff_t at = *b_at++;
+        const ptrdiff_t depth = some > 1 ? *which++ : 0, at = b_at[depth];
         VEC av[3 * NV / 2];
-        UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);
+        UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + (depth * nv + v) * VL);
         if (pixels > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(av[v]);
         UNROLL for (int i = 0; i < pixels; ++i) {
             VEC bv = VSET1(from[i][at]);
             UNROLL for (int v = 0; v < nv; ++v)
                 acc[i * nv + v] = VFMA(av[v], bv, acc[i * nv + v]);
         }
+        if (some > 1) continue;
         a += nv * VL;
+        ++b_at;
     }
     UNROLL for (int i = 0; i < pixels; ++i) UNROLL for (int v = 0; v < nv; ++v) {
-        T *to = c + (i * nv + v) * VL;
+        T *to = c + ((some ? place[i] : i) * nv + v) * VL;
         VEC start = bias ? VLOAD(bias + v * VL) : VZERO();
         VSTORE(to, VADDTO(add ? VLOAD(to) : start, acc[i * nv + v]));
     }
@@ -407,20 +417,21 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, ptrdiff_t k, const
 #define LANE_CASE(pixels)                                                                      \
     case pixels:                                                                               \
         if ((pixels) <= LANE_PIXELS(halves))                                                   \
-            NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, k, a, b,     \
-                              b_at, pixel, c, bias, add);                                      \
+            NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, some, k, a,  \
+                              which, b, b_at, pixel, place, c, bias, add);                     \
         break;
 
 /* Blocks of about as many pixels each: a few left alone would not keep the pipelines busy. */
-INLINE void NAME(lane_panel)(const int halves, ptrdiff_t n, ptrdiff_t k, const T *a, const T *b,
-                             const ptrdiff_t *b_at, const ptrdiff_t *pixel, T *c, const T *bias,
+INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrdiff_t k,
+                             const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
+                             const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
                              int add) {
     enum { LINE = 64 / sizeof(T) };
     const int nv = halves * NV / 2;
     ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
     const ptrdiff_t each = n / blocks;
     const T *next = a + k * nv * VL;    /* the next panel, part by part */
-    const ptrdiff_t part = (k * nv * VL + LINE * blocks - 1) / (LINE * blocks);
+    const ptrdiff_t part = some > 1 ? 0 : (k * nv * VL + LINE * blocks - 1) / (LINE * blocks);
     for (ptrdiff_t larger = n % blocks; blocks > 0; --blocks, --larger) {
         const ptrdiff_t pixels = each + (larger > 0);
         for (ptrdiff_t i = 0; i < part; ++i, next += LINE) __builtin_prefetch(next, 0, 2);
@@ -436,7 +447,10 @@ INLINE void NAME(lane_panel)(const int halves, ptrdiff_t n, ptrdiff_t k, const T
             default: break;
         }
         pixel += pixels;
-        c += pixels * nv * VL;
+        if (some)
+            place += pixels;
+        else
+            c += pixels * nv * VL;
     }
 }
 #undef LANE_CASE
@@ -445,11 +459,33 @@ static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const vo
                              const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
                              const void *bias, int add) {
     if (lanes == NR / 2)
-        NAME(lane_panel)(1, n, k, a, b, b_at, pixel, c, bias, add);
+        NAME(lane_panel)(1, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
     else if (lanes == NR)
-        NAME(lane_panel)(2, n, k, a, b, b_at, pixel, c, bias, add);
+        NAME(lane_panel)(2, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
     else
-        NAME(lane_panel)(3, n, k, a, b, b_at, pixel, c, bias, add);
+        NAME(lane_panel)(3, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
+}
+
+INLINE void NAME(some_lanes)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const T *a,
+                             const int32_t *which, const T *b, const ptrdiff_t *b_at,
+                             const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
+                             int add) {
+    if (lanes == NR / 2)
+        NAME(lane_panel)(1, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+    else if (lanes == NR)
+        NAME(lane_panel)(2, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+    else
+        NAME(lane_panel)(3, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+}
+
+static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
+                            const int32_t *which, const void *b, const ptrdiff_t *b_at,
+                            const ptrdiff_t *pixel, const ptrdiff_t *place, void *c,
+                            const void *bias, int add) {
+    if (k > 0 && which[k - 1] == k - 1)
+        NAME(some_lanes)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+    else
+        NAME(some_lanes)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
 }
 
 /* ---- gemm_even: the same of depths next to each other, and pixels evenly apart, as few of both ------
@@ -662,12 +698,16 @@ INLINE void NAME(winograd_rows)(const int n, ptrdiff_t cols, const void *const *
     const T *row[WINOGRAD_MOST];
     T *dst = dst_;
     UNROLL for (int i = 0; i < n; ++i) row[i] = src[i];
+    if (cols < VL) { /* zeros beyond them */
+        VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
+        UNROLL for (int i = 0; i < n; ++i) x[i] = NAME(load_few)(row[i], cols);
+        NAME(winograd_b)(n, x, y);
+        UNROLL for (int i = 0; i < n; ++i) VSTORE(dst + i * rs, y[i]);
+        return;
+    }
     for (ptrdiff_t j = 0;;) {
         VEC x[WINOGRAD_MOST], y[WINOGRAD_MOST];
-        if (cols < VL) /* zeros beyond them */
-            UNROLL for (int i = 0; i < n; ++i) x[i] = NAME(load_few)(row[i], cols);
-        else
-            UNROLL for (int i = 0; i < n; ++i) x[i] = VLOAD(row[i] + j);
+        UNROLL for (int i = 0; i < n; ++i) x[i] = VLOAD(row[i] + j);
         NAME(winograd_b)(n, x, y);
         UNROLL for (int i = 0; i < n; ++i) VSTORE(dst + i * rs + j, y[i]);
         if (j + VL >= cols) return;
@@ -1728,6 +1768,7 @@ const leaf_table NAME(leaf_table) = {
     .gemm_at = NAME(gemm_at),
     .gemm_narrow = NAME(gemm_narrow),
     .gemm_lanes = NAME(gemm_lanes),
+    .gemm_some = NAME(gemm_some),
     .gemm_even = NAME(gemm_even),
     .winograd = NAME(winograd_axes), .spread = NAME(spread),
     .halves = NAME(halves),

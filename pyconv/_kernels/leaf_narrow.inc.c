@@ -10,8 +10,8 @@ INLINE void NAME(NARROW)(const int rows, const int more, ptrdiff_t k, const T *a
     for (; k > 0; --k) {
         WIDTH(EC) bv = WIDTH(LOAD)(b);
         if (MR > 6) { /* a depth is most of a cache line; with fewer rows it costs more than it saves */
-            __builtin_prefetch(a + AHEAD);
-            if (more) __builtin_prefetch(a_more + AHEAD);
+            ASK_FOR(a + AHEAD, MR);
+            if (more) ASK_FOR(a_more + AHEAD, MR);
         }
         UNROLL for (int i = 0; i < rows; ++i)
             acc[i] = WIDTH(FMA)(WIDTH(SET1)(a[i]), bv, acc[i]);
