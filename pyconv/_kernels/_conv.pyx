@@ -853,7 +853,7 @@ cdef Py_ssize_t correlate_bands(
     cdef cuts cut
     pk.ctx, pk.prepare, pk.direct = &s.q, fill_planes, &s.layout
     if s.lanes:
-        size = cut_bytes(&s.q, out, a.depth)
+        size = cut_bytes(&s.q, out, a.rows * a.groups, a.depth)
     if 0 < size <= budget // 8:
         tables = Workspace(size)
         taken += size

@@ -21,7 +21,8 @@ from pyconv._kernels._parallel cimport aligned
 from pyconv._kernels._tensor cimport tensor
 
 cdef enum:
-    LEAST_SAVED = 40    # thousandths of the products, for pixels to be worth sorting
+    LEAST_SAVED = 40    # thousandths of the products, for pixels to be worth sorting,
+    LEAST_WORK = 128    # ... and for each entry of the tables
 
 
 cdef struct tap_range:
@@ -66,14 +67,23 @@ cdef Py_ssize_t find_classes(
     return classes
 
 
-cdef size_t cut_bytes(const grid* q, const tensor* out, Py_ssize_t depth) noexcept nogil:
-    """Size of the tables, for any part of such a result; 0 where they would not save enough."""
+cdef size_t cut_bytes(
+    const grid* q, const tensor* out, Py_ssize_t rows, Py_ssize_t depth
+) noexcept nogil:
+    """Size of the tables, for any part of such a result; 0 where they would not save enough.
+
+    `rows`: of all groups.  One sample alone has to be worth it, so that the batch does not decide.
+    """
     cdef tap_range of[MOST_CLASSES]
     cdef Py_ssize_t classes, pixels = out.shape[2] + out.shape[3] + out.shape[4]
     cdef Py_ssize_t taps = q.taps[0] * q.taps[1] * q.taps[2]
     cdef double saved
+    if q.mode != PAD_ZEROS:
+        return 0
     classes = find_classes(q, &out.shape[2], NULL, of, &saved)
-    if q.mode != PAD_ZEROS or classes > MOST_CLASSES or 1000 * saved < LEAST_SAVED:
+    if classes > MOST_CLASSES or 1000 * saved < LEAST_SAVED:
+        return 0
+    if saved * out.shape[2] * out.shape[3] * out.shape[4] * rows < LEAST_WORK * classes:
         return 0
     return (aligned(pixels) + aligned(
         classes * (ceil_div(depth, depth_block(depth)) + 1) * sizeof(Py_ssize_t))
