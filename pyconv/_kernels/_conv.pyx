@@ -1039,5 +1039,6 @@ def weight_gradient(
     fill_grid(
         x, result.shape[0], &result.shape[3], &dy.shape[2], stride, dilation, offset, mode,
         compute, &q)
+    q.leaf = leaf_of_lanes(compute, result.shape[1])
     use_grid(&pk, &q)
     return weight_gemm(operator, &pk, &q, &dy, out, compute, threads, budget, measure)

@@ -1021,7 +1021,8 @@ cdef Py_ssize_t weight_gemm(
     cdef Py_ssize_t taken = 0, size, blocks
     cdef int i, used
     describe_operand(out, compute, &result)
-    job.leaf, job.pk, job.q, job.grad, job.out = select_leaf(compute), pk, q, grad, &result
+    job.leaf = q.leaf if q != NULL else select_leaf(compute)
+    job.pk, job.q, job.grad, job.out = pk, q, grad, &result
     job.groups, job.rows, job.depth = result.groups, result.rows, result.depth
     size = job.groups * job.rows * job.depth
     if size == 0:
