@@ -23,6 +23,7 @@ from pyconv._kernels._cpu cimport (
     leaf_column,
     leaf_dots,
     leaf_table,
+    narrower_leaf,
 )
 from pyconv._kernels._depthwise_box cimport (
     BLOCK_BYTES,
@@ -518,7 +519,8 @@ def weight_gradient(
     """Gradient of the weights into `out` (G, M, C, T0, T1, T2).  Returns bytes of workspace."""
     cdef direct_job job
     cdef Workspace tables, partial
-    cdef Py_ssize_t units, size, fixed, blocks
+    cdef Py_ssize_t units, size, fixed, blocks, rest
+    cdef const leaf_table* narrower
     cdef size_t scratch = 0, lanes_scratch
     cdef bint in_lanes
     if out.size == 0:
@@ -545,6 +547,10 @@ def weight_gradient(
         scratch = lane_gradient_scratch(&job)
         blocks = ceil_div(job.groups, LEAF_LANE_BYTES // job.q.leaf.esize)
     else:
+        rest = job.columns % (LEAF_LANE_BYTES // job.q.leaf.esize)
+        narrower = narrower_leaf(job.q.leaf)
+        if narrower != NULL and 0 < rest <= narrower.vl < job.columns:
+            job.q.leaf = narrower       # the last of its vectors would be half empty
         scratch = box_scratch(&job, job.together, True)
         blocks = ceil_div(job.groups, job.together)
     threads = fit_threads(operator, scratch, fixed, threads, budget)
