@@ -13,7 +13,7 @@ from itertools import product
 from math import inf, prod
 
 from pyconv import fft
-from pyconv.geometry import UNIT, Axis, ceil_div, tap_ranges
+from pyconv.geometry import UNIT, Axis, ceil_div, tap_ranges, valid_taps
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
 # been loaded: GEMM + FEW_ROWS / rows for each multiply-add; GEMM + PACKED / rows ** 1.3 if its
@@ -60,6 +60,9 @@ GRAD_MOST = 256 * 256
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
 # results round a part of RESULTS.
 ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
+# Where padding is LEAST_CUT of the products or more, these are left out (_cuts.pyx); no more than
+# MOST_CUT of all are counted on, for corners keep theirs.
+LEAST_CUT, MOST_CUT = 0.04, 0.5
 # Turning a result round that was sampled for costs as much as turning so many samples round.
 RESULTS_TURNED = 6
 BESIDE, COPYING, EACH_PIXEL, SHORT, TURNING = 1.33, 5.0, 9.0, 5.0, 16.0
@@ -256,7 +259,8 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
     Unless the weights are `packed` so before, they have to be turned round for it.
     """
     turning = 0.0 if packed else TURNING * rows
-    return turning + RESULTS * _lanes_work(axes, rows) < _pixels_work(axes, rows)
+    lanes = RESULTS * (1 - _cut(axes)) * _lanes_work(axes, rows)
+    return turning + lanes < _pixels_work(axes, rows)
 
 
 def samples_in_lanes(axes: Sequence[Axis], rows: int, depth: int) -> bool:
@@ -305,6 +309,12 @@ def _lanes_work(axes: Sequence[Axis], rows: int) -> float:
     half = PANEL // 2
     lanes = ONE_HALF * half if rows <= half else _round_up(rows, half)
     return lanes * max(prod(a.out for a in axes), LEAST_LANES)
+
+
+def _cut(axes: Sequence[Axis]) -> float:
+    """Part of the products that is left out near borders, with rows as vectors."""
+    cut = sum(1 - valid_taps(a) / (a.kernel * a.out) for a in axes if a.kernel > 1 and a.out > 0)
+    return min(cut, MOST_CUT) if cut >= LEAST_CUT else 0.0
 
 
 def _pixels_work(axes: Sequence[Axis], rows: int) -> float:
