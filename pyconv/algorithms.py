@@ -58,8 +58,8 @@ GRAD_MOST = 256 * 256
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
-# results round a part of RESULTS.
-ONE_HALF, LEAST_LANES, RESULTS = 1.15, 4, 1.04
+# results round a part of RESULTS, of MANY_DEPTHS none, where inputs are copied into planes.
+ONE_HALF, LEAST_LANES, RESULTS, MANY_DEPTHS = 1.15, 4, 1.04, 1000
 # Where padding is LEAST_CUT of the products or more, these are left out (_cuts.pyx); no more than
 # MOST_CUT of all are counted on, for corners keep theirs.
 LEAST_CUT, MOST_CUT = 0.04, 0.5
@@ -253,13 +253,16 @@ def direct_cost(axes: Sequence[Axis], rows: int, channels: int, groups: int = 1)
     return groups * arithmetic + PART * max(1, len(regions))
 
 
-def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True) -> bool:
+def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True, channels: int = 1) -> bool:
     """Whether a direct convolution is faster with vectors of rows than with vectors of pixels.
 
     Unless the weights are `packed` so before, they have to be turned round for it.
     """
     turning = 0.0 if packed else TURNING * rows
-    lanes = RESULTS * (1 - _cut(axes)) * _lanes_work(axes, rows)
+    lanes = (1 - _cut(axes)) * _lanes_work(axes, rows)
+    taps = prod(a.kernel for a in axes)
+    if taps == 1 or channels * taps < MANY_DEPTHS:
+        lanes *= RESULTS
     return turning + lanes < _pixels_work(axes, rows)
 
 

@@ -238,9 +238,10 @@ class Piece(NamedTuple):
     how: Descriptor | None  # None: no tap, there is nothing but the bias
 
 
-def _packer(axes: Axes, rows: int) -> Callable[..., Any]:
+def _packer(axes: Axes, rows: int, channels: int) -> Callable[..., Any]:
     """What puts weights into the order of the micro-kernel that is the best for the shape."""
-    return partial(_conv.pack_weights, lanes=algorithms.in_lanes(axes, rows))
+    lanes = algorithms.in_lanes(axes, rows, channels=channels)
+    return partial(_conv.pack_weights, lanes=lanes)
 
 
 def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") -> Descriptor:
@@ -252,9 +253,9 @@ def _descriptor(axes: Axes, weight_shape: Sequence[int], mode: str = "zeros") ->
         return Descriptor(columns, _pack_columns, stride, dilation, offset, mode)
     # Weights of a plan are in the order of the best micro-kernel; others are as they are, unless
     # it is worth packing them at each call.
-    per_call = algorithms.in_lanes(axes, weight_shape[1], packed=False)
+    per_call = algorithms.in_lanes(axes, weight_shape[1], False, weight_shape[2])
     kernel = partial(_conv.correlate, lanes=True) if per_call else _conv.correlate
-    pack = _packer(axes, weight_shape[1])
+    pack = _packer(axes, weight_shape[1], weight_shape[2])
     return Descriptor(kernel, pack, stride, dilation, offset, mode)
 
 
@@ -294,7 +295,7 @@ def describe_mixed(
     apart = algorithms.mixing_apart(axes, weight_shape[0])
     if apart or not _depthwise_mixed.packs(weight_shape, stride, dilation):
         return None
-    pack = _packer(unmoved(axes), rows)
+    pack = _packer(unmoved(axes), rows, weight_shape[0])
     return Descriptor(_depthwise_mixed.correlate_mixed, pack, stride, dilation, offset, mode)
 
 
@@ -471,7 +472,8 @@ def pack_rows(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in the order of a micro-kernel, for outputs along `axes`, their inputs packed."""
     if weight.size == 0:
         return None
-    return _packer(unmoved(axes), weight.shape[1])(weight, run.compute, run.threads)
+    packer = _packer(unmoved(axes), weight.shape[1], weight.shape[2])
+    return packer(weight, run.compute, run.threads)
 
 
 def sampled_in_lanes(weight: Array, axes: Axes) -> bool:

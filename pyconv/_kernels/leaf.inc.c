@@ -77,7 +77,7 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
         VEC bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
-        if (rows > 1) UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
+        if (1 < rows && rows < 5) UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
         UNROLL for (int i = 0; i < rows; ++i) {
             VEC av = VSET1(a[i * a_rs]);
             UNROLL for (int v = 0; v < nv; ++v)
