@@ -77,7 +77,8 @@ INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t
         if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
         VEC bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
-        if (1 < rows && rows < 5) UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
+        if (1 < rows && rows < 5) /* compilers would load them for each row */
+            UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
         UNROLL for (int i = 0; i < rows; ++i) {
             VEC av = VSET1(a[i * a_rs]);
             UNROLL for (int v = 0; v < nv; ++v)
@@ -318,8 +319,8 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
 #define NARROW_CASE(m)                                                                         \
     case m:                                                                                    \
         if (half)                                                                              \
-            NAME(HALF_NARROW)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a,         \
-                                   a + block, b, b_ks, c, c_rs, add);                          \
+            NAME(HALF_NARROW)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a, a + block,   \
+                              b, b_ks, c, c_rs, add);                                          \
         else                                                                                   \
             NAME(gemm_narrow_rows)((m) < MR ? (m) : MR, (m) < MR ? 0 : (m) - MR, k, a,         \
                                    a + block, b, b_ks, c, c_rs, add);                          \
@@ -365,6 +366,7 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void 
  * A panel has 1, 2 or 3 halves of NR rows, and the fewer pixels at a time the more it has, for the
  * accumulators to fit:
  *   AVX2 6 pixels of 2 halves: 12 accumulators + 2 of a + 1 broadcast = 15 of 16 registers
+ * `some`: 1 if results have places of their own, 2 if besides only some depths are wanted.
  */
 INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, ptrdiff_t k,
                               const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
@@ -455,21 +457,10 @@ INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrd
 }
 #undef LANE_CASE
 
-static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
-                             const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
-                             const void *bias, int add) {
-    if (lanes == NR / 2)
-        NAME(lane_panel)(1, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
-    else if (lanes == NR)
-        NAME(lane_panel)(2, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
-    else
-        NAME(lane_panel)(3, 0, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
-}
-
-INLINE void NAME(some_lanes)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const T *a,
-                             const int32_t *which, const T *b, const ptrdiff_t *b_at,
-                             const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                             int add) {
+INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const T *a,
+                           const int32_t *which, const T *b, const ptrdiff_t *b_at,
+                           const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
+                           int add) {
     if (lanes == NR / 2)
         NAME(lane_panel)(1, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
     else if (lanes == NR)
@@ -478,14 +469,20 @@ INLINE void NAME(some_lanes)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdi
         NAME(lane_panel)(3, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
 }
 
+static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
+                             const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
+                             const void *bias, int add) {
+    NAME(lanes_of)(0, lanes, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
+}
+
 static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
                             const int32_t *which, const void *b, const ptrdiff_t *b_at,
                             const ptrdiff_t *pixel, const ptrdiff_t *place, void *c,
                             const void *bias, int add) {
-    if (k > 0 && which[k - 1] == k - 1)
-        NAME(some_lanes)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+    if (k > 0 && which[k - 1] == k - 1) /* all of them */
+        NAME(lanes_of)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
     else
-        NAME(some_lanes)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lanes_of)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
 }
 
 /* ---- gemm_even: the same of depths next to each other, and pixels evenly apart, as few of both ------

@@ -155,7 +155,7 @@
 #define VZERO() _mm256_setzero_pd()
 #define VADD(a, b) _mm256_add_pd(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
-#define VLOADFEW(p, n) \
+#define VLOADFEW(p, n)                                                                           \
     _mm256_maskload_pd(p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3)))
 #define VLANELOW(a, b) _mm256_unpacklo_pd(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_pd(a, b)
@@ -174,8 +174,9 @@
 #define VZERO() _mm256_setzero_ps()
 #define VADD(a, b) _mm256_add_ps(a, b)
 #define VFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define VLOADFEW(p, n) \
-    _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
+#define VLOADFEW(p, n)                                                                           \
+    _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)),                        \
+                                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)))
 #define VLANELOW(a, b) _mm256_unpacklo_ps(a, b)
 #define VLANEHIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define VLANESFROM(p, q, r, s)                                                                   \
