@@ -377,7 +377,6 @@ cdef bint describe_planes(plane_grid* s) noexcept nogil:
     s.layout.pixel_stride[2] = s.q.stride[2]
     s.layout.length = (s.q.out[1] - 1) * s.layout.pitch + s.q.out[2]
     s.layout.data = s.layout.end = NULL
-    s.layout.cut = NULL
     return True
 
 

@@ -13,9 +13,10 @@ alone, so that what becomes of weights that are not finite does too.
 """
 
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 from pyconv._kernels._gemm cimport MOST_CLASSES, cuts, depth_block
-from pyconv._kernels._grid cimport PAD_ZEROS, grid
+from pyconv._kernels._grid cimport PAD_ZEROS, grid, inside
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport aligned
 from pyconv._kernels._tensor cimport tensor
@@ -30,29 +31,50 @@ cdef struct tap_range:
     Py_ssize_t first, last
 
 
+cdef void taps_of(
+    const grid* q, int axis, Py_ssize_t o, Py_ssize_t* first, Py_ssize_t* last
+) noexcept nogil:
+    """Taps first .. last-1 of an output are inside the array along an axis."""
+    cdef Py_ssize_t taps = q.taps[axis], step = q.dilation[axis], t
+    cdef Py_ssize_t at = o * q.stride[axis] + q.offset[axis]
+    if step > 0:
+        inside(at, step, taps, q.x.shape[2 + axis], first, last)
+    else:                   # from the last tap on
+        inside(at + (taps - 1) * step, -step, taps, q.x.shape[2 + axis], first, last)
+        t = first[0]
+        first[0], last[0] = taps - last[0], taps - t
+    if first[0] == last[0]:
+        first[0] = last[0] = 0
+
+
 cdef Py_ssize_t find_classes(
     const grid* q, const Py_ssize_t* out, unsigned char* along, tap_range* of, double* saved
 ) noexcept nogil:
     """Classes, 0 among them, of so many outputs; what each is, and that of each output.
 
-    `along` may be NULL.  `saved` is the part of the products that is left out, axis by axis.
+    `along` may be NULL.  `saved` is the part of the products that is left out, axis by axis.  The
+    time taken does not grow with the outputs whose taps are all inside.
     """
-    cdef Py_ssize_t classes = 1, first, last, o, t, at
+    cdef Py_ssize_t classes = 1, first, last, o, whole, until, at, reach
     cdef int axis
     of[0].axis, of[0].first, of[0].last = 2, 0, q.taps[2]
     saved[0] = 0
     for axis in range(3):
-        for o in range(out[axis]):
-            at, first, last = o * q.stride[axis] + q.offset[axis], 0, 0
-            for t in range(q.taps[axis]):
-                if 0 <= at + t * q.dilation[axis] < q.x.shape[2 + axis]:
-                    if first == last:
-                        first = t
-                    last = t + 1
-            if along != NULL:
-                along[o] = 0
-            if q.taps[axis] == 1 or last - first == q.taps[axis]:
+        if along != NULL:
+            memset(along, 0, out[axis])
+        # outputs whole .. until-1 have all of their taps inside
+        reach = (q.taps[axis] - 1) * q.dilation[axis]
+        at = q.offset[axis]
+        inside(at + min(reach, 0), q.stride[axis], out[axis], q.x.shape[2 + axis], &whole, &until)
+        inside(at + max(reach, 0), q.stride[axis], out[axis], q.x.shape[2 + axis], &first, &last)
+        whole, until = max(whole, first), min(until, last)
+        o = -1
+        while q.taps[axis] > 1 and o + 1 < out[axis]:
+            o += 1
+            if whole <= o < until:
+                o = until - 1
                 continue
+            taps_of(q, axis, o, &first, &last)
             saved[0] += (1 - <double>(last - first) / q.taps[axis]) / out[axis]
             if classes == 1 or not (of[classes - 1].axis == axis and of[classes - 1].first == first
                                     and of[classes - 1].last == last):

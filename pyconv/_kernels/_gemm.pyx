@@ -684,6 +684,17 @@ cdef void gemm_tile(
 
 # ---- rows in lanes ----------------------------------------------------------------------------
 
+cdef inline Py_ssize_t pixel_at(
+    const gemm_job* job, Py_ssize_t row, Py_ssize_t o2
+) noexcept nogil:
+    """Where output o2 of a row of all samples' is, in elements from the first sample."""
+    cdef const planes* at = job.direct
+    cdef const Py_ssize_t* out = job.out.shape
+    return (row // (out[2] * out[3]) * (job.sample_bytes // job.leaf.esize)
+            + row // out[3] % out[2] * at.pixel_stride[0]
+            + row % out[3] * at.pixel_stride[1] + o2 * at.pixel_stride[2])
+
+
 cdef void find_pixels(
     const gemm_job* job, Py_ssize_t p, Py_ssize_t count, Py_ssize_t* pixel
 ) noexcept nogil:
@@ -692,9 +703,7 @@ cdef void find_pixels(
     cdef const Py_ssize_t* out = job.out.shape
     cdef Py_ssize_t j = 0, o2 = p % out[4], row = p // out[4], first, length, i
     while j < count:
-        first = (row // (out[2] * out[3]) * (job.sample_bytes // job.leaf.esize)
-                 + row // out[3] % out[2] * at.pixel_stride[0]
-                 + row % out[3] * at.pixel_stride[1] + o2 * at.pixel_stride[2])
+        first = pixel_at(job, row, o2)
         length = min(count - j, out[4] - o2)
         for i in range(length):
             pixel[j + i] = first + i * at.pixel_stride[2]
@@ -731,9 +740,7 @@ cdef void sort_pixels(
                 for i in range(length):
                     begin[along[i] + 1] += 1
             else:
-                first = (row // (out[2] * out[3]) * (job.sample_bytes // job.leaf.esize)
-                         + row // out[3] % out[2] * at.pixel_stride[0]
-                         + row % out[3] * at.pixel_stride[1] + o2 * at.pixel_stride[2])
+                first = pixel_at(job, row, o2)
                 for i in range(length):
                     row_kind = kind if kind > 0 else along[i]
                     pixel[next[row_kind]] = first + i * at.pixel_stride[2]
