@@ -16,6 +16,8 @@ CASES = {
     "pixels below a vector": ((1, 33, 3, 2), (33, 1, 3, 3), {"padding": 2}),
     "all padding": ((1, 16, 2, 2), (16, 1, 7, 7), {"padding": ((9, 3), (4, 11))}),
     "power of two": ((1, 16, 9, 64), (16, 1, 3, 3), {"padding": 1}),
+    "lines of a page": ((1, 2, 20, 1024), (2, 1, 3, 3), {"padding": 1}),
+    "two rows": ((1, 4, 2, 90), (4, 1, 3, 3), {"padding": 1}),
     "stride 2": ((1, 20, 31, 45), (20, 1, 3, 3), {"padding": 1, "stride": 2}),
     "stride 2, even": ((1, 9, 30, 34), (9, 1, 4, 5), {"padding": (1, 2), "stride": 2}),
     "stride 2, few pixels": ((2, 40, 14, 14), (40, 1, 5, 5), {"padding": 2, "stride": 2}),
@@ -130,6 +132,27 @@ def test_rows_and_columns_of_any_number(columns, dtype):
             assert np.moveaxis(lanes, -1, 1).tobytes() == y.tobytes(), (taps, rows)
             few = pyconv.depthwise_conv(x[:, :3], weight[:3], **args)
             assert few.tobytes() == y[:, :3].tobytes(), (taps, rows)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_written_beside_the_results(dtype, stride):
+    """Vectors that are wider than rows end where the last row does, and rows may lie apart."""
+    rng = np.random.default_rng(8)
+    for columns in range(1, 2 * 36, 2 * stride - 1):
+        rows, taps = rng.integers(3, 20), (3, 3) if rng.random() < 0.7 else (5, 2)
+        x = rng.standard_normal((2, 3, stride * rows, columns)).astype(dtype)
+        weight = rng.standard_normal((3, 1, *taps)).astype(dtype)
+        args = {"padding": 1, "stride": stride}
+        y = pyconv.depthwise_conv(x, weight, **args)
+        n, channels, height, width = y.shape
+        for shape in ((n, channels, height + 3, width), (n, channels, height, width + 19)):
+            around = np.full(shape, 7, dtype)
+            out = around[:, :, :height, :width]
+            pyconv.depthwise_conv(x, weight, **args, out=out)
+            assert out.tobytes() == y.tobytes(), (columns, shape)
+            out[...] = 7
+            assert (around == 7).all(), (columns, shape)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -13,6 +13,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_LANE_ROWS
         LEAF_PAIR_ROWS
         LEAF_ROWS_LEAST
+        LEAF_MASKED_SPAN
         LEAF_KERNELS
         LEAF_LONG
     Py_ssize_t LEAF_OUTSIDE
@@ -125,6 +126,11 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t kind, Py_ssize_t columns,
             const leaf_column* column, const void* const* line, Py_ssize_t line_rs, const void* w,
             Py_ssize_t ws, const void* bias, void* dst, Py_ssize_t dst_rs) noexcept nogil
+        void (*taps_masked)(
+            Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
+            Py_ssize_t step, const void* const* line, Py_ssize_t first, Py_ssize_t width,
+            const void* w, Py_ssize_t ws, const void* bias, void* dst,
+            Py_ssize_t dst_rs) noexcept nogil
         void (*fetch)(const void* p, Py_ssize_t bytes, int written) noexcept nogil
         void (*taps_lanes)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes, Py_ssize_t columns,

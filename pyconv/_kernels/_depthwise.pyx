@@ -7,12 +7,14 @@ The same sum as in _conv.pyx, ::
 
 but a group has too few rows for a GEMM, so the vectors run along the pixels instead, or along the
 channels of several groups: each tap adds the input, shifted, times one weight, or one a channel.
-What is here chooses between three ways of that::
+What is here chooses between four ways of that::
 
     _depthwise_lanes.pyx    channels are the vectors: they lie next to each other, or a plane of
                             results has few pixels, or neighbours in a row are far apart
-    _depthwise_rows.pyx     pixels are, and lines are read where they are: rows are long, and a
-                            stride along them is at most 2
+    _depthwise_masked.pyx   pixels are, lines are read where they are, and vectors in part where
+                            lines end: where that costs nothing, and neighbours in a row are wanted
+    _depthwise_rows.pyx     pixels are, lines are read where they are, and their ends from copies:
+                            rows are long, and a stride along them is at most 2
     _depthwise_copies.pyx   pixels are, in copies of the lines: everything else
 
 _depthwise_box.pyx has what they share, the order of every sum above all: they give the same bits,
@@ -35,6 +37,7 @@ from pyconv._kernels._depthwise_box cimport (
 )
 from pyconv._kernels._depthwise_copies cimport choose_block, copies_task
 from pyconv._kernels._depthwise_lanes cimport choose_lanes, lane_task, prefers_lanes
+from pyconv._kernels._depthwise_masked cimport choose_masked, masked_task
 from pyconv._kernels._depthwise_rows cimport choose_rows, rows_task
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport Workspace, run, task_fn, useful_threads
@@ -76,6 +79,12 @@ cdef task_fn choose_way(
             blocks = job.groups // job.lanes
         else:
             job.lanes = 0
+    if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
+        scratch[0] = choose_masked(job)
+        if 0 < scratch[0] <= most:
+            task = masked_task
+        else:
+            job.apart = 0
     if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
         scratch[0] = choose_rows(job)
         if scratch[0] == 0 and narrower != NULL and job.q.stride[2] == 2:

@@ -81,6 +81,7 @@ cdef struct direct_job:
     Py_ssize_t plane            # elements of one channel and slot: all residue pairs
     Py_ssize_t lanes            # groups of a block whose channels are vectors; 0: pixels are
     Py_ssize_t kind             # LEAF_ROWS where lines are read where they are; 0: elsewhere
+    Py_ssize_t apart            # lines between taps of a column, vectors masked; 0: elsewhere
     bint fetch
     bint far                    # gradient: images are read in order, and asked for before
     Py_ssize_t chunks           # gradient: fixed ranges of the reduction

@@ -286,6 +286,11 @@ cdef void point_columns(direct_job* job) noexcept nogil:
                         if job.kind > 0:
                             column.src = t2 * q.dilation[2] - job.s2.low
                             column.lines = plane * job.lines + t1 * q.dilation[1] - job.s1.low
+                        if job.apart > 0:
+                            line = t1 * q.dilation[1] - job.s1.low
+                            column.src = t2 * q.dilation[2] - job.s2.low
+                            column.lines = (plane * job.lines + line % job.apart * job.pitch
+                                            + line // job.apart)
                         column += 1
     if job.single_taps != NULL:
         part_columns(job)
@@ -343,7 +348,7 @@ cdef Workspace set_up(
     job.groups, job.multiplier = job.weight.shape[0], job.weight.shape[1]
     job.taps = job.weight.shape[3] * job.weight.shape[4] * job.weight.shape[5]
     job.has_bias = False
-    job.lanes = job.kind = 0
+    job.lanes = job.kind = job.apart = 0
     job.fetch = job.far = False
     job.depth = 0
     job.weights_in_order = not gradient and weight.flags.c_contiguous and job.weight.in_place

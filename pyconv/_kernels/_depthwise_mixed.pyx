@@ -4,6 +4,7 @@ Where the channels of the result are mixed next, they are the rows of the mix's 
 write them into the tile that the micro-kernel reads, and they are never anywhere else.  A tile is
 so many pixels of the result in order, so it begins and ends in the middle of a row as it comes:
 
+    anything        from the lines where they are (_depthwise_masked.pyx), where vectors have masks
     whole rows      from the lines where they are (_depthwise_rows.pyx), if there are enough
     what else       from copies of the lines (_depthwise_copies.pyx), some columns at a time
 
@@ -26,6 +27,7 @@ from pyconv._kernels._depthwise_box cimport (
     span,
 )
 from pyconv._kernels._depthwise_copies cimport better_singly, load_lines, sum_taps
+from pyconv._kernels._depthwise_masked cimport choose_masked, start_masked, sum_group
 from pyconv._kernels._depthwise_rows cimport (
     choose_rows,
     point_lines,
@@ -124,6 +126,36 @@ cdef void pack_lines(
         dst += width * es
 
 
+cdef void pack_masked(
+    const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t group, Py_ssize_t p,
+    Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
+) noexcept nogil:
+    """A tile by masked vectors, in boxes: whole rows, and parts of one before and after."""
+    cdef const mixed_job* mixed = <const mixed_job*>ctx
+    cdef const direct_job* job = &mixed.lines
+    cdef const grid* q = &job.q
+    cdef Py_ssize_t es = q.leaf.esize, multiplier = job.multiplier, row, end = p + count
+    cdef Py_ssize_t g, first, last
+    cdef char* dst
+    cdef place at
+    start_masked(job, scratch)
+    while p < end:
+        row, at.column = p // q.out[2], p % q.out[2]
+        at.o0, at.row, at.rows = row // q.out[1], row % q.out[1], 1
+        at.columns = min(min(q.out[2] - at.column, end - p), job.columns)
+        if at.columns == q.out[2]:
+            at.rows = min(min(q.out[1] - at.row, (end - p) // at.columns), job.rows)
+        dst = panel
+        for g in range(k0 // multiplier, ceil_div(k1, multiplier)):
+            if mixed.fetch:
+                fetch_lines(job, n, &at, g + 1)
+            first, last = max(k0 - g * multiplier, 0), min(k1 - g * multiplier, multiplier)
+            sum_group(job, &at, scratch, n, g, first, last, dst, width * es, at.columns * es)
+            dst += (last - first) * width * es
+        panel += at.rows * at.columns * es
+        p += at.rows * at.columns
+
+
 cdef void pack_channels(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
     Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width, char* panel
@@ -179,6 +211,10 @@ cdef size_t choose_mixed(mixed_job* mixed, leaf_column* columns) noexcept nogil:
     mixed.lines = job[0]
     mixed.lines.tap_columns, mixed.lines.single_taps = columns, NULL
     mixed.least = 0
+    scratch = choose_masked(&mixed.lines)
+    if scratch > 0:
+        mixed.least = job.row_step * LEAF_ROWS_LEAST
+        return scratch
     scratch = choose_rows(&mixed.lines)
     if scratch > 0 and mixed.lines.column_boxes == 1:
         mixed.least = job.row_step * LEAF_ROWS_LEAST
@@ -223,6 +259,8 @@ def correlate_mixed(
     pk.prepare, pk.sample_bytes, pk.direct = NULL, 0, NULL
     pk.by_pixel, pk.effort = NULL, job.copied.taps / 8.0    # multiply-adds of a vector a cycle
     pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
+    if job.lines.apart > 0:
+        pk.pack = pack_masked
     pk.rows = max(<Py_ssize_t>1, job.least)
     pk.scratch_per_pixel = 0
     return fixed + implicit_gemm(

@@ -54,7 +54,7 @@ enum {
 typedef struct leaf_column {
     ptrdiff_t src, weight, taps, chain;
     ptrdiff_t lines, pixel; /* `taps_lanes` alone: lines that are inside, first pixel met;
-                             * `taps_rows`: the first line */
+                             * `taps_rows`, `taps_masked`: the first line */
 } leaf_column;
 
 /* Extents of a plane along its two axes, bytes from one element to the next, and the coordinate that
@@ -82,6 +82,9 @@ static inline int leaf_has_rows(ptrdiff_t kind) {
     return LEAF_ROWS_KINDS(LEAF_ROWS_CASE) 0;
 #undef LEAF_ROWS_CASE
 }
+
+/* Elements of a line that `taps_masked` may meet at once: one bit for each. */
+#define LEAF_MASKED_SPAN 64
 
 /* Rows that `taps_pair` takes, at most. */
 #define LEAF_PAIR_ROWS 4
@@ -226,6 +229,18 @@ typedef struct leaf_table {
     void (*taps_rows)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t kind, ptrdiff_t columns,
                       const leaf_column *column, const void *const *line, ptrdiff_t line_rs,
                       const void *w, ptrdiff_t ws, const void *bias, void *dst, ptrdiff_t dst_rs);
+
+    /* The same of any number of rows and columns, more than 0, and columns of taps of one chain, for
+     * lines that end: line[lines_of_column + r + k] is what tap k of a column reads for row r, and
+     * its element e = src_of_column + j * step is read where 0 <= first + e < width, and is zero
+     * elsewhere.  The columns and a vector reach over LEAF_MASKED_SPAN elements, or fewer.  A step
+     * of 2 is for 3 x 3 taps at a stride of 2 along both axes, next to each other.  While rows
+     * follow each other (dst_rs == cols), what lies after the results of one is written before
+     * those of the next.  NULL where vectors are not read in part. */
+    void (*taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns,
+                        const leaf_column *column, ptrdiff_t step, const void *const *line,
+                        ptrdiff_t first, ptrdiff_t width, const void *w, ptrdiff_t ws,
+                        const void *bias, void *dst, ptrdiff_t dst_rs);
 
     /* Asks for `bytes` from p on: they are read, or written, soon. */
     void (*fetch)(const void *p, ptrdiff_t bytes, int written);

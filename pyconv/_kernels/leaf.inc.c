@@ -1749,6 +1749,9 @@ static void NAME(triad)(ptrdiff_t n, double scale, const void *a_, const void *b
       BOTH(leaf, bf16, BFLOAT16) }
 
 #include "leaf_rows.inc.c"
+#ifdef VMASK
+#include "leaf_masked.inc.c"
+#endif
 
 const leaf_table NAME(leaf_table) = {
     .isa = LEAF_STR(LEAF_NAME),
@@ -1773,6 +1776,9 @@ const leaf_table NAME(leaf_table) = {
     .taps_lanes = NAME(taps_lanes),
     .taps_pair = NAME(taps_pair),
     .taps_rows = NAME(taps_rows),
+#ifdef VMASK
+    .taps_masked = NAME(taps_masked),
+#endif
     .fetch = NAME(fetch),
     .dots = NAME(dots),
     .pack = NAME(pack),

@@ -19,7 +19,10 @@
  *   VLANESAT(p, at, n)  the same from p + at[0], p + at[n], ...
  *   VLANESTORE(p, step, x)  the lanes of x to p, p + step, ...
  *   VLOADFEW(p, n)      where defined: the n < VL elements at p, then zeros
- *   HEC HLOAD HSTORE .. where defined: the same of vectors half as long
+ *   VMASK               where defined: a lane's bit of a mask, lowest first, for
+ *   VLOADPART(m, p)     the lanes that are set from p, zeros in the others, nothing else read
+ *   VSTOREPART(p, m, x)  to p what is set
+ *   HEC HLOAD HSTORE .. where defined: the same of vectors half as long; HLOWER(x), half of x
  *   VKEEP(x)            x is used from a register, not loaded again for each use
  * A fused VFMA goes with a fused SFMA, so a tail element has the bits of a vector lane.
  */
@@ -59,9 +62,18 @@
 #undef VINORDER
 #undef VNEXT
 #undef VLOADFEW
+#undef VMASK
+#undef VLOADPART
+#undef VSTOREPART
 #undef HEC
 #undef HLOAD
 #undef HSTORE
+#undef HL
+#undef HMASK
+#undef HLOADPART
+#undef HSTOREPART
+#undef HADD
+#undef HLOWER
 #undef HSET1
 #undef HZERO
 #undef HFMA
@@ -88,10 +100,19 @@
 #define VZERO() _mm512_setzero_pd()
 #define VADD(a, b) _mm512_add_pd(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_pd(a, b, c)
-#define VLOADFEW(p, n) _mm512_maskz_loadu_pd((__mmask8)((1u << (n)) - 1), p)
+#define VMASK __mmask8
+#define VLOADPART(m, p) _mm512_maskz_loadu_pd(m, p)
+#define VSTOREPART(p, m, x) _mm512_mask_storeu_pd(p, m, x)
+#define VLOADFEW(p, n) VLOADPART((VMASK)((1u << (n)) - 1), p)
 #define HEC __m256d
 #define HLOAD(p) _mm256_loadu_pd(p)
 #define HSTORE(p, v) _mm256_storeu_pd(p, v)
+#define HL 4
+#define HMASK __mmask8
+#define HLOADPART(m, p) _mm256_maskz_loadu_pd(m, p)
+#define HSTOREPART(p, m, x) _mm256_mask_storeu_pd(p, m, x)
+#define HADD(a, b) _mm256_add_pd(a, b)
+#define HLOWER(x) _mm512_castpd512_pd256(x)
 #define HSET1(x) _mm256_set1_pd(x)
 #define HZERO() _mm256_setzero_pd()
 #define HFMA(a, b, c) _mm256_fmadd_pd(a, b, c)
@@ -117,10 +138,19 @@
 #define VZERO() _mm512_setzero_ps()
 #define VADD(a, b) _mm512_add_ps(a, b)
 #define VFMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define VLOADFEW(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define VMASK __mmask16
+#define VLOADPART(m, p) _mm512_maskz_loadu_ps(m, p)
+#define VSTOREPART(p, m, x) _mm512_mask_storeu_ps(p, m, x)
+#define VLOADFEW(p, n) VLOADPART((VMASK)((1u << (n)) - 1), p)
 #define HEC __m256
 #define HLOAD(p) _mm256_loadu_ps(p)
 #define HSTORE(p, v) _mm256_storeu_ps(p, v)
+#define HL 8
+#define HMASK __mmask8
+#define HLOADPART(m, p) _mm256_maskz_loadu_ps(m, p)
+#define HSTOREPART(p, m, x) _mm256_mask_storeu_ps(p, m, x)
+#define HADD(a, b) _mm256_add_ps(a, b)
+#define HLOWER(x) _mm512_castps512_ps256(x)
 #define HSET1(x) _mm256_set1_ps(x)
 #define HZERO() _mm256_setzero_ps()
 #define HFMA(a, b, c) _mm256_fmadd_ps(a, b, c)
