@@ -40,138 +40,44 @@ INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, T start, int add) {
     for (; j < n; ++j) c[j] = SADDTO(add ? c[j] : start, sum[j]);
 }
 
-INLINE void NAME(gemm_rows)(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
-                            ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
-                            const int table, const ptrdiff_t *b_at, const int ahead, T *c,
-                            ptrdiff_t c_rs, const T *bias, int add) {
-    enum { AHEAD = 4096 / sizeof(T) }; /* of packed rows: the next blocks come from far away */
-    VEC acc[MR * NV];
-    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
-        acc[i * nv + v] = VZERO();
-    UNROLL for (int i = 0; i < rows; ++i) { /* c is on its way while the sums are made */
-        __builtin_prefetch(c + i * c_rs, 1);
-        __builtin_prefetch(c + i * c_rs + nv * VL - 1, 1);
-    }
-
-#ifdef VFMA2
-    /* Four depths each time round: with one, counters and pointers take as many instructions as
-     * half of the multiply-adds, which shows as soon as anything else uses the core. */
-    if (nv == 2 && (a_ks == MR || a_ks == 1))
-        for (; k >= 4; k -= 4) {
-            UNROLL for (int d = 0; d < 4; ++d) {
-                const T *row = b + (table ? b_at[d] : d * b_ks);
-                if (ahead) __builtin_prefetch(row + 2 * NR - 1);
-                if (a_ks == MR && d % 2 == 0) __builtin_prefetch(a + d * MR + AHEAD);
-                const VEC b0 = VLOAD(row), b1 = VLOAD(row + VL);
-                UNROLL for (int i = 0; i < rows; ++i)
-                    VFMA2(acc[i * nv], acc[i * nv + 1], b0, b1, a[i * a_rs + d * a_ks]);
-            }
-            a += 4 * a_ks;
-            b += 4 * b_ks;
-            if (table) b_at += 4;
-        }
+#define WIDTH(op) V##op
+#define GEMM(name) gemm_##name
+#include "leaf_gemm.inc.c"
+#undef WIDTH
+#undef GEMM
+#ifdef HEC
+#define WIDTH(op) H##op
+#define GEMM(name) gemm_half_##name
+#include "leaf_gemm.inc.c"
+#undef WIDTH
+#undef GEMM
 #endif
-    for (; k > 0; --k) {
-        const T *row = table ? b + *b_at++ : b;
-        if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
-        if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
-        VEC bv[NV];
-        UNROLL for (int v = 0; v < nv; ++v) bv[v] = VLOAD(row + v * VL);
-        if (1 < rows && rows < 5) /* compilers would load them for each row */
-            UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
-        UNROLL for (int i = 0; i < rows; ++i) {
-            VEC av = VSET1(a[i * a_rs]);
-            UNROLL for (int v = 0; v < nv; ++v)
-                acc[i * nv + v] = VFMA(av, bv[v], acc[i * nv + v]);
-        }
-        a += a_ks;
-        b += b_ks;
-    }
 
-    if (n == nv * VL) {
-        UNROLL for (int i = 0; i < rows; ++i) {
-            T *row = c + i * c_rs;
-            VEC start = VSET1(bias && !add ? bias[i] : (T)0);
-            UNROLL for (int v = 0; v < nv; ++v) {
-                VEC base = add ? VLOAD(row + v * VL) : start;
-                VSTORE(row + v * VL, VADDTO(base, acc[i * nv + v]));
-            }
-        }
-        return;
-    }
-    T tile[MR][NR];
-    UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < NV; ++v)
-        VSTORE(&tile[i][v * VL], v < nv ? acc[i * nv + v] : VZERO());
-    for (int i = 0; i < rows; ++i)
-        NAME(add_rest)(n, tile[i], c + i * c_rs, bias && !add ? bias[i] : (T)0, add);
-}
-
-/* One specialised body per row count; whole blocks of rows one after another. */
-#define GEMM_BODY(rows, ahead) \
-    NAME(gemm_rows)(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, add)
-
-#define GEMM_CASE(rows)         \
-    case rows:                  \
-        GEMM_BODY(rows, table); \
-        return;
-
-INLINE void NAME(gemm_panel)(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
-                             const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
-                             const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
-                             T *c, ptrdiff_t c_rs, const T *bias, int add) {
-    int first = table; /* while it is at it, inputs that lie apart come nearer */
-    for (; m >= MR; m -= MR) {
-        if (first)
-            GEMM_BODY(MR, 1);
-        else
-            GEMM_BODY(MR, 0);
-        first = 0;
-        a += a_panel;
-        c += MR * c_rs;
-        if (bias) bias += MR;
-    }
-    switch (m) {
-        GEMM_CASE(1)
-        GEMM_CASE(2)
-        GEMM_CASE(3)
-#if MR > 4
-        GEMM_CASE(4)
-        GEMM_CASE(5)
-#endif
-#if MR > 6
-        GEMM_CASE(6)
-        GEMM_CASE(7)
-        GEMM_CASE(8)
-        GEMM_CASE(9)
-        GEMM_CASE(10)
-        GEMM_CASE(11)
-        GEMM_CASE(12)
-        GEMM_CASE(13)
-#endif
-        default: return;
-    }
-}
-#undef GEMM_CASE
-#undef GEMM_BODY
-
-/* Panels of B one after another, with A packed or in rows, and half a panel.  A function each:
- * compilers take much longer over one that does everything. */
+/* Panels of B one after another, with A packed or in rows, half a panel, and half a vector.  A
+ * function each: compilers take much longer over one that does everything. */
 #define GEMM_PARAMETERS                                                                            \
     ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs, const T *b, ptrdiff_t b_ks, \
         ptrdiff_t b_ps, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add
-#define GEMM_WAY(way, nv, table, rs, ks)                                                         \
+#define GEMM_WAY(way, panel, nv, table, rs, ks)                                                  \
     static NOINLINE void NAME(way)(GEMM_PARAMETERS) {                                            \
         (void)a_rs, (void)b_ks, (void)b_at;                                                      \
         for (; n > 0; n -= NR, b += b_ps, c += NR)                                               \
-            NAME(gemm_panel)(nv, m, n < NR ? n : NR, k, a, rs, ks, (ks) == 1 ? MR * (rs) : MR * k, \
-                             b, b_ks, table, b_at, c, c_rs, bias, add);                          \
+            NAME(panel)(nv, m, n < NR ? n : NR, k, a, rs, ks, (ks) == 1 ? MR * (rs) : MR * k, b, \
+                        b_ks, table, b_at, c, c_rs, bias, add);                                  \
     }
-GEMM_WAY(packed, NV, 0, 1, MR)
-GEMM_WAY(packed_half, NV / 2, 0, 1, MR)
-GEMM_WAY(in_rows, NV, 0, a_rs, 1)
-GEMM_WAY(packed_at, NV, 1, 1, MR)
-GEMM_WAY(packed_half_at, NV / 2, 1, 1, MR)
-GEMM_WAY(in_rows_at, NV, 1, a_rs, 1)
+GEMM_WAY(packed, gemm_panel, NV, 0, 1, MR)
+GEMM_WAY(packed_half, gemm_panel, NV / 2, 0, 1, MR)
+GEMM_WAY(in_rows, gemm_panel, NV, 0, a_rs, 1)
+GEMM_WAY(packed_at, gemm_panel, NV, 1, 1, MR)
+GEMM_WAY(packed_half_at, gemm_panel, NV / 2, 1, 1, MR)
+GEMM_WAY(in_rows_at, gemm_panel, NV, 1, a_rs, 1)
+#ifdef HEC
+GEMM_WAY(packed_few, gemm_half_panel, 1, 0, 1, MR)
+GEMM_WAY(packed_few_at, gemm_half_panel, 1, 1, 1, MR)
+#define FEW_WAY(way) NAME(way)
+#else
+#define FEW_WAY(way) NULL
+#endif
 
 /* Depths to read at once: those in the first FEW places of more than SOME, far from each other, for
  * memory to be read in order. */
@@ -253,24 +159,38 @@ static NAME(gemm_way) *const NAME(wide_ways)[2][3] = {
 #undef GEMM_WIDE
 #undef GEMM_WAY
 
-/* Whole panels, and the half that may be left; rows that lie in memory have no way for one. */
-INLINE void NAME(gemm_columns)(NAME(gemm_way) *panels, NAME(gemm_way) *half, NAME(gemm_way) *rows,
-                               GEMM_PARAMETERS) {
-    const ptrdiff_t rest = n % NR <= NR / 2 ? n % NR : 0, whole = n - rest;
+/* The ways of a matrix A that is packed, by how many columns they take, and of one in rows. */
+typedef struct {
+    NAME(gemm_way) *panels, *half, *few, *rows;
+} NAME(gemm_ways);
+static const NAME(gemm_ways) NAME(in_order) = {NAME(packed), NAME(packed_half), FEW_WAY(packed_few),
+                                               NAME(in_rows)};
+static const NAME(gemm_ways) NAME(by_table) = {NAME(packed_at), NAME(packed_half_at),
+                                               FEW_WAY(packed_few_at), NAME(in_rows_at)};
+
+/* Whole panels, and of one that is left no more than half of it, half a vector, or both; these beside
+ * whole ones alone, as they read A once more.  Rows that lie in memory have no way for a part. */
+INLINE void NAME(gemm_columns)(const NAME(gemm_ways) *ways, GEMM_PARAMETERS) {
+    const ptrdiff_t few = ways->few && (n > NR || n <= NR / 2) ? VL / 2 : 0, rest = n % NR;
+    const ptrdiff_t last = 0 < rest % (NR / 2) && rest % (NR / 2) <= few ? rest % (NR / 2) : 0;
+    const ptrdiff_t half = 0 < rest - last && rest - last <= NR / 2 ? rest - last : 0;
+    const ptrdiff_t whole = n - half - last;
     if (a_rs != 0) {
-        rows(m, n, k, a, a_rs, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+        ways->rows(m, n, k, a, a_rs, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
         return;
     }
-    if (whole > 0) panels(m, whole, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
-    if (rest > 0)
-        half(m, rest, k, a, 0, b + whole / NR * b_ps, b_ks, b_ps, b_at, c + whole, c_rs, bias, add);
+    if (whole > 0) ways->panels(m, whole, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+    b += whole / NR * b_ps;
+    c += whole;
+    if (half > 0) ways->half(m, half, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+    if (last > 0)
+        ways->few(m, last, k, a, 0, b + half, b_ks, b_ps, b_at, c + half, c_rs, bias, add);
 }
 
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                        const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
                        const void *bias, int add) {
-    NAME(gemm_columns)(NAME(packed), NAME(packed_half), NAME(in_rows), m, n, k, a, a_rs, b, b_ks,
-                       b_ps, NULL, c, c_rs, bias, add);
+    NAME(gemm_columns)(&NAME(in_order), m, n, k, a, a_rs, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
 }
 
 static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
@@ -281,8 +201,8 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
     const ptrdiff_t few = m % MR, wide = few > 0 && few <= 3 ? n - n % (LEAF_WIDE(few, MR) * NR) : 0;
     if (wide > 0) { /* the few rows beside whole blocks by themselves, of more columns at once */
         if (m > few)
-            NAME(gemm_columns)(NAME(packed_at), NAME(packed_half_at), NAME(in_rows_at), m - few, n,
-                               k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
+            NAME(gemm_columns)(&NAME(by_table), m - few, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs,
+                               bias, add);
         a += (m - few) * (a_rs != 0 ? a_rs : k);
         c += (m - few) * c_rs;
         if (bias) bias += m - few;
@@ -293,10 +213,10 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
         n -= wide;
     }
     if (n > 0)
-        NAME(gemm_columns)(NAME(packed_at), NAME(packed_half_at), NAME(in_rows_at), m, n, k, a, a_rs,
-                           b, 0, NR, b_at, c, c_rs, bias, add);
+        NAME(gemm_columns)(&NAME(by_table), m, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
 }
 #undef GEMM_PARAMETERS
+#undef FEW_WAY
 
 /* One vector of columns, or half of one: twice the rows, for as many chains of multiply-adds.
  *   AVX2 12x8: 12 accumulators + 1 of b + 1 broadcast = 14 of 16 registers */
