@@ -37,7 +37,7 @@ from pyconv._kernels._depthwise_box cimport (
 )
 from pyconv._kernels._depthwise_copies cimport choose_block, copies_task
 from pyconv._kernels._depthwise_lanes cimport choose_lanes, lane_task, prefers_lanes
-from pyconv._kernels._depthwise_masked cimport choose_masked, masked_task
+from pyconv._kernels._depthwise_masked cimport MANY_TAPS, choose_masked, masked_task
 from pyconv._kernels._depthwise_rows cimport choose_rows, rows_task
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport Workspace, run, task_fn, useful_threads
@@ -79,10 +79,13 @@ cdef task_fn choose_way(
             blocks = job.groups // job.lanes
         else:
             job.lanes = 0
-    if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
+    if (task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize
+            and not (job.taps >= MANY_TAPS and worth_fetching(job, COPIED_NEAR))):
         scratch[0] = choose_masked(job)
         if 0 < scratch[0] <= most:
             task = masked_task
+            # lines in order the hardware asks for itself
+            job.fetch = job.row_step > 1 and worth_fetching(job, READ_NEAR)
         else:
             job.apart = 0
     if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:

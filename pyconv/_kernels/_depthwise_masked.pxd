@@ -2,6 +2,9 @@
 
 from pyconv._kernels._depthwise_box cimport direct_job, place
 
+cdef enum:
+    MANY_TAPS = 49              # from so many on copies are faster: of far images, of few rows
+
 
 cdef size_t choose_masked(direct_job* job) noexcept nogil
 cdef void start_masked(const direct_job* job, char* scratch) noexcept nogil

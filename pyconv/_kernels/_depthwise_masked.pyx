@@ -12,7 +12,7 @@ The order of the sums is that of _depthwise_box.pyx.
 
 from libc.string cimport memset
 
-from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_MASKED_SPAN
+from pyconv._kernels._cpu cimport LEAF_COLUMN_TAPS, LEAF_MASKED_SPAN, leaf_ahead
 from pyconv._kernels._depthwise_box cimport (
     BOX_BYTES,
     MOST_COLUMNS,
@@ -127,6 +127,10 @@ cdef void sum_group(
     cdef char* weights = scratch + job.line_bytes + job.pointer_bytes
     cdef char* start = weights + job.weight_bytes
     cdef const char* weight = weights
+    cdef Py_ssize_t calls = min(step, at.rows) * (last - first)
+    cdef leaf_ahead ahead
+    ahead.read = src + ((at.row + at.rows) * q.stride[1] + q.offset[1]) * q.x.stride[3]
+    ahead.write = dst + at.rows * dst_rs
     point_lines(job, at, src + column * es, scratch, line)
     for channel in range(g * job.multiplier + first, g * job.multiplier + last):
         if job.weights_in_order:
@@ -137,10 +141,14 @@ cdef void sum_group(
             q.leaf.load[bias.storage](
                 start, 0, bias.data + channel * bias.stride[0], 0, es, 1, 1)
         for r in range(min(step, at.rows)):
+            if job.fetch:       # the next box, and where its results go
+                ahead.read_bytes = at.rows * q.stride[1] * q.x.stride[3] // calls
+                ahead.write_bytes = at.rows * dst_rs // calls
             q.leaf.taps_masked(
                 ceil_div(at.rows - r, step), at.columns, job.tap_column_count, job.tap_columns,
                 q.stride[2], line + r * q.stride[1] * job.pitch, column, q.x.shape[4], weight,
-                job.weight_step, start, dst + r * dst_rs, step * dst_rs // es)
+                job.weight_step, start, dst + r * dst_rs, step * dst_rs // es,
+                &ahead if job.fetch else NULL)
         dst += dst_ms
 
 
@@ -148,16 +156,17 @@ cdef void masked_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     cdef const direct_job* job = <const direct_job*>ctx
+    cdef const grid* q = &job.q
     cdef const tensor* out = &job.out
     cdef Py_ssize_t spots = job.plane_boxes * job.row_boxes * job.column_boxes, task, n, g
     cdef place at
+    cdef char* dst
     start_masked(job, scratch)
     for task in range(first, last):
         at = place_of(job, task % spots)
         g = task // spots % job.groups
         n = task // spots // job.groups
+        dst = (out.data + n * out.stride[0] + g * job.multiplier * out.stride[1]
+               + at.o0 * out.stride[2] + at.row * out.stride[3] + at.column * q.leaf.esize)
         sum_group(
-            job, &at, scratch, n, g, 0, job.multiplier,
-            out.data + n * out.stride[0] + g * job.multiplier * out.stride[1]
-            + at.o0 * out.stride[2] + at.row * out.stride[3] + at.column * job.q.leaf.esize,
-            out.stride[1], out.stride[3])
+            job, &at, scratch, n, g, 0, job.multiplier, dst, out.stride[1], out.stride[3])

@@ -27,7 +27,12 @@ from pyconv._kernels._depthwise_box cimport (
     span,
 )
 from pyconv._kernels._depthwise_copies cimport better_singly, load_lines, sum_taps
-from pyconv._kernels._depthwise_masked cimport choose_masked, start_masked, sum_group
+from pyconv._kernels._depthwise_masked cimport (
+    MANY_TAPS,
+    choose_masked,
+    start_masked,
+    sum_group,
+)
 from pyconv._kernels._depthwise_rows cimport (
     choose_rows,
     point_lines,
@@ -211,7 +216,8 @@ cdef size_t choose_mixed(mixed_job* mixed, leaf_column* columns) noexcept nogil:
     mixed.lines = job[0]
     mixed.lines.tap_columns, mixed.lines.single_taps = columns, NULL
     mixed.least = 0
-    scratch = choose_masked(&mixed.lines)
+    if job.taps < MANY_TAPS:
+        scratch = choose_masked(&mixed.lines)
     if scratch > 0:
         mixed.least = job.row_step * LEAF_ROWS_LEAST
         return scratch

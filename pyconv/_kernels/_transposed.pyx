@@ -391,7 +391,7 @@ cdef void fill_planes(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
     cdef Py_ssize_t es = w.leaf.esize, n, e0, e1, c, top, bottom, left, right
     cdef Py_ssize_t first0 = b.first[1] + w.axis[0].low, first1 = b.first[2] + w.axis[1].low
     cdef Py_ssize_t first2 = b.first[3] + w.axis[2].low, front, back
-    cdef bint by_lines, adjacent = x.in_place and x.stride[4] == es
+    cdef bint by_lines
     cdef const char* src
     cdef char* at
     inside(first1, 1, b.length[2] + w.axis[1].span, x.shape[3], &top, &bottom)
@@ -415,11 +415,7 @@ cdef void fill_planes(const job* w, const box* b, Py_ssize_t g, char* dst) noexc
                    + (first0 + e0) * x.stride[2] + (first1 + top) * x.stride[3]
                    + (first2 + left) * x.stride[4])
             at = dst + (n * w.pitch[0] + e0 * w.step[0] + top * w.step[1] + left) * es
-            if adjacent:
-                w.leaf.pad(
-                    w.channels, bottom - top, right - left, src, x.stride[1] // es,
-                    x.stride[3] // es, at, w.channel_step, w.step[1], 0, 0)
-            elif by_lines:
+            if by_lines:
                 for e1 in range(bottom - top):
                     w.leaf.load[x.storage](
                         at + e1 * w.step[1] * es, w.channel_step, src + e1 * x.stride[3],
@@ -607,7 +603,7 @@ cdef double lay_out(job* w, Py_ssize_t most, bint panels) noexcept nogil:
         copies = w.extent[0] * size // length
     w.ld = odd_lines(w.columns, es)
     return (<double>w.tiles[0] * w.tiles[1] * w.tiles[2] * w.tiles[3]
-            * (<double>round_up(used, w.leaf.least) * group_elements(w)
+            * (<double>round_up(used, nr // 2) * group_elements(w)
                + <double>w.channels * copies * (LINE + ELEMENT * length)))
 
 
@@ -847,7 +843,7 @@ cdef void do_unit(
                 n, offset = 0, w.channel
         multiply(
             w, weights, inputs + n * es, offset, depth, s.count * rows,
-            round_up(columns, w.leaf.least), bias + at * es if w.bias != NULL else NULL,
+            round_up(columns, w.leaf.nr // 2), bias + at * es if w.bias != NULL else NULL,
             c + at * w.ld * es, part)
         weights += depth * round_up(s.count * rows, w.leaf.mr) * es
         at += s.count * rows

@@ -236,11 +236,11 @@ typedef struct leaf_table {
      * elsewhere.  The columns and a vector reach over LEAF_MASKED_SPAN elements, or fewer.  A step
      * of 2 is for 3 x 3 taps at a stride of 2 along both axes, next to each other.  While rows
      * follow each other (dst_rs == cols), what lies after the results of one is written before
-     * those of the next.  NULL where vectors are not read in part. */
+     * those of the next.  `ahead` may be NULL.  NULL where vectors are not read in part. */
     void (*taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns,
                         const leaf_column *column, ptrdiff_t step, const void *const *line,
                         ptrdiff_t first, ptrdiff_t width, const void *w, ptrdiff_t ws,
-                        const void *bias, void *dst, ptrdiff_t dst_rs);
+                        const void *bias, void *dst, ptrdiff_t dst_rs, leaf_ahead *ahead);
 
     /* Asks for `bytes` from p on: they are read, or written, soon. */
     void (*fetch)(const void *p, ptrdiff_t bytes, int written);

@@ -103,7 +103,8 @@ INLINE void NAME(masked_strip)(const int step, const int nine, const int rows,
 static void NAME(taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
                               const leaf_column *column, ptrdiff_t step, const void *const *line_,
                               ptrdiff_t first, ptrdiff_t width, const void *w, ptrdiff_t ws,
-                              const void *bias_, void *dst_, ptrdiff_t dst_rs) {
+                              const void *bias_, void *dst_, ptrdiff_t dst_rs,
+                              leaf_ahead *ahead) {
     const T *const *line = (const T *const *)line_;
     T *dst = dst_;
     const VEC bias = VSET1(*(const T *)bias_);
@@ -120,7 +121,12 @@ static void NAME(taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
         if (column[c].src < row.least) row.least = column[c].src;
         if (column[c].src > row.most) row.most = column[c].src;
     }
+    const ptrdiff_t share = ahead ? NAME(taps_share)(ahead, tiles) : 0;
     for (; rows > 0; rows -= tall) {
+        if (share > 0) {
+            NAME(taps_ahead)(&ahead->read, &ahead->read_bytes, share, 0);
+            NAME(taps_ahead)(&ahead->write, &ahead->write_bytes, share, 1);
+        }
         if (rows < tall) { /* some rows of the tile before are made once more */
             line -= tall - rows;
             dst -= (tall - rows) * dst_rs;
