@@ -31,7 +31,7 @@ from pyconv._kernels._tensor cimport tensor
 
 cdef enum:
     TALL = 8                    # rows of a tile of `taps_masked`
-    FEW_TAPS = 9
+    FEW_TAPS = 9                # that low tiles are worth having for
     SETS = 4096                 # bytes of L1 that have sets of their own, ...
     WAYS = 8                    # ... and how many of a set there are
 
