@@ -14,6 +14,7 @@ cdef extern from "leaf.h" nogil:
         LEAF_PAIR_ROWS
         LEAF_ROWS_LEAST
         LEAF_MASKED_SPAN
+        LEAF_MASKED_TALL
         LEAF_KERNELS
         LEAF_LONG
     Py_ssize_t LEAF_OUTSIDE
@@ -130,7 +131,7 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t columns, const leaf_column* column,
             Py_ssize_t step, const void* const* line, Py_ssize_t first, Py_ssize_t width,
             const void* w, Py_ssize_t ws, const void* bias, void* dst,
-            Py_ssize_t dst_rs, leaf_ahead* ahead) noexcept nogil
+            Py_ssize_t dst_rs, const leaf_ahead* ahead) noexcept nogil
         void (*fetch)(const void* p, Py_ssize_t bytes, int written) noexcept nogil
         void (*taps_lanes)(
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t lanes, Py_ssize_t columns,

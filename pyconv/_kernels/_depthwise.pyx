@@ -72,6 +72,7 @@ cdef task_fn choose_way(
     cdef const leaf_table* narrower = narrower_leaf(wide)
     cdef task_fn task = NULL
     cdef Py_ssize_t blocks = job.groups
+    cdef bint in_place = job.out.in_place and job.out.stride[4] == wide.esize
     if prefers_lanes(job):
         scratch[0] = choose_lanes(job, threads)
         if scratch[0] <= most:
@@ -79,8 +80,8 @@ cdef task_fn choose_way(
             blocks = job.groups // job.lanes
         else:
             job.lanes = 0
-    if (task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize
-            and not (job.taps >= MANY_TAPS and worth_fetching(job, COPIED_NEAR))):
+    if task == NULL and in_place and not (
+            job.taps >= MANY_TAPS and worth_fetching(job, COPIED_NEAR)):
         scratch[0] = choose_masked(job)
         if 0 < scratch[0] <= most:
             task = masked_task
@@ -88,7 +89,7 @@ cdef task_fn choose_way(
             job.fetch = job.row_step > 1 and worth_fetching(job, READ_NEAR)
         else:
             job.apart = 0
-    if task == NULL and job.out.in_place and job.out.stride[4] == job.q.leaf.esize:
+    if task == NULL and in_place:
         scratch[0] = choose_rows(job)
         if scratch[0] == 0 and narrower != NULL and job.q.stride[2] == 2:
             # whose lines' ends are shorter; at stride 1 copies cost no more

@@ -1,6 +1,6 @@
 # What all ways of convolving with few channels per group share: the job, its boxes, its scratch.
 
-from pyconv._kernels._cpu cimport leaf_column, leaf_table
+from pyconv._kernels._cpu cimport leaf_ahead, leaf_column, leaf_table
 from pyconv._kernels._grid cimport grid, source_index
 from pyconv._kernels._integers cimport magnitude
 from pyconv._kernels._parallel cimport Workspace
@@ -185,6 +185,11 @@ cdef inline bint finite(
 cdef box carve(const direct_job* job, char* scratch) noexcept nogil
 cdef void load_weights(
     const direct_job* job, char* dst, Py_ssize_t first, Py_ssize_t rows) noexcept nogil
+cdef const char* weights_of(
+    const direct_job* job, Py_ssize_t channel, char* room) noexcept nogil
+cdef void load_bias(
+    const direct_job* job, char* dst, Py_ssize_t first, Py_ssize_t count) noexcept nogil
+cdef leaf_ahead look_ahead(const direct_job* job, const place* at) noexcept nogil
 cdef bint inputs_far(const direct_job* job) noexcept nogil
 cdef bint worth_fetching(const direct_job* job, Py_ssize_t near) noexcept nogil
 cdef size_t box_scratch(direct_job* job, Py_ssize_t together, bint gradient) noexcept nogil

@@ -24,7 +24,7 @@ wherever the lines are and whatever the vectors: so all ways give the same bits.
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_CHAIN, LEAF_COLUMN_TAPS, LEAF_LANE_BYTES
-from pyconv._kernels._grid cimport fill_grid
+from pyconv._kernels._grid cimport fill_grid, inside
 from pyconv._kernels._integers cimport ceil_div, gcd, round_up
 from pyconv._kernels._parallel cimport aligned
 from pyconv._kernels._tensor cimport describe
@@ -62,6 +62,41 @@ cdef void load_weights(
     for row in range(first, first + rows):
         load_row(job.q.leaf, w, row // job.multiplier, row % job.multiplier, dst)
         dst += depth * es
+
+
+cdef const char* weights_of(
+    const direct_job* job, Py_ssize_t channel, char* room
+) noexcept nogil:
+    """The weights of a channel, [channel][tap] in order: where they are, or brought to `room`."""
+    if job.weights_in_order:
+        return job.weight.data + channel * job.q.channels * job.taps * job.q.leaf.esize
+    load_weights(job, room, channel, 1)
+    return room
+
+
+cdef void load_bias(
+    const direct_job* job, char* dst, Py_ssize_t first, Py_ssize_t count
+) noexcept nogil:
+    """The bias of channels first .., if there is one."""
+    cdef const tensor* bias = &job.bias
+    if job.has_bias:
+        job.q.leaf.load[bias.storage](
+            dst, 0, bias.data + first * bias.stride[0], 0, bias.stride[0], 1, count)
+
+
+cdef leaf_ahead look_ahead(const direct_job* job, const place* at) noexcept nogil:
+    """How much of a channel a box reads and writes, where it is to be asked for."""
+    cdef const grid* q = &job.q
+    cdef leaf_ahead ahead
+    cdef Py_ssize_t lo, hi
+    ahead.read = ahead.write = NULL
+    ahead.read_bytes = ahead.write_bytes = 0
+    if job.fetch:
+        inside(at.row * q.stride[1] + job.s1.low + q.offset[1], 1, span(q, 1, at.rows),
+               q.x.shape[3], &lo, &hi)
+        ahead.read_bytes = (hi - lo) * q.x.stride[3]
+        ahead.write_bytes = at.rows * job.out.stride[3]
+    return ahead
 
 
 cdef bint inputs_far(const direct_job* job) noexcept nogil:

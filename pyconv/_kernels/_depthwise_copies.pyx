@@ -18,12 +18,13 @@ from pyconv._kernels._depthwise_box cimport (
     SHORT_ROW,
     box_scratch,
     carve,
+    load_bias,
     load_weights,
+    look_ahead,
     piece,
     place_of,
     plane_index,
     slots_of,
-    span,
 )
 from pyconv._kernels._grid cimport PAD_ZEROS, grid, inside, load_run, source_index
 from pyconv._kernels._integers cimport ceil_div, round_up
@@ -258,21 +259,6 @@ cdef void sum_taps(
         ahead.write += ahead.write_bytes
 
 
-cdef leaf_ahead look_ahead(const direct_job* job, const place* at) noexcept nogil:
-    """How much of a channel a box reads and writes, where it is to be asked for."""
-    cdef const grid* q = &job.q
-    cdef leaf_ahead ahead
-    cdef Py_ssize_t lo, hi
-    ahead.read = ahead.write = NULL
-    ahead.read_bytes = ahead.write_bytes = 0
-    if job.fetch:
-        inside(at.row * q.stride[1] + job.s1.low + q.offset[1], 1, span(q, 1, at.rows),
-               q.x.shape[3], &lo, &hi)
-        ahead.read_bytes = (hi - lo) * q.x.stride[3]
-        ahead.write_bytes = at.rows * job.out.stride[3]
-    return ahead
-
-
 cdef void store_box(
     const direct_job* job, const place* at, const box* b, char* dst, Py_ssize_t channels
 ) noexcept nogil:
@@ -324,10 +310,7 @@ cdef void copies_task(
         if block != held:
             count = (end - start) * job.multiplier
             load_weights(job, b.weight, channel, count)
-            if job.has_bias:
-                table.load[job.bias.storage](
-                    b.bias, 0, job.bias.data + channel * job.bias.stride[0], 0,
-                    job.bias.stride[0], 1, count)
+            load_bias(job, b.bias, channel, count)
             held = block
         for part in range(ceil_div(end - start, job.together)):
             g = start + part * job.together

@@ -19,12 +19,12 @@ from pyconv._kernels._depthwise_box cimport (
     carve,
     direct_job,
     inputs_far,
-    load_weights,
     place,
     point_columns,
     set_up,
     small_box,
     span,
+    weights_of,
 )
 from pyconv._kernels._depthwise_copies cimport better_singly, load_lines, sum_taps
 from pyconv._kernels._depthwise_masked cimport (
@@ -73,10 +73,9 @@ cdef void pack_box(
 ) noexcept nogil:
     """Channels k0 .. k1-1 of a box: depth k at row k - k0, output rows next to each other."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, multiplier = job.multiplier, depth = q.channels * job.taps
+    cdef Py_ssize_t es = q.leaf.esize, multiplier = job.multiplier
     cdef Py_ssize_t line_pitch = q.channels * job.slots * job.plane, g = k0 // multiplier
     cdef Py_ssize_t count, i, k
-    cdef const char* weight
     cdef leaf_ahead none
     memset(&none, 0, sizeof(none))
     while g * multiplier < k1:
@@ -86,13 +85,8 @@ cdef void pack_box(
         load_lines(job, b, n, g, count, at)
         for i in range(count):
             for k in range(max(k0, (g + i) * multiplier), min(k1, (g + i + 1) * multiplier)):
-                weight = b.weight
-                if job.weights_in_order:
-                    weight = job.weight.data + k * depth * es
-                else:
-                    load_weights(job, b.weight, k, 1)
                 sum_taps(
-                    job, at, b.lines + i * line_pitch * es, weight, b.bias,
+                    job, at, b.lines + i * line_pitch * es, weights_of(job, k, b.weight), b.bias,
                     dst + (k - k0) * width * es, q.out[2], none)
         g += count
 
@@ -103,12 +97,11 @@ cdef void pack_lines(
 ) noexcept nogil:
     """The same of whole rows whose lines are read where they are."""
     cdef const grid* q = &job.q
-    cdef Py_ssize_t es = q.leaf.esize, depth = q.channels * job.taps, held = -1, g, k
+    cdef Py_ssize_t es = q.leaf.esize, held = -1, g, k
     cdef char* zeros = scratch + job.line_bytes
     cdef const void** lines = <const void**>(zeros + job.result_bytes)
     cdef char* weights = <char*>lines + job.pointer_bytes
     cdef char* bias = weights + job.weight_bytes
-    cdef const char* weight
     cdef stretch s[3]
     memset(zeros, 0, job.result_bytes)
     memset(bias, 0, es)
@@ -122,12 +115,8 @@ cdef void pack_lines(
                 job, at, s, scratch, zeros,
                 q.x.data + n * q.x.stride[0] + g * q.channels * q.x.stride[1])
             held = g
-        weight = weights
-        if job.weights_in_order:
-            weight = job.weight.data + k * depth * es
-        else:
-            load_weights(job, weights, k, 1)
-        sum_lines(job, at, s, weight, bias, dst, q.out[2] * es)
+        sum_lines(
+            job, at, s, weights_of(job, k, weights), bias, dst, q.out[2] * es)
         dst += width * es
 
 
@@ -143,6 +132,8 @@ cdef void pack_masked(
     cdef Py_ssize_t g, first, last
     cdef char* dst
     cdef place at
+    cdef leaf_ahead none
+    memset(&none, 0, sizeof(none))
     start_masked(job, scratch)
     while p < end:
         row, at.column = p // q.out[2], p % q.out[2]
@@ -155,7 +146,8 @@ cdef void pack_masked(
             if mixed.fetch:
                 fetch_lines(job, n, &at, g + 1)
             first, last = max(k0 - g * multiplier, 0), min(k1 - g * multiplier, multiplier)
-            sum_group(job, &at, scratch, n, g, first, last, dst, width * es, at.columns * es)
+            sum_group(
+                job, &at, scratch, n, g, first, last, dst, width * es, at.columns * es, none)
             dst += (last - first) * width * es
         panel += at.rows * at.columns * es
         p += at.rows * at.columns
@@ -220,6 +212,7 @@ cdef size_t choose_mixed(mixed_job* mixed, leaf_column* columns) noexcept nogil:
         scratch = choose_masked(&mixed.lines)
     if scratch > 0:
         mixed.least = job.row_step * LEAF_ROWS_LEAST
+        point_columns(&mixed.lines)
         return scratch
     scratch = choose_rows(&mixed.lines)
     if scratch > 0 and mixed.lines.column_boxes == 1:

@@ -14,11 +14,12 @@ from pyconv._kernels._cpu cimport LEAF_ROWS, LEAF_ROWS_LEAST, leaf_column, leaf_
 from pyconv._kernels._depthwise_box cimport (
     BOX_BYTES,
     MOST_COLUMNS,
-    load_weights,
+    load_bias,
     plane_index,
     point_columns,
     set_depth,
     span,
+    weights_of,
 )
 from pyconv._kernels._grid cimport PAD_ZEROS, grid, inside, load_run, source_index
 from pyconv._kernels._integers cimport ceil_div, round_up
@@ -213,14 +214,12 @@ cdef void rows_task(
     cdef const leaf_table* table = q.leaf
     cdef const tensor* out = &job.out
     cdef Py_ssize_t es = table.esize, held = -1
-    cdef Py_ssize_t depth = q.channels * job.taps
     cdef Py_ssize_t task, spot, row_box, n, g, m, i, channel
     cdef char* copies = scratch
     cdef char* zeros = copies + job.line_bytes
     cdef const void** lines = <const void**>(zeros + job.result_bytes)
     cdef char* weights = <char*>lines + job.pointer_bytes
     cdef char* bias = weights + job.weight_bytes
-    cdef const char* weight
     cdef const char* src
     cdef char* dst
     cdef stretch s[3]
@@ -255,13 +254,7 @@ cdef void rows_task(
             table.fetch(dst, at.rows * out.stride[3], True)
         point_lines(job, &at, s, copies, zeros, src)
         for m in range(job.multiplier):
-            if job.weights_in_order:
-                weight = job.weight.data + (channel + m) * depth * es
-            else:
-                load_weights(job, weights, channel + m, 1)
-                weight = weights
-            if job.has_bias:
-                table.load[job.bias.storage](
-                    bias, 0, job.bias.data + (channel + m) * job.bias.stride[0], 0, es, 1, 1)
-            sum_lines(job, &at, s, weight, bias, dst, out.stride[3])
+            load_bias(job, bias, channel + m, 1)
+            sum_lines(
+                job, &at, s, weights_of(job, channel + m, weights), bias, dst, out.stride[3])
             dst += out.stride[1]

@@ -83,8 +83,9 @@ static inline int leaf_has_rows(ptrdiff_t kind) {
 #undef LEAF_ROWS_CASE
 }
 
-/* Elements of a line that `taps_masked` may meet at once: one bit for each. */
+/* Elements of a line that `taps_masked` may meet at once, one bit for each, and rows of its tiles. */
 #define LEAF_MASKED_SPAN 64
+#define LEAF_MASKED_TALL 8
 
 /* Rows that `taps_pair` takes, at most. */
 #define LEAF_PAIR_ROWS 4
@@ -240,7 +241,8 @@ typedef struct leaf_table {
     void (*taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t columns,
                         const leaf_column *column, ptrdiff_t step, const void *const *line,
                         ptrdiff_t first, ptrdiff_t width, const void *w, ptrdiff_t ws,
-                        const void *bias, void *dst, ptrdiff_t dst_rs, leaf_ahead *ahead);
+                        const void *bias, void *dst, ptrdiff_t dst_rs,
+                        const leaf_ahead *ahead);
 
     /* Asks for `bytes` from p on: they are read, or written, soon. */
     void (*fetch)(const void *p, ptrdiff_t bytes, int written);

@@ -6,7 +6,6 @@
  *   which costs more than a multiply-add, and the taller a tile, the fewer lines it reads for each.
  *   AVX-512, 8 rows, 5 taps: 8 accumulators + 5 weights + 1 of a line = 14 of 32 registers; nine
  *   weights that stay are 18 */
-#define MASKED_TALL 8
 
 /* What the tiles of a call share: the arguments of `taps_masked`, and what follows from them. */
 typedef struct {
@@ -22,7 +21,8 @@ typedef struct {
 /* The elements from p on that are inside, parted into the first of two and the second. */
 #define VPARTED(even, odd, p, inside)                                                            \
     do {                                                                                         \
-        VEC low_ = VLOADPART((VMASK)(inside), p), high_ = VLOADPART((VMASK)((inside) >> VL), (p) + VL); \
+        VEC low_ = VLOADPART((VMASK)(inside), p);                                                \
+        VEC high_ = VLOADPART((VMASK)((inside) >> VL), (p) + VL);                                \
         even = VEVEN(low_, high_);                                                               \
         odd = VODD(low_, high_);                                                                 \
     } while (0)
@@ -104,11 +104,11 @@ static void NAME(taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
                               const leaf_column *column, ptrdiff_t step, const void *const *line_,
                               ptrdiff_t first, ptrdiff_t width, const void *w, ptrdiff_t ws,
                               const void *bias_, void *dst_, ptrdiff_t dst_rs,
-                              leaf_ahead *ahead) {
+                              const leaf_ahead *ahead_) {
     const T *const *line = (const T *const *)line_;
     T *dst = dst_;
     const VEC bias = VSET1(*(const T *)bias_);
-    const ptrdiff_t tiles = (rows + MASKED_TALL - 1) / MASKED_TALL;
+    const ptrdiff_t tiles = (rows + LEAF_MASKED_TALL - 1) / LEAF_MASKED_TALL;
     const ptrdiff_t tall = (rows + tiles - 1) / tiles; /* no tile is much shorter */
     const int nine = n == 3 && column[0].taps == 3 && column[2].taps == 3
                      && column[0].lines == column[2].lines;
@@ -121,11 +121,13 @@ static void NAME(taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
         if (column[c].src < row.least) row.least = column[c].src;
         if (column[c].src > row.most) row.most = column[c].src;
     }
-    const ptrdiff_t share = ahead ? NAME(taps_share)(ahead, tiles) : 0;
+    leaf_ahead ahead = {0, 0, 0, 0};
+    if (ahead_ != 0) ahead = *ahead_;
+    const ptrdiff_t share = NAME(taps_share)(&ahead, tiles);
     for (; rows > 0; rows -= tall) {
         if (share > 0) {
-            NAME(taps_ahead)(&ahead->read, &ahead->read_bytes, share, 0);
-            NAME(taps_ahead)(&ahead->write, &ahead->write_bytes, share, 1);
+            NAME(taps_ahead)(&ahead.read, &ahead.read_bytes, share, 0);
+            NAME(taps_ahead)(&ahead.write, &ahead.write_bytes, share, 1);
         }
         if (rows < tall) { /* some rows of the tile before are made once more */
             line -= tall - rows;
@@ -150,4 +152,3 @@ static void NAME(taps_masked)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t n,
 #undef HPARTED
 #undef VJOIN
 #undef HJOIN
-#undef MASKED_TALL

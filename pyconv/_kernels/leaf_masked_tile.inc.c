@@ -4,7 +4,7 @@
 
 INLINE void NAME(MASKED(column))(const int taps, const int rows, const int part,
                                  const T *const *line, ptrdiff_t at, uint64_t inside,
-                                 const WIDTH(EC) *w, WIDTH(EC) acc[MASKED_TALL]) {
+                                 const WIDTH(EC) *w, WIDTH(EC) acc[LEAF_MASKED_TALL]) {
     __asm__("" ::: "memory"); /* where lines are is read again: there are not registers for all */
     UNROLL for (int i = 0; i < rows + taps - 1; ++i) {
         const T *src = line[i] + at;
@@ -28,12 +28,12 @@ INLINE void NAME(MASKED(column))(const int taps, const int rows, const int part,
  * column by column, before line 1.  What column 2 meets is what column 0 does, one output further. */
 INLINE void NAME(MASKED(halved))(const int rows, const NAME(masked_row) *row,
                                  const T *const *line, ptrdiff_t j, uint64_t inside,
-                                 WIDTH(EC) acc[MASKED_TALL]) {
+                                 WIDTH(EC) acc[LEAF_MASKED_TALL]) {
     const leaf_column *column = row->column;
     const T *const *first = line + column[0].lines, *const *second = line + column[3].lines;
     const ptrdiff_t at = row->least + 2 * j;
     const WIDTH(MASK) next = (WIDTH(MASK))(inside >> 2 * WIDTH(L) & 1);
-    WIDTH(EC) even[MASKED_TALL + 1], odd[MASKED_TALL + 1], w[2];
+    WIDTH(EC) even[LEAF_MASKED_TALL + 1], odd[LEAF_MASKED_TALL + 1], w[2];
     UNROLL for (int c = 0; c < 3; ++c) {
         UNROLL for (int k = 0; k < 2; ++k) w[k] = WIDTH(SET1)(row->w[column[c].weight + k * row->ws]);
         UNROLL for (int i = 0; i < rows + 1; ++i) {
@@ -63,11 +63,10 @@ INLINE void NAME(MASKED(halved))(const int rows, const NAME(masked_row) *row,
 /* `w` has the weights where there are nine, at step 1.  Results past the last column are not written
  * where that would be past `row->last`. */
 INLINE void NAME(MASKED(tile))(const int step, const int nine, const int rows, const int part,
-                               const NAME(masked_row) *row,
-                               const T *const *line, ptrdiff_t j, uint64_t inside,
-                               const WIDTH(EC) *w, WIDTH(EC) bias, T *dst) {
+                               const NAME(masked_row) *row, const T *const *line, ptrdiff_t j,
+                               uint64_t inside, const WIDTH(EC) *w, WIDTH(EC) bias, T *dst) {
     const leaf_column *column = row->column, *end = column + row->columns;
-    WIDTH(EC) acc[MASKED_TALL];
+    WIDTH(EC) acc[LEAF_MASKED_TALL];
     UNROLL for (int r = 0; r < rows; ++r) acc[r] = WIDTH(ZERO)();
     if (step == 2) {
         NAME(MASKED(halved))(rows, row, line, j, inside, acc);
