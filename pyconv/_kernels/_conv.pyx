@@ -13,13 +13,21 @@ are this; so is each phase of a transposed one, and the gradient of the input, w
 from libc.string cimport memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_OUTSIDE, LEAF_WIDE, leaf, leaf_of_lanes, leaf_table
+from pyconv._kernels._cpu cimport (
+    LEAF_OUTSIDE,
+    LEAF_WIDE,
+    leaf,
+    leaf_of_lanes,
+    leaf_soon,
+    leaf_table,
+)
 from pyconv._kernels._cuts cimport cut_bytes, list_cuts
 from pyconv._kernels._gemm cimport (
     PackedWeights,
     cuts,
     depth_block,
     describe_operand,
+    evenly_spaced,
     implicit_gemm,
     operand,
     pack_operand,
@@ -43,6 +51,7 @@ cdef enum:
     TURN = 8192             # elements to transpose less for rows and channels to change places
     LIST_DEPTHS = 128       # of a block, at most, that are listed at once
     LISTS = 8               # kept, of runs that alternate along a row
+    FAR_BYTES = 1 << 19     # of an image: more does not stay in L2 beside all else
     CHANNELS_AHEAD = 8      # asked for while one is packed: the hardware does not see so far
 
 
@@ -276,6 +285,26 @@ cdef void pack_grid(
         if o2 == q.out[2]:
             o2 = 0
             row += 1
+
+
+cdef void soon_grid(
+    const void* ctx, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t k0, Py_ssize_t k1, leaf_soon* soon
+) noexcept nogil:
+    """Channels of a pointwise convolution, a row each, unless the image is small and near."""
+    cdef const grid* q = <const grid*>ctx
+    cdef Py_ssize_t axis, step
+    if q.channels * q.x.stride[1] < FAR_BYTES:
+        return
+    for axis in range(3):
+        if q.taps[axis] != 1 or q.stride[axis] != 1 or q.out[axis] != q.x.shape[2 + axis]:
+            return
+    if q.x.in_place and evenly_spaced(&q.x, &step) and step == q.leaf.esize:
+        soon.at = (q.x.data + n * q.x.stride[0] + (g * q.channels + k0) * q.x.stride[1]
+                   + p * q.leaf.esize)
+        soon.step, soon.rows, soon.bytes = q.x.stride[1], k1 - k0, count * q.leaf.esize
+        if soon.bytes == soon.step:
+            soon.rows, soon.bytes = 1, soon.rows * soon.bytes
 
 
 # ---- planes: inputs where the micro-kernel finds them -----------------------------------------
@@ -810,6 +839,7 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.begin = NULL
     pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
     pk.by_pixel, pk.effort = NULL, 0
+    pk.soon = soon_grid
     pk.pack = pack_grid
     pk.scratch = 0
     pk.scratch_per_pixel = 0

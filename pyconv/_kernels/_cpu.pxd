@@ -42,6 +42,10 @@ cdef extern from "leaf.h" nogil:
         Py_ssize_t lines
         Py_ssize_t pixel
 
+    ctypedef struct leaf_soon:
+        const char* at
+        Py_ssize_t step, rows, bytes, done, each
+
     ctypedef struct leaf_ahead:
         const char* read
         const char* write
@@ -96,7 +100,7 @@ cdef extern from "leaf.h" nogil:
         void (*gemm)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             const void* b, Py_ssize_t b_ks, Py_ssize_t b_ps, void* c, Py_ssize_t c_rs,
-            const void* bias, int add) noexcept nogil
+            const void* bias, int add, leaf_soon* soon) noexcept nogil
         void (*gemm_at)(
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t a_rs,
             const void* b, const Py_ssize_t* b_at, void* c, Py_ssize_t c_rs, const void* bias,
@@ -107,11 +111,12 @@ cdef extern from "leaf.h" nogil:
         void (*gemm_lanes)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
-            int add) noexcept nogil
+            int add, leaf_soon* soon) noexcept nogil
         void (*gemm_some)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const int32_t* which,
             const void* b, const Py_ssize_t* b_at, const Py_ssize_t* pixel,
-            const Py_ssize_t* place, void* c, const void* bias, int add) noexcept nogil
+            const Py_ssize_t* place, void* c, const void* bias, int add,
+            leaf_soon* soon) noexcept nogil
         void (*gemm_even)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
             Py_ssize_t b_ps, void* c, int add) noexcept nogil

@@ -288,7 +288,7 @@ cdef void make_columns(
             depth = min(kc, w.rows - k)
             leaf.gemm(
                 count, w.channels, depth, grad, 0, panel, nr, depth * nr,
-                dst + g * w.channels * es, w.ld, NULL, k > 0)
+                dst + g * w.channels * es, w.ld, NULL, k > 0, NULL)
             panel += w.panels * depth * es
             grad += padded * depth * es
             k += depth
@@ -396,7 +396,7 @@ cdef void weight_task(
             depth = min(kc, w.count - k)
             leaf.gemm(
                 rows, w.channels, depth, w.grad_band + ((g * w.rows + m) * w.grad_ld + k) * es,
-                w.grad_ld, samples + k * w.ld * es, w.ld, nr, dst, w.panels, NULL, 1)
+                w.grad_ld, samples + k * w.ld * es, w.ld, nr, dst, w.panels, NULL, 1, NULL)
             k += depth
 
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t
 
-from pyconv._kernels._cpu cimport leaf_table
+from pyconv._kernels._cpu cimport leaf_soon, leaf_table
 from pyconv._kernels._integers cimport ceil_div, round_up
 from pyconv._kernels._parallel cimport Workspace
 from pyconv._kernels._tensor cimport tensor
@@ -18,6 +18,11 @@ ctypedef void (*pack_fn)(
     const void* ctx, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t k0, Py_ssize_t k1, Py_ssize_t width,
     char* panel) noexcept nogil
+
+# Where what `pack` reads of those pixels lies, if it is in rows; else `soon` is left alone.
+ctypedef void (*soon_fn)(
+    const void* ctx, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t k0, Py_ssize_t k1, leaf_soon* soon) noexcept nogil
 
 # Put `count` samples, from n, into a form that `pack` is faster with, or that needs no packing, in
 # `store`.
@@ -69,6 +74,7 @@ cdef struct packer:
     # The same for rows of A in lanes, or NULL: pixels `width` elements apart, [pixel][k - k0].  Up
     # to a cache line past a pixel's last depth is overwritten.
     pack_fn by_pixel
+    soon_fn soon                    # or NULL
     double effort                   # cycles for an input, about, beyond those of a copy
     Py_ssize_t scratch              # bytes it wants for a tile ...
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile

@@ -29,7 +29,7 @@ nothing but its inputs.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE
+from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE, leaf_soon
 from pyconv._kernels._integers cimport ceil_div, least_multiple, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
@@ -46,6 +46,7 @@ cdef enum:
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
     PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
     LANE_STEP = 4           # pixels that are not parted
+    LANE_PIXELS = 8         # at a time, about
     MACS = 16               # multiply-adds in a cycle
     LINE = 64               # bytes
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
@@ -542,7 +543,7 @@ cdef void gemm_block(
     const gemm_job* job, const char* a, Py_ssize_t a_rs, const char* b, const Py_ssize_t* offset,
     bint add, Py_ssize_t depth, char* c, Py_ssize_t c_rs,
     Py_ssize_t rows, Py_ssize_t count, const char* bias, char* plane, Py_ssize_t line,
-    Py_ssize_t p, char* room
+    Py_ssize_t p, char* room, leaf_soon* soon
 ) noexcept nogil:
     """c[rows, count] (+)= A block * B tile: panels of nr pixels, mr rows at a time.
 
@@ -570,7 +571,8 @@ cdef void gemm_block(
                 at = offsets_at_end(job, b + j * es, offset, depth, n, room)
         if packed:
             leaf.gemm(
-                rows, n, depth, a, a_rs, b + j * depth * es, nr, depth * nr, dst, rs, bias, add)
+                rows, n, depth, a, a_rs, b + j * depth * es, nr, depth * nr, dst, rs, bias, add,
+                soon)
         else:
             leaf.gemm_at(rows, n, depth, a, a_rs, b + j * es, at, dst, rs, bias, add)
         j += n
@@ -594,6 +596,22 @@ cdef void store_rest(
         store_tile(job, plane, tile + done * es, rows, line, p + done, count - done)
 
 
+cdef void inputs_soon(
+    const gemm_job* job, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p, Py_ssize_t count,
+    Py_ssize_t k, Py_ssize_t rows, leaf_soon* soon
+) noexcept nogil:
+    """What is packed once depths before k of `count` pixels, from p on, have met so many rows."""
+    cdef Py_ssize_t tiles = ceil_div(rows, job.leaf.mr) * ceil_div(count, job.leaf.nr)
+    if k >= job.depth:
+        k = 0
+        p += count
+        count = min(job.nc, job.pixels - p)
+    soon.rows = soon.done = 0
+    if job.pk.soon != NULL and count > 0:
+        job.pk.soon(job.pk.ctx, n, g, p, count, k, min(k + job.kc, job.depth), soon)
+        soon.each = ceil_div(soon.rows * ceil_div(soon.bytes, LINE), tiles)
+
+
 cdef void gemm_tile(
     const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t line, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
@@ -615,6 +633,8 @@ cdef void gemm_tile(
     cdef const char* bias
     cdef const Py_ssize_t* offset = NULL
     cdef Py_ssize_t m, i, j, k, depth, tile_rows, rows, columns, c_rs, a_rs, block
+    cdef leaf_soon soon
+    soon.rows = 0
     tile_rows = m_hi - m_lo if job.to_output else job.tile_rows
     if job.direct != NULL:
         b = <char*>job.prepared + (n - job.first) * job.sample_bytes + es * (
@@ -643,6 +663,7 @@ cdef void gemm_tile(
                     leaf.clear(
                         b + (j * depth + count - j) * es, job.width, depth, nr - count % nr)
                 job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
+                inputs_soon(job, n, g, p, count, k + depth, min(tile_rows, m_hi - m), &soon)
             i = 0
             while i < min(tile_rows, m_hi - m):
                 rows = min(job.mc, min(tile_rows, m_hi - m) - i)
@@ -662,7 +683,7 @@ cdef void gemm_tile(
                 gemm_block(
                     job, rows_at, a_rs, b, offset, block > 0, depth, c + i * c_rs * es,
                     c_rs, rows, columns, bias + i * es if bias != NULL and k == 0 else NULL,
-                    plane + i * out.stride[1], line, p, scratch)
+                    plane + i * out.stride[1], line, p, scratch, &soon)
                 i += rows
             k += job.kc
             block += 1
@@ -755,6 +776,15 @@ cdef void sort_pixels(
                 next[kind] = begin[kind]
 
 
+cdef inline bint in_rows(const gemm_job* job) noexcept nogil:
+    """Whether pixels follow each other in the output."""
+    return job.flat and job.out.in_place and job.pixel_stride == job.leaf.esize
+
+
+cdef inline bint channels_last(const gemm_job* job) noexcept nogil:
+    return 0 < job.out.stride[1] < job.out.stride[4]
+
+
 cdef void store_lanes(
     const gemm_job* job, Py_ssize_t n, Py_ssize_t g, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
     Py_ssize_t count, const char* c, Py_ssize_t lanes, char* turned
@@ -763,14 +793,13 @@ cdef void store_lanes(
     cdef const leaf_table* leaf = job.leaf
     cdef const tensor* out = job.out
     cdef Py_ssize_t length, row
-    cdef bint last = 0 < out.stride[1] < out.stride[4]      # channels next to each other
     cdef char* dst
     while count > 0:
         n += p // job.plane
         p %= job.plane
         length = min(count, job.plane - p)
         dst = out.data + n * out.stride[0] + (g * job.rows + m) * out.stride[1]
-        if last:
+        if channels_last(job):
             if not job.flat:
                 length = min(length, out.shape[4] - p % out.shape[4])
             row = p // out.shape[4]
@@ -779,7 +808,7 @@ cdef void store_lanes(
                 + p % out.shape[4] * out.stride[4],
                 job.pixel_stride if job.flat else out.stride[4], out.stride[1], c, lanes, length,
                 rows)
-        elif job.flat and out.in_place and job.pixel_stride == leaf.esize:
+        elif in_rows(job):
             leaf.transpose(
                 length, rows, c, lanes, dst + p * leaf.esize, out.stride[1] // leaf.esize)
         else:
@@ -793,7 +822,7 @@ cdef void store_lanes(
 cdef void multiply_classes(
     const gemm_job* job, Py_ssize_t block, Py_ssize_t lanes, const char* a, const char* b,
     const Py_ssize_t* offset, const Py_ssize_t* begin, const Py_ssize_t* pixel,
-    const Py_ssize_t* place, char* c, const char* bias, bint add
+    const Py_ssize_t* place, char* c, const char* bias, bint add, leaf_soon* soon
 ) noexcept nogil:
     """A panel of rows by sorted pixels, of a block of KC each with the depths it needs."""
     cdef const cuts* cut = job.direct.cut
@@ -805,7 +834,23 @@ cdef void multiply_classes(
             job.leaf.gemm_some(
                 lanes, begin[kind + 1] - begin[kind], start[1] - start[0], a,
                 cut.which + kind * cut.depth + start[0], b, offset, pixel + begin[kind],
-                place + begin[kind], c, bias, add)
+                place + begin[kind], c, bias, add, soon)
+
+
+cdef void results_soon(
+    const gemm_job* job, Py_ssize_t n, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
+    Py_ssize_t count, leaf_soon* soon
+) noexcept nogil:
+    """Where the rows of a tile are stored, if in rows of pixels: of one sample."""
+    cdef Py_ssize_t pixels = min(count, job.plane - p % job.plane)
+    cdef Py_ssize_t tiles = (
+        ceil_div(job.depth, job.kc) * ceil_div(rows, job.leaf.nr) * ceil_div(count, LANE_PIXELS))
+    soon.rows = soon.done = 0
+    if in_rows(job) and not channels_last(job):
+        soon.at = (job.out.data + (n + p // job.plane) * job.out.stride[0]
+                   + m * job.out.stride[1] + p % job.plane * job.leaf.esize)
+        soon.step, soon.rows, soon.bytes = job.out.stride[1], rows, pixels * job.leaf.esize
+        soon.each = ceil_div(rows * ceil_div(soon.bytes, LINE), tiles)
 
 
 cdef void lanes_tile(
@@ -837,6 +882,7 @@ cdef void lanes_tile(
     cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
     cdef const cuts* cut = job.direct.cut if job.direct != NULL else NULL
     cdef Py_ssize_t begin[MOST_CLASSES + 1]
+    cdef leaf_soon soon
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
         if cut != NULL:
@@ -851,6 +897,8 @@ cdef void lanes_tile(
         if job.pk.begin != NULL:
             job.pk.begin(job.pk.ctx, own, n, g, p, count)
     while m_lo < m_hi:
+        results_soon(
+            job, n, g * job.rows + m_lo, min(job.tile_rows, m_hi - m_lo), p, count, &soon)
         c = tile
         k = block = 0
         while True:             # at least once: without inputs the result is the bias
@@ -878,11 +926,11 @@ cdef void lanes_tile(
                 if cut == NULL:
                     leaf.gemm_lanes(
                         lanes, count, depth, weights, b, offset, pixel, c + (m - m_lo) * count * es,
-                        bias, block > 0)
+                        bias, block > 0, &soon)
                 else:
                     multiply_classes(
                         job, k // job.kc, lanes, weights, b, offset, begin, pixel, place,
-                        c + (m - m_lo) * count * es, bias, block > 0)
+                        c + (m - m_lo) * count * es, bias, block > 0, &soon)
                 m += lanes
             tile_hi = m
             k += job.kc

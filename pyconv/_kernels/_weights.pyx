@@ -486,7 +486,7 @@ cdef void sum_at_once(
                 count = min(chain, s.pixels - p)
                 leaf.gemm_lanes(
                     lanes, some, count, panels + (row * s.pixels + p * lanes) * es, x, pixel + p,
-                    depth + j, scratch, NULL, p > 0)
+                    depth + j, scratch, NULL, p > 0, NULL)
                 p += count
             store_panel(job, g, m + row, min(lanes, rows - row), k + j, some, scratch, lanes)
             row += lanes
@@ -552,7 +552,7 @@ cdef void sum_block(
                         leaf.gemm_lanes(
                             lanes, some, min(chain, stop - q),
                             panels + (row * s.pixels + q * lanes) * es, x, pixel + q, depth + j,
-                            to, NULL, chains > 0 or q > p)
+                            to, NULL, chains > 0 or q > p, NULL)
                         q += chain
                     row += lanes
                 j += near
@@ -886,11 +886,12 @@ cdef void sum_neighbours(
         a = panel + i * pitch * es
         if strips > 0:
             leaf.gemm_lanes(
-                lanes, job.rows, strips, a, g + i * es, at, row, sums + i * apart * es, NULL, 1)
+                lanes, job.rows, strips, a, g + i * es, at, row, sums + i * apart * es, NULL, 1,
+                NULL)
         if i < rest:
             leaf.gemm_lanes(
                 lanes, job.rows, 1, a + strips * lanes * es, g + (strips * job.lanes + i) * es, at,
-                row, sums + i * apart * es, NULL, 1)
+                row, sums + i * apart * es, NULL, 1, NULL)
 
 
 cdef void few_task(

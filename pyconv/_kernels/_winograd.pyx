@@ -353,7 +353,7 @@ cdef void multiply(
             if whole > 0:
                 table.gemm(
                     rows, whole, depth, a, 0, v + (k * job.pitch + first) * es, job.pitch, nr,
-                    result + first * es, job.m_pitch, NULL, k > 0)
+                    result + first * es, job.m_pitch, NULL, k > 0, NULL)
             i = 0
             while first + whole < last and i < rows:    # the same weights for all that is left
                 t = first + whole

@@ -166,7 +166,7 @@ cdef void grad_task(
                             lanes, channels, tiles, h + f * job.h_place * es,
                             v + (f * x.v_place + (g - start) * channels) * es, depth, pixel,
                             of_group + (f * job.s_place + (m - m_lo) * channels) * es, NULL,
-                            low > 0)
+                            low > 0, NULL)
                     m += lanes
             low += count
         for g in range(start, end):

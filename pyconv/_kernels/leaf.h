@@ -70,6 +70,15 @@ typedef struct leaf_ahead {
     ptrdiff_t read_bytes, write_bytes;
 } leaf_ahead;
 
+/* Rows of memory that are read soon, or written: asked for meanwhile, some cache lines beside each
+ * tile, until no rows are left. */
+typedef struct leaf_soon {
+    const char *at;        /* the next row */
+    ptrdiff_t step, rows;  /* bytes from one row to the next, and how many are left */
+    ptrdiff_t bytes, done; /* of a row; of the next one, already asked for */
+    ptrdiff_t each;        /* cache lines beside a tile */
+} leaf_soon;
+
 /* What `taps_rows` takes: elements of a line from one output to the next, and the taps of longer and
  * of shorter columns (0: there are none); and how many rows at least. */
 #define LEAF_ROWS(step, more, fewer) (((step) * 8 + (more)) * 8 + (fewer))
@@ -171,10 +180,11 @@ typedef struct leaf_table {
      * a_rs is 0 blocks of mr rows, each [k][mr], one after another; b: panels of nr columns, b_ps
      * elements apart, of rows b_ks elements apart, all of their columns readable; c: rows c_rs
      * elements apart.  The sum starts from zero and runs over k in order; then it is added to
-     * bias[i] (or 0) when `add` is 0, else to c[i, j]. */
+     * bias[i] (or 0) when `add` is 0, else to c[i, j].  What is
+     * read `soon` is asked for, unless that is NULL. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                  const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
-                 const void *bias, int add);
+                 const void *bias, int add, leaf_soon *soon);
 
     /* The same where row k of b begins b_at[k] elements from `b`, its columns next to each other. */
     void (*gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
@@ -188,16 +198,17 @@ typedef struct leaf_table {
 
     /* The same product, with the same bits, where rows of A are in lanes:
      * c[j * lanes + i] (+)= sum_k a[k * lanes + i] * b[pixel[j] + b_at[k]]   for i < lanes, j < n
-     * lanes is nr / 2, nr or 3 * nr / 2; n > 0.  Summed as in `gemm`; bias has `lanes` elements. */
+     * lanes is nr / 2, nr or 3 * nr / 2; n > 0.  Summed as in `gemm`; bias has `lanes` elements.
+     * What is written `soon` is asked for, unless that is NULL. */
     void (*gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
                        const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c, const void *bias,
-                       int add);
+                       int add, leaf_soon *soon);
 
     /* The same of k depths, of which number d is which[d], with results at c[place[j] * lanes]. */
     void (*gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
                       const int32_t *which, const void *b, const ptrdiff_t *b_at,
                       const ptrdiff_t *pixel, const ptrdiff_t *place, void *c, const void *bias,
-                      int add);
+                      int add, leaf_soon *soon);
 
     /* `gemm_lanes` of b[j * b_ps + k], without a bias: for few pixels or depths. */
     void (*gemm_even)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,

@@ -25,6 +25,35 @@
  * a time: compilers load what is written as a list one by one. */
 typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
 
+/* ---- what is needed soon, a few cache lines beside each tile --------------------------------- */
+
+/* Those of a tile of k depths, all of one row: from where, and the step from each depth to the next.
+ * Spread that evenly they hold up nothing. */
+INLINE const char *NAME(take_soon)(leaf_soon *soon, ptrdiff_t k, ptrdiff_t *step) {
+    const char *at = soon->at + soon->done;
+    const ptrdiff_t left = soon->bytes - soon->done, most = soon->each * 64;
+    *step = ((most < left ? most : left) + k - 1) / k;
+    soon->done += most;
+    if (soon->done >= soon->bytes) {
+        soon->done = 0;
+        soon->at += soon->step;
+        --soon->rows;
+    }
+    return at;
+}
+
+/* Those of a tile at once, to be written. */
+INLINE void NAME(ask_soon)(leaf_soon *soon) {
+    for (ptrdiff_t lines = soon->each; lines > 0 && soon->rows > 0; --lines) {
+        __builtin_prefetch(soon->at + soon->done, 1);
+        soon->done += 64;
+        if (soon->done < soon->bytes) continue;
+        soon->done = 0;
+        soon->at += soon->step;
+        --soon->rows;
+    }
+}
+
 /* ---- gemm ------------------------------------------------------------------------------------
  *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
  *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers; four depths each time
@@ -57,13 +86,14 @@ INLINE void NAME(add_rest)(ptrdiff_t n, const T *sum, T *c, T start, int add) {
  * function each: compilers take much longer over one that does everything. */
 #define GEMM_PARAMETERS                                                                            \
     ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a, ptrdiff_t a_rs, const T *b, ptrdiff_t b_ks, \
-        ptrdiff_t b_ps, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add
+        ptrdiff_t b_ps, const ptrdiff_t *b_at, T *c, ptrdiff_t c_rs, const T *bias, int add,       \
+        leaf_soon *soon
 #define GEMM_WAY(way, panel, nv, table, rs, ks)                                                  \
     static NOINLINE void NAME(way)(GEMM_PARAMETERS) {                                            \
         (void)a_rs, (void)b_ks, (void)b_at;                                                      \
         for (; n > 0; n -= NR, b += b_ps, c += NR)                                               \
             NAME(panel)(nv, m, n < NR ? n : NR, k, a, rs, ks, (ks) == 1 ? MR * (rs) : MR * k, b, \
-                        b_ks, table, b_at, c, c_rs, bias, add);                                  \
+                        b_ks, table, b_at, c, c_rs, bias, add, soon);                            \
     }
 GEMM_WAY(packed, gemm_panel, NV, 0, 1, MR)
 GEMM_WAY(packed_half, gemm_panel, NV / 2, 0, 1, MR)
@@ -176,21 +206,23 @@ INLINE void NAME(gemm_columns)(const NAME(gemm_ways) *ways, GEMM_PARAMETERS) {
     const ptrdiff_t half = 0 < rest - last && rest - last <= NR / 2 ? rest - last : 0;
     const ptrdiff_t whole = n - half - last;
     if (a_rs != 0) {
-        ways->rows(m, n, k, a, a_rs, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+        ways->rows(m, n, k, a, a_rs, b, b_ks, b_ps, b_at, c, c_rs, bias, add, soon);
         return;
     }
-    if (whole > 0) ways->panels(m, whole, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+    if (whole > 0) ways->panels(m, whole, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add, soon);
     b += whole / NR * b_ps;
     c += whole;
-    if (half > 0) ways->half(m, half, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add);
+    if (half > 0) ways->half(m, half, k, a, 0, b, b_ks, b_ps, b_at, c, c_rs, bias, add, soon);
     if (last > 0)
-        ways->few(m, last, k, a, 0, b + half, b_ks, b_ps, b_at, c + half, c_rs, bias, add);
+        ways->few(m, last, k, a, 0, b + half, b_ks, b_ps, b_at, c + half, c_rs, bias, add,
+                  soon);
 }
 
 static void NAME(gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                        const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
-                       const void *bias, int add) {
-    NAME(gemm_columns)(&NAME(in_order), m, n, k, a, a_rs, b, b_ks, b_ps, NULL, c, c_rs, bias, add);
+                       const void *bias, int add, leaf_soon *soon) {
+    NAME(gemm_columns)(&NAME(in_order), m, n, k, a, a_rs, b, b_ks, b_ps, NULL, c, c_rs, bias, add,
+                       soon);
 }
 
 static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_, ptrdiff_t a_rs,
@@ -202,18 +234,20 @@ static void NAME(gemm_at)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a_,
     if (wide > 0) { /* the few rows beside whole blocks by themselves, of more columns at once */
         if (m > few)
             NAME(gemm_columns)(&NAME(by_table), m - few, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs,
-                               bias, add);
+                               bias, add, NULL);
         a += (m - few) * (a_rs != 0 ? a_rs : k);
         c += (m - few) * c_rs;
         if (bias) bias += m - few;
-        NAME(wide_ways)[a_rs != 0][few - 1](few, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add);
+        NAME(wide_ways)[a_rs != 0][few - 1](few, wide, k, a, a_rs, b, 0, 0, b_at, c, c_rs, bias, add,
+                                            NULL);
         m = few;
         b += wide;
         c += wide;
         n -= wide;
     }
     if (n > 0)
-        NAME(gemm_columns)(&NAME(by_table), m, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add);
+        NAME(gemm_columns)(&NAME(by_table), m, n, k, a, a_rs, b, 0, NR, b_at, c, c_rs, bias, add,
+                           NULL);
 }
 #undef GEMM_PARAMETERS
 #undef FEW_WAY
@@ -347,7 +381,7 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, pt
 INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrdiff_t k,
                              const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
                              const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                             int add) {
+                             int add, leaf_soon *soon) {
     enum { LINE = 64 / sizeof(T) };
     const int nv = halves * NV / 2;
     ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
@@ -357,6 +391,7 @@ INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrd
     for (ptrdiff_t larger = n % blocks; blocks > 0; --blocks, --larger) {
         const ptrdiff_t pixels = each + (larger > 0);
         for (ptrdiff_t i = 0; i < part; ++i, next += LINE) __builtin_prefetch(next, 0, 2);
+        if (soon) NAME(ask_soon)(soon);
         switch (pixels) {
             LANE_CASE(1)
             LANE_CASE(2)
@@ -380,29 +415,29 @@ INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrd
 INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const T *a,
                            const int32_t *which, const T *b, const ptrdiff_t *b_at,
                            const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                           int add) {
+                           int add, leaf_soon *soon) {
     if (lanes == NR / 2)
-        NAME(lane_panel)(1, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lane_panel)(1, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else if (lanes == NR)
-        NAME(lane_panel)(2, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lane_panel)(2, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else
-        NAME(lane_panel)(3, some, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lane_panel)(3, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
 }
 
 static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
                              const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
-                             const void *bias, int add) {
-    NAME(lanes_of)(0, lanes, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add);
+                             const void *bias, int add, leaf_soon *soon) {
+    NAME(lanes_of)(0, lanes, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
 }
 
 static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
                             const int32_t *which, const void *b, const ptrdiff_t *b_at,
                             const ptrdiff_t *pixel, const ptrdiff_t *place, void *c,
-                            const void *bias, int add) {
+                            const void *bias, int add, leaf_soon *soon) {
     if (k > 0 && which[k - 1] == k - 1) /* all of them */
-        NAME(lanes_of)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lanes_of)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else
-        NAME(lanes_of)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add);
+        NAME(lanes_of)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
 }
 
 /* ---- gemm_even: the same of depths next to each other, and pixels evenly apart, as few of both ------

@@ -4,7 +4,7 @@
 INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff_t k, const T *a,
                               ptrdiff_t a_rs, ptrdiff_t a_ks, const T *b, ptrdiff_t b_ks,
                               const int table, const ptrdiff_t *b_at, const int ahead, T *c,
-                              ptrdiff_t c_rs, const T *bias, int add) {
+                              ptrdiff_t c_rs, const T *bias, int add, leaf_soon *soon) {
     enum { AHEAD = 4096 / sizeof(T) }; /* of packed rows: the next blocks come from far away */
     WIDTH(EC) acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
@@ -14,6 +14,9 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
         __builtin_prefetch(c + i * c_rs + nv * WIDTH(L) - 1, 1);
     }
 
+    const char *next = (const char *)a; /* what is asked for beside a depth */
+    ptrdiff_t step = 0;
+    if (!table && soon && soon->rows > 0) next = NAME(take_soon)(soon, k, &step);
 #ifdef VFMA2
     /* Four depths each time round: with one, counters and pointers take as many instructions as
      * half of the multiply-adds, which shows as soon as anything else uses the core. */
@@ -27,6 +30,8 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
                 UNROLL for (int i = 0; i < rows; ++i)
                     VFMA2(acc[i * nv], acc[i * nv + 1], b0, b1, a[i * a_rs + d * a_ks]);
             }
+            if (!table) __builtin_prefetch(next, 0, 2);
+            next += 4 * step;
             a += 4 * a_ks;
             b += 4 * b_ks;
             if (table) b_at += 4;
@@ -36,6 +41,8 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
         const T *row = table ? b + *b_at++ : b;
         if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
         if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
+        if (!table) __builtin_prefetch(next, 0, 2);
+        next += step;
         WIDTH(EC) bv[NV];
         UNROLL for (int v = 0; v < nv; ++v) bv[v] = WIDTH(LOAD)(row + v * WIDTH(L));
         if (1 < rows && rows < 5) /* compilers would load them for each row */
@@ -69,7 +76,8 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
 
 /* One specialised body per row count; whole blocks of rows one after another. */
 #define GEMM_BODY(rows, ahead) \
-    NAME(GEMM(block))(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, add)
+    NAME(GEMM(block))(rows, nv, n, k, a, a_rs, a_ks, b, b_ks, table, b_at, ahead, c, c_rs, bias, \
+                      add, soon)
 
 #define GEMM_CASE(rows)         \
     case rows:                  \
@@ -79,7 +87,7 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
 INLINE void NAME(GEMM(panel))(const int nv, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const T *a,
                               const ptrdiff_t a_rs, const ptrdiff_t a_ks, ptrdiff_t a_panel,
                               const T *b, ptrdiff_t b_ks, const int table, const ptrdiff_t *b_at,
-                              T *c, ptrdiff_t c_rs, const T *bias, int add) {
+                              T *c, ptrdiff_t c_rs, const T *bias, int add, leaf_soon *soon) {
     int first = table; /* while it is at it, inputs that lie apart come nearer */
     for (; m >= MR; m -= MR) {
         if (first)
