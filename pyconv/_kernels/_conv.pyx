@@ -752,31 +752,26 @@ cdef void fill_whole(
         dst += s.phase_size * es
 
 
-cdef void fill_task(
-    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+cdef void fill_sample(
+    const plane_grid* s, Py_ssize_t n, Py_ssize_t c, Py_ssize_t end, Py_ssize_t last, char* dst
 ) noexcept nogil:
-    """Tasks are the channels of all samples."""
-    cdef const fill_job* job = <const fill_job*>ctx
-    cdef const plane_grid* s = job.s
+    """Planes of channels c .. end-1 of sample n; `last` is the end of what lies together."""
     cdef const tensor* x = &s.q.x
-    cdef Py_ssize_t es = s.q.leaf.esize, channels = x.shape[1], together = 1, n, c, count
-    cdef char* dst
+    cdef Py_ssize_t es = s.q.leaf.esize, together = 1, count
     cdef const char* src
     cdef bint whole = whole_rows(s)
     cdef phase_bounds bounds
     find_bounds(s, 0, &bounds)
     if whole:
-        together = channels
+        together = end - c
     elif 0 < x.stride[1] < x.stride[4]:
         together = CHANNELS_AT_ONCE
-    while first < last:
-        n, c = first // channels, first % channels
-        count = min(together, min(last - first, channels - c))
-        dst = job.store + (n * s.size + c * s.channel_size) * es
-        src = x.data + (job.first + n) * x.stride[0] + c * x.stride[1]
+    while c < end:
+        count = min(together, end - c)
+        src = x.data + n * x.stride[0] + c * x.stride[1]
         if not whole:
             memset(dst, 0, count * s.channel_size * es)
-        if c + count == channels:   # read past the sample's last pixel, and dropped
+        if c + count == last:       # read past the last pixel, and dropped
             memset(dst + count * s.channel_size * es, 0, s.q.leaf.nr * es)
         if whole:
             fill_whole(s, src, count, dst)
@@ -784,6 +779,23 @@ cdef void fill_task(
             fill_channel(s, src, dst, &bounds)
         else:
             fill_channels(s, src, count, dst)
+        c += count
+        dst += count * s.channel_size * es
+
+
+cdef void fill_task(
+    const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
+) noexcept nogil:
+    """Tasks are the channels of all samples."""
+    cdef const fill_job* job = <const fill_job*>ctx
+    cdef const plane_grid* s = job.s
+    cdef Py_ssize_t channels = s.q.x.shape[1], n, c, count
+    while first < last:
+        n, c = first // channels, first % channels
+        count = min(last - first, channels - c)
+        fill_sample(
+            s, job.first + n, c, c + count, channels,
+            job.store + (n * s.size + c * s.channel_size) * s.q.leaf.esize)
         first += count
 
 
@@ -794,6 +806,20 @@ cdef int fill_planes(
     job.s, job.store, job.first = <const plane_grid*>ctx, store, n
     run(fill_task, &job, count * job.s.q.x.shape[1], threads, 0)
     return 0
+
+
+cdef void fill_group(
+    const void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, Py_ssize_t g
+) noexcept nogil:
+    cdef const plane_grid* s = <const plane_grid*>ctx
+    cdef Py_ssize_t i, c = g * s.q.channels, end = c + s.q.channels
+    for i in range(n, n + count):
+        fill_sample(s, i, c, end, end, store)
+        store += group_size(s) * s.q.leaf.esize
+
+
+cdef inline Py_ssize_t group_size(const plane_grid* s) noexcept nogil:
+    return s.q.channels * s.channel_size + s.q.leaf.nr
 
 
 cdef void merge_axes(grid* q, tensor* out) noexcept nogil:
@@ -838,7 +864,7 @@ cdef void use_grid(packer* pk, grid* q) noexcept nogil:
     pk.ctx = q
     pk.begin = NULL
     pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-    pk.by_pixel, pk.effort = NULL, 0
+    pk.by_pixel, pk.fill, pk.effort = NULL, NULL, 0
     pk.soon = soon_grid
     pk.pack = pack_grid
     pk.scratch = 0
@@ -880,7 +906,7 @@ cdef Py_ssize_t correlate_bands(
     cdef Workspace offsets = Workspace(taken)
     cdef Workspace tables = None
     cdef cuts cut
-    pk.ctx, pk.prepare, pk.direct = &s.q, fill_planes, &s.layout
+    pk.ctx, pk.prepare, pk.fill, pk.direct = &s.q, fill_planes, fill_group, &s.layout
     if s.lanes:
         size = cut_bytes(&s.q, out, a.rows * a.groups, a.depth)
     if 0 < size <= budget // 8:
@@ -893,6 +919,7 @@ cdef Py_ssize_t correlate_bands(
             list_cuts(&s.q, a.depth, tables.data, &cut)
             s.layout.cut = &cut
         pk.sample_bytes = s.size * s.q.leaf.esize
+        pk.group_bytes = group_size(s) * s.q.leaf.esize
         used = max(used, taken + implicit_gemm(
             operator, pk, a, &part, bias, s.q.leaf, threads, budget - taken, measure))
         if measure:

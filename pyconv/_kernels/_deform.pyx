@@ -520,7 +520,7 @@ cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
     cdef Py_ssize_t plane = s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
     cdef Py_ssize_t samples = s.out[0] * s.out[1] * s.out[2] * s.all_taps
     pk.ctx = s
-    pk.begin, pk.soon = begin_samples, NULL
+    pk.begin, pk.soon, pk.fill = begin_samples, NULL, NULL
     pk.pack = pack_samples
     pk.scratch = 2 * LINE + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)

@@ -255,7 +255,7 @@ def correlate_mixed(
     if packed is not None and packed.leaf == job.copied.q.leaf:     # else few rows, soon packed
         packed.take_place_of(&a)
     pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
-    pk.prepare, pk.sample_bytes, pk.direct, pk.soon = NULL, 0, NULL, NULL
+    pk.prepare, pk.sample_bytes, pk.direct, pk.soon, pk.fill = NULL, 0, NULL, NULL, NULL
     pk.by_pixel, pk.effort = NULL, job.copied.taps / 8.0    # multiply-adds of a vector a cycle
     pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
     if job.lines.apart > 0:

@@ -29,6 +29,10 @@ ctypedef void (*soon_fn)(
 ctypedef int (*prepare_fn)(
     void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, int threads) except -1
 
+# The same with group g of them alone, by whoever computes with it; `group_bytes` each.
+ctypedef void (*fill_fn)(
+    const void* ctx, char* store, Py_ssize_t n, Py_ssize_t count, Py_ssize_t g) noexcept nogil
+
 # Depths that pixels have no use for, there being nothing but padding: with rows of A in lanes they
 # are left out.  A pixel is of the class of its output along the first axis where that is not 0;
 # class 0 needs all depths.
@@ -80,6 +84,8 @@ cdef struct packer:
     Py_ssize_t scratch_per_pixel    # ... and per pixel of the tile
     prepare_fn prepare              # forward only; not called where the workspace is too small
     Py_ssize_t sample_bytes         # from one prepared sample to the next; 0: nothing to prepare
+    fill_fn fill                    # for several groups, or NULL
+    Py_ssize_t group_bytes
     const planes* direct            # of prepared samples, if they need no packing; or NULL
     # 0: panels of nr columns; else a tile is one panel, of whole output rows where it can be, each
     # of so many pixels, rather so many of them, or a multiple

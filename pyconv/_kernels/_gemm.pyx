@@ -40,6 +40,7 @@ cdef enum:
     BLOCK_BYTES = 192 * 1024        # A block
     RESULT_BYTES = 512 * 1024       # C tile, where results do not go straight to the output
     PREPARED_BYTES = 2 * 1024 * 1024    # prepared samples per thread: no more than are needed
+    GROUP_BYTES = 256 * 1024        # a prepared group of samples: stays in L2
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
@@ -284,6 +285,8 @@ cdef struct gemm_job:
     const planes* direct        # B is read there, not packed; or NULL
     const char* prepared        # samples from `first`
     Py_ssize_t sample_bytes
+    bint by_group               # tasks prepare the group they are at, of so many samples
+    Py_ssize_t together
     Py_ssize_t groups, rows, depth
     Py_ssize_t lines            # per sample and group: 1, or those of the planes
     Py_ssize_t unit             # pixels that are not parted: of a panel, or of an output row
@@ -308,7 +311,7 @@ cdef struct gemm_job:
     bint across                 # and pixels of all samples follow each other
     Py_ssize_t plane            # pixels of a sample
     size_t lane_bytes
-    size_t a_bytes, b_bytes, c_bytes, offset_bytes
+    size_t a_bytes, b_bytes, c_bytes, offset_bytes, group_bytes
 
 
 cdef inline Py_ssize_t row_step(const gemm_job* job) noexcept nogil:
@@ -350,7 +353,9 @@ cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
 
 cdef size_t scratch_of(gemm_job* job) noexcept nogil:
     cdef Py_ssize_t es = job.leaf.esize, columns = round_up(job.nc, job.leaf.nr)
-    job.b_bytes = job.offset_bytes = job.lane_bytes = 0
+    job.b_bytes = job.offset_bytes = job.lane_bytes = job.group_bytes = 0
+    if job.by_group:
+        job.group_bytes = aligned(job.together * job.pk.group_bytes)
     if job.direct == NULL:
         # Panels of nr columns: nr * kc elements next to each other.  Few rows take more columns at
         # once, and do not read B often enough for that to matter: all columns next to each other.
@@ -373,7 +378,7 @@ cdef size_t scratch_of(gemm_job* job) noexcept nogil:
         job.c_bytes = aligned((job.tile_rows + job.leaf.nr // 2) * job.nc * es)
         job.lane_bytes = aligned(2 * job.nc * sizeof(Py_ssize_t)) + aligned(
             2 * job.leaf.nr * (job.tile_width + 1) * es)
-    return (job.a_bytes + job.b_bytes + job.offset_bytes + job.lane_bytes
+    return (job.group_bytes + job.a_bytes + job.b_bytes + job.offset_bytes + job.lane_bytes
             + job.c_bytes * (2 if job.deep else 1)
             + aligned(job.pk.scratch) + aligned(job.pk.scratch_per_pixel * job.nc))
 
@@ -959,8 +964,18 @@ cdef void gemm_task(
 ) noexcept nogil:
     """Tasks are the panels of pixels, for each of row_splits ranges of rows."""
     cdef const gemm_job* job = <const gemm_job*>ctx
-    cdef Py_ssize_t at, end, line, plane, panel, count, row, m_lo, m_hi
+    cdef Py_ssize_t at, end, line, plane, panel, count, row, m_lo, m_hi, n, g, held = -1
     cdef Py_ssize_t nr = pixel_step(job), step = row_step(job), blocks = row_blocks(job)
+    cdef gemm_job own
+    cdef planes layout
+    cdef Py_ssize_t begin = job.first
+    cdef char* store = scratch
+    if job.by_group:        # seen from there, they are the only ones
+        layout, own = job.direct[0], job[0]
+        layout.group_stride = 0
+        own.direct, own.prepared, own.sample_bytes = &layout, store, job.pk.group_bytes
+        scratch += job.group_bytes
+        job = &own
     while first < last:
         row, at = first // job.all_panels, first % job.all_panels
         end = min(job.all_panels, at + last - first)
@@ -973,17 +988,17 @@ cdef void gemm_task(
             line = at // job.panels
             panel = at % job.panels
             plane = line // job.lines
+            n, g = begin + plane // job.groups, plane % job.groups
+            if job.by_group and plane != held:
+                job.pk.fill(job.pk.ctx, store, n, job.together, g)
+                own.first, held = n, plane
             count = min(job.nc // nr, min(job.panels - panel, end - at))
             at += count
             count = min(count * nr, job.pixels - panel * nr)
             if job.lanes:
-                lanes_tile(
-                    job, scratch, job.first + plane // job.groups, plane % job.groups, panel * nr,
-                    count, m_lo, m_hi)
+                lanes_tile(job, scratch, n, g, panel * nr, count, m_lo, m_hi)
             else:
-                gemm_tile(
-                    job, scratch, job.first + plane // job.groups, plane % job.groups,
-                    line % job.lines, panel * nr, count, m_lo, m_hi)
+                gemm_tile(job, scratch, n, g, line % job.lines, panel * nr, count, m_lo, m_hi)
 
 
 cdef bint evenly_spaced(const tensor* t, Py_ssize_t* step) noexcept nogil:
@@ -1090,7 +1105,14 @@ cdef Py_ssize_t implicit_gemm(
         else:
             repacked.packed = a.t.data      # any address: sizes are all that is asked for
         job.a = &repacked
-    if pk.sample_bytes > 0 and pk.sample_bytes <= budget // 2:
+    job.by_group, job.together = False, 1
+    if pk.fill != NULL and a.groups > 1 and pk.group_bytes <= GROUP_BYTES:
+        job.by_group = True
+        divide_pixels(&job, pk.direct)
+        if job.across:
+            samples = min(samples, GROUP_BYTES // pk.group_bytes)
+            samples = job.together = ceil_div(out.shape[0], ceil_div(out.shape[0], samples))
+    elif pk.sample_bytes > 0 and pk.sample_bytes <= budget // 2:
         held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
         samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
         samples = ceil_div(out.shape[0], ceil_div(out.shape[0], samples))   # as many each time
@@ -1105,9 +1127,10 @@ cdef Py_ssize_t implicit_gemm(
         scratch = fit_blocks(&job, &nt, budget - fixed - held)
         nt = split_threads(&job, nt)
         shortfall = fixed + held + nt * (aligned(scratch) + 128) - budget
-        if shortfall <= 0 or held == in_order == 0:
+        if shortfall <= 0 or (held == in_order == 0 and not job.by_group):
             break
-        if held > 0:
+        if held > 0 or job.by_group:
+            job.by_group = False
             held, samples = 0, out.shape[0]     # no room for prepared samples
             divide_pixels(&job, NULL)
         else:
@@ -1126,11 +1149,13 @@ cdef Py_ssize_t implicit_gemm(
         job.prepared = prepared.data
     while job.first < out.shape[0]:
         samples = min(samples, out.shape[0] - job.first)
+        if job.across:
+            job.together = samples
         count_panels(&job, samples)
         nt = split_threads(&job, nt)
         if held > 0:
             pk.prepare(pk.ctx, prepared.data, job.first, samples, nt)
         run(gemm_task, &job, job.row_splits * job.all_panels, nt, scratch,
-            job.nc // pixel_step(&job))
+            max(job.nc // pixel_step(&job), job.panels * job.lines if job.by_group else 0))
         job.first += samples
     return budget + shortfall

@@ -207,7 +207,7 @@ cdef int start(
             PANEL_PIXELS * TILE_DEPTHS * job.leaf.esize if job.k.flags & PIXELS_OUTER else 0)
         pk.scratch_per_pixel = 0
         pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-        pk.by_pixel, pk.soon, pk.effort = NULL, NULL, 0
+        pk.by_pixel, pk.soon, pk.fill, pk.effort = NULL, NULL, NULL, 0
     return 0
 
 
