@@ -57,9 +57,10 @@ GRAD_MOST = 256 * 256
 # output rows, and no panel has to be filled.  ONE_HALF of a panel of rows is short of loads, a few
 # pixels take the time of LEAST_LANES.  With vectors of pixels, up to three rows beside whole blocks
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
-# SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning the
-# results round a part of RESULTS, of MANY_DEPTHS none, where inputs are copied into planes.
-ONE_HALF, LEAST_LANES, RESULTS, MANY_DEPTHS = 1.15, 4, 1.04, 1000
+# SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning a
+# result round RESULTS.  Where no input meets two taps they may as well be packed, which makes the
+# products of vectors of pixels PACKED, or POINTWISE, times as fast beside those of lanes.
+ONE_HALF, LEAST_LANES, RESULTS, PACKED, POINTWISE = 1.15, 4, 5.5, 1.06, 1.04
 # Where padding is LEAST_CUT of the products or more, these are left out (_cuts.pyx); no more than
 # MOST_CUT of all are counted on, for corners keep theirs.
 LEAST_CUT, MOST_CUT = 0.04, 0.5
@@ -261,8 +262,10 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True, channels: int
     turning = 0.0 if packed else TURNING * rows
     lanes = (1 - _cut(axes)) * _lanes_work(axes, rows)
     taps = prod(a.kernel for a in axes)
-    if taps == 1 or channels * taps < MANY_DEPTHS:
-        lanes *= RESULTS
+    if taps > 1:
+        lanes *= 1 + RESULTS / max(channels * taps, 1)
+    if all(a.kernel <= a.stride for a in axes):  # no input meets two taps
+        lanes *= PACKED if taps > 1 else POINTWISE
     return turning + lanes < _pixels_work(axes, rows)
 
 

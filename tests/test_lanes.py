@@ -188,17 +188,18 @@ def test_plans_of_other_operators():
 
 
 def test_where_rows_are_in_lanes():
-    def lanes(size, rows, kernel=3, stride=1):
+    def lanes(size, rows, kernel=3, stride=1, channels=64):
         axes = geometry.conv_axes(
             "x", (size, size), (kernel, kernel), (stride, stride),
             ((kernel // 2,) * 2,) * 2, (1, 1), "zeros",
         )  # fmt: skip
-        return algorithms.in_lanes(engine.three(axes), rows)
+        return algorithms.in_lanes(engine.three(axes), rows, channels=channels)
 
     assert lanes(7, 32)
     assert lanes(7, 512, kernel=1)
     assert lanes(1, 64, kernel=1)
     assert lanes(14, 16)
     assert lanes(28, 16, stride=2)
+    assert not lanes(14, 16, channels=1)  # turning results round would take longer than the sums
     assert not lanes(56, 4)
     assert not lanes(12, 6)
