@@ -48,6 +48,8 @@ cdef enum:
     PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
     LANE_STEP = 4           # pixels that are not parted
     LANE_PIXELS = 8         # at a time, about
+    SHARED = 170            # cycles for a cache line to go to another thread, and back,
+    FEW_PANELS = 4          # ... which they are busy with if they have no more than these
     MACS = 16               # multiply-adds in a cycle
     LINE = 64               # bytes
     LEAST_PIXELS = 384      # of a tile that is made to fit L1
@@ -332,9 +334,11 @@ cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
     """Split pixels and rows for the least work of the busiest thread; returns how many there are.
 
     In units of a multiply-add row, or cycles: arithmetic, plus packing B (per pixel) and streaming
-    A (per row), each about a third of a unit, or more as the packer says.
+    A (per row), each about a third of a unit, or more as the packer says.  Where threads have few
+    panels each of the same planes, they write to the same cache lines, again for each block of KC.
     """
-    cdef Py_ssize_t i, splits, rows, pixels, blocks = row_blocks(job)
+    cdef Py_ssize_t i, splits, rows, pixels, share, blocks = row_blocks(job)
+    cdef bint again = job.to_output and job.depth > job.kc
     cdef double cost, best = -1
     cdef int used = 1
     job.row_splits = 1
@@ -342,9 +346,14 @@ cdef int split_threads(gemm_job* job, int threads) noexcept nogil:
         if i > job.all_panels:
             break
         splits = min(threads // i, blocks)
-        pixels = ceil_div(job.all_panels, i) * pixel_step(job)
+        share = ceil_div(job.all_panels, i)
+        pixels = share * pixel_step(job)
+        if not job.lanes:   # as many as are computed
+            pixels = round_up(pixels, job.leaf.nr // 2)
         rows = min(job.rows, ceil_div(blocks, splits) * row_step(job))
         cost = <double>pixels * rows / MACS + (pixels + rows) / 3.0 + pixels * job.pk.effort
+        if again and share % job.panels > 0 and pixels <= FEW_PANELS * job.leaf.nr:
+            cost += <double>SHARED * rows / job.kc
         if best < 0 or cost < best:
             best = cost
             job.row_splits, used = splits, <int>(i * splits)
