@@ -9,10 +9,18 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
     WIDTH(EC) acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = WIDTH(ZERO)();
-    UNROLL for (int i = 0; i < rows; ++i) { /* c is on its way while the sums are made */
-        __builtin_prefetch(c + i * c_rs, 1);
-        __builtin_prefetch(c + i * c_rs + nv * WIDTH(L) - 1, 1);
-    }
+    /* c is on its way while the sums are made: a row beside each of the first depths, or at once */
+#ifdef VFMA2
+    const int spread = 0;
+#else
+    const int spread = rows == MR;
+#endif
+    const T *coming = c;
+    if (!spread || k < MR)
+        UNROLL for (int i = 0; i < rows; ++i) {
+            __builtin_prefetch(c + i * c_rs, 1);
+            __builtin_prefetch(c + i * c_rs + nv * WIDTH(L) - 1, 1);
+        }
 
     const char *next = (const char *)a; /* what is asked for beside a depth */
     ptrdiff_t step = 0;
@@ -37,23 +45,32 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
             if (table) b_at += 4;
         }
 #endif
-    for (; k > 0; --k) {
-        const T *row = table ? b + *b_at++ : b;
-        if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
-        if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
-        if (!table) __builtin_prefetch(next, 0, 2);
-        next += step;
-        WIDTH(EC) bv[NV];
-        UNROLL for (int v = 0; v < nv; ++v) bv[v] = WIDTH(LOAD)(row + v * WIDTH(L));
-        if (1 < rows && rows < 5) /* compilers would load them for each row */
-            UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
-        UNROLL for (int i = 0; i < rows; ++i) {
-            WIDTH(EC) av = WIDTH(SET1)(a[i * a_rs]);
-            UNROLL for (int v = 0; v < nv; ++v)
-                acc[i * nv + v] = WIDTH(FMA)(av, bv[v], acc[i * nv + v]);
+    UNROLL for (int first = spread; first >= 0; --first) {
+        ptrdiff_t depths = first ? (k < MR ? 0 : MR) : k;
+        k -= depths;
+        for (; depths > 0; --depths) {
+            if (first) {
+                __builtin_prefetch(coming, 1);
+                __builtin_prefetch(coming + nv * WIDTH(L) - 1, 1);
+                coming += c_rs;
+            }
+            const T *row = table ? b + *b_at++ : b;
+            if (ahead) __builtin_prefetch(row + 2 * NR - 1); /* the next panel */
+            if (a_ks == MR) ASK_FOR(a + AHEAD, MR);
+            if (!table) __builtin_prefetch(next, 0, 2);
+            next += step;
+            WIDTH(EC) bv[NV];
+            UNROLL for (int v = 0; v < nv; ++v) bv[v] = WIDTH(LOAD)(row + v * WIDTH(L));
+            if (1 < rows && rows < 5) /* compilers would load them for each row */
+                UNROLL for (int v = 0; v < nv; ++v) VKEEP(bv[v]);
+            UNROLL for (int i = 0; i < rows; ++i) {
+                WIDTH(EC) av = WIDTH(SET1)(a[i * a_rs]);
+                UNROLL for (int v = 0; v < nv; ++v)
+                    acc[i * nv + v] = WIDTH(FMA)(av, bv[v], acc[i * nv + v]);
+            }
+            a += a_ks;
+            b += b_ks;
         }
-        a += a_ks;
-        b += b_ks;
     }
 
     if (n == nv * WIDTH(L)) {
