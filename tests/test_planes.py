@@ -153,6 +153,43 @@ def test_planes_are_used():
     assert packed.workspace_bytes < sample
 
 
+# Samples, channels of a group, image: all samples of a group at once, two and one, one each.
+TOGETHER = {"all": (5, 4, (9, 13)), "some": (5, 9, (45, 48)), "one": (2, 15, (50, 61))}
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("rows", [5, 16])
+@pytest.mark.parametrize("case", TOGETHER)
+def test_planes_of_a_group(case, rows, last):
+    """A task copies the inputs of its group: neither threads nor samples show in the bits."""
+    samples, channels, size = TOGETHER[case]
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((samples, 3 * channels, *size), np.float32)
+    weight = rng.standard_normal((3 * rows, channels, 3, 3), np.float32)
+    params = {"groups": 3, "stride": (2, 1), "padding": (1, 2), "algorithm": "direct"}
+    op = pyconv.get("grouped")
+    expected = op(x, weight, **params, max_workspace=2**16)  # packed, for lack of room
+    given = x
+    if last:
+        given = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+        params["layout"] = "channels_last"
+    for threads in (1, 2, 3):
+        y = op.plan(given.shape, weight, **params, threads=threads)(given)
+        assert np.array_equal(np.moveaxis(y, -1, 1) if last else y, expected)
+    exact = op.reference(x[:, :channels], weight[:rows], stride=(2, 1), padding=(1, 2), groups=1)
+    np.testing.assert_allclose(expected[:, :rows], exact, rtol=1e-4, atol=1e-3)
+
+
+def test_workspace_of_a_group():
+    """There is room for the group's copies, or for less, but not for a sample's."""
+    weight = np.ones((64, 16, 3, 3), np.float32)
+    sample = 64 * 58 * 58 * 4
+    op = pyconv.get("grouped")
+    params = {"groups": 4, "stride": 2, "padding": 1, "algorithm": "direct", "threads": 1}
+    plan = op.plan((2, 64, 56, 56), weight, **params)
+    assert sample // 4 < plan.workspace_bytes < sample
+
+
 def test_large_samples_are_packed():
     x = np.ones((1, 8, 900, 700), np.float32)
     weight = np.ones((2, 8, 3, 3), np.float32)

@@ -855,10 +855,11 @@ cdef void results_soon(
     const gemm_job* job, Py_ssize_t n, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
     Py_ssize_t count, leaf_soon* soon
 ) noexcept nogil:
-    """Where the rows of a tile are stored, if in rows of pixels: of one sample."""
+    """Where the rows of a tile are stored, if in rows of pixels: those of its first sample."""
     cdef Py_ssize_t pixels = min(count, job.plane - p % job.plane)
     cdef Py_ssize_t tiles = (
-        ceil_div(job.depth, job.kc) * ceil_div(rows, job.leaf.nr) * ceil_div(count, LANE_PIXELS))
+        max(<Py_ssize_t>1, ceil_div(job.depth, job.kc)) * ceil_div(rows, job.leaf.nr)
+        * ceil_div(count, LANE_PIXELS))
     soon.rows = soon.done = 0
     if in_rows(job) and not channels_last(job):
         soon.at = (job.out.data + (n + p // job.plane) * job.out.stride[0]
@@ -979,7 +980,7 @@ cdef void gemm_task(
     cdef planes layout
     cdef Py_ssize_t begin = job.first
     cdef char* store = scratch
-    if job.by_group:        # seen from there, they are the only ones
+    if job.by_group:        # the planes in `store` are those of a single group
         layout, own = job.direct[0], job[0]
         layout.group_stride = 0
         own.direct, own.prepared, own.sample_bytes = &layout, store, job.pk.group_bytes
@@ -1000,7 +1001,8 @@ cdef void gemm_task(
             n, g = begin + plane // job.groups, plane % job.groups
             if job.by_group and plane != held:
                 job.pk.fill(job.pk.ctx, store, n, job.together, g)
-                own.first, held = n, plane
+                held = plane
+                own.first = n
             count = min(job.nc // nr, min(job.panels - panel, end - at))
             at += count
             count = min(count * nr, job.pixels - panel * nr)
@@ -1085,7 +1087,7 @@ cdef Py_ssize_t implicit_gemm(
     cdef PackedWeights held_weights
     cdef Workspace held_bias = None
     cdef Workspace prepared = None
-    cdef Py_ssize_t fixed = 0, held = 0, in_order = 0, samples = out.shape[0], shortfall
+    cdef Py_ssize_t fixed = 0, held = 0, in_order = 0, samples = out.shape[0], shortfall, room
     cdef size_t scratch
     cdef int nt, compute = 1 if leaf.esize == 8 else 0
     job.leaf, job.pk, job.a, job.out, job.bias = leaf, pk, a, out, NULL
@@ -1115,12 +1117,14 @@ cdef Py_ssize_t implicit_gemm(
             repacked.packed = a.t.data      # any address: sizes are all that is asked for
         job.a = &repacked
     job.by_group, job.together = False, 1
-    if pk.fill != NULL and a.groups > 1 and pk.group_bytes <= GROUP_BYTES:
+    room = min(<Py_ssize_t>GROUP_BYTES, budget // (2 * threads))
+    if pk.fill != NULL and a.groups > 1 and pk.group_bytes <= room:
         job.by_group = True
         divide_pixels(&job, pk.direct)
         if job.across:
-            samples = min(samples, GROUP_BYTES // pk.group_bytes)
-            samples = job.together = ceil_div(out.shape[0], ceil_div(out.shape[0], samples))
+            samples = min(samples, room // pk.group_bytes)
+            samples = ceil_div(out.shape[0], ceil_div(out.shape[0], samples))   # as many each time
+            job.together = samples
     elif pk.sample_bytes > 0 and pk.sample_bytes <= budget // 2:
         held = min(budget // 2, <Py_ssize_t>threads * PREPARED_BYTES)
         samples = min(samples, max(<Py_ssize_t>1, held // pk.sample_bytes))
