@@ -16,9 +16,8 @@ from pyconv import fft
 from pyconv.geometry import UNIT, Axis, ceil_div, tap_ranges, valid_taps
 
 # A direct convolution reaches three quarters of the full rate, less where few rows use what has
-# been loaded: GEMM + FEW_ROWS / rows for each multiply-add; GEMM + PACKED / rows ** 1.3 if its
-# inputs have to be packed, as those of kernels with few taps.
-GEMM, FEW_ROWS, PACKED = 1.3, 3.5, 44.0
+# been loaded: GEMM + FEW_ROWS / rows for each multiply-add.
+GEMM, FEW_ROWS = 1.3, 3.5
 PACKING = 5.0  # of an input, in multiply-adds
 PANEL = 16  # pixels or tiles of a panel, full or not
 ROWS = 6  # of a block, full or not, if more than half
@@ -59,8 +58,8 @@ GRAD_MOST = 256 * 256
 # take the time of more, and inputs are copied into planes or packed, which output rows that begin
 # SHORT of each other slow down.  Turning a weight round for the lanes costs TURNING, turning a
 # result round RESULTS.  Where no input meets two taps they may as well be packed, which makes the
-# products of vectors of pixels PACKED, or POINTWISE, times as fast beside those of lanes.
-ONE_HALF, LEAST_LANES, RESULTS, PACKED, POINTWISE = 1.15, 4, 5.5, 1.06, 1.04
+# products of vectors of pixels PATCHES, or POINTWISE, times as fast beside those of lanes.
+ONE_HALF, LEAST_LANES, RESULTS, PATCHES, POINTWISE = 1.15, 4, 5.5, 1.06, 1.04
 # Where padding is LEAST_CUT of the products or more, these are left out (_cuts.pyx); no more than
 # MOST_CUT of all are counted on, for corners keep theirs.
 LEAST_CUT, MOST_CUT = 0.04, 0.5
@@ -260,12 +259,14 @@ def in_lanes(axes: Sequence[Axis], rows: int, packed: bool = True, channels: int
     Unless the weights are `packed` so before, they have to be turned round for it.
     """
     turning = 0.0 if packed else TURNING * rows
-    lanes = (1 - _cut(axes)) * _lanes_work(axes, rows)
+    lanes = _lanes_work(axes, rows)
+    if 2 * rows > ROWS:  # of fewer most of a vector is empty, which is no faster for leaving out
+        lanes *= 1 - _cut(axes)
     taps = prod(a.kernel for a in axes)
     if taps > 1:
         lanes *= 1 + RESULTS / max(channels * taps, 1)
     if all(a.kernel <= a.stride for a in axes):  # no input meets two taps
-        lanes *= PACKED if taps > 1 else POINTWISE
+        lanes *= PATCHES if taps > 1 else POINTWISE
     return turning + lanes < _pixels_work(axes, rows)
 
 
