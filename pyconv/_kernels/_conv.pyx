@@ -34,6 +34,7 @@ from pyconv._kernels._gemm cimport (
     packer,
     packing_bytes,
     planes,
+    start_packer,
 )
 from pyconv._kernels._grid cimport fill_grid, grid, inside, load_run, source_index
 from pyconv._kernels._integers cimport ceil_div, magnitude, odd_lines
@@ -861,14 +862,8 @@ cdef void part_rows(grid* q, tensor* out) noexcept nogil:
 
 
 cdef void use_grid(packer* pk, grid* q) noexcept nogil:
-    pk.ctx = q
-    pk.begin = NULL
-    pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-    pk.by_pixel, pk.fill, pk.effort = NULL, NULL, 0
+    start_packer(pk, q, pack_grid)
     pk.soon = soon_grid
-    pk.pack = pack_grid
-    pk.scratch = 0
-    pk.scratch_per_pixel = 0
 
 
 cdef bint fit_lanes(plane_grid* s, Py_ssize_t budget) noexcept nogil:

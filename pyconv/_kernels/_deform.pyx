@@ -38,6 +38,7 @@ from pyconv._kernels._gemm cimport (
     pack_operand,
     packer,
     packing_bytes,
+    start_packer,
 )
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
@@ -519,12 +520,10 @@ cdef inline Py_ssize_t tile_bytes(const sampler* s) noexcept nogil:
 cdef void use_sampler(packer* pk, sampler* s) noexcept nogil:
     cdef Py_ssize_t plane = s.x.shape[2] * s.x.shape[3] * s.x.shape[4]
     cdef Py_ssize_t samples = s.out[0] * s.out[1] * s.out[2] * s.all_taps
-    pk.ctx = s
-    pk.begin, pk.soon, pk.fill = begin_samples, NULL, NULL
-    pk.pack = pack_samples
+    start_packer(pk, s, pack_samples)
+    pk.begin = begin_samples
     pk.scratch = 2 * LINE + tile_bytes(s)
     pk.scratch_per_pixel = positions_bytes(s, 1)
-    pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
     pk.by_pixel, pk.effort = pack_pixels, SAMPLING + LOCATING / together(s)
     # Few channels are vectors only where there is room past them.
     if (s.last.data == NULL or together(s) < s.leaf.vl) and plane <= TURNING * samples:

@@ -41,7 +41,14 @@ from pyconv._kernels._depthwise_rows cimport (
     stretch,
     sum_lines,
 )
-from pyconv._kernels._gemm cimport PackedWeights, describe_operand, implicit_gemm, operand, packer
+from pyconv._kernels._gemm cimport (
+    PackedWeights,
+    describe_operand,
+    implicit_gemm,
+    operand,
+    packer,
+    start_packer,
+)
 from pyconv._kernels._grid cimport grid, inside
 from pyconv._kernels._integers cimport ceil_div
 from pyconv._kernels._parallel cimport Workspace, aligned
@@ -254,14 +261,13 @@ def correlate_mixed(
     describe_operand(mix, compute, &a)
     if packed is not None and packed.leaf == job.copied.q.leaf:     # else few rows, soon packed
         packed.take_place_of(&a)
-    pk.ctx, pk.begin, pk.pack, pk.row = &job, NULL, pack_channels, job.copied.q.out[2]
-    pk.prepare, pk.sample_bytes, pk.direct, pk.soon, pk.fill = NULL, 0, NULL, NULL, NULL
-    pk.by_pixel, pk.effort = NULL, job.copied.taps / 8.0    # multiply-adds of a vector a cycle
+    start_packer(&pk, &job, pack_channels)
+    pk.row = job.copied.q.out[2]
+    pk.effort = job.copied.taps / 8.0       # multiply-adds of a vector a cycle
     pk.scratch = choose_mixed(&job, <leaf_column*>columns.data)
     if job.lines.apart > 0:
         pk.pack = pack_masked
     pk.rows = max(<Py_ssize_t>1, job.least)
-    pk.scratch_per_pixel = 0
     return fixed + implicit_gemm(
         operator, &pk, &a, &job.copied.out, bias, job.copied.q.leaf, threads, budget - fixed,
         measure)

@@ -1,6 +1,7 @@
 # Implicit GEMM: the loop nest around the micro-kernel, for any operator that can fill a panel.
 
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 from pyconv._kernels._cpu cimport leaf_soon, leaf_table
 from pyconv._kernels._integers cimport ceil_div, round_up
@@ -90,6 +91,12 @@ cdef struct packer:
     # 0: panels of nr columns; else a tile is one panel, of whole output rows where it can be, each
     # of so many pixels, rather so many of them, or a multiple
     Py_ssize_t row, rows
+
+
+cdef inline void start_packer(packer* pk, void* ctx, pack_fn pack) noexcept nogil:
+    """One that packs, and has nothing else yet: NULL and 0."""
+    memset(pk, 0, sizeof(packer))
+    pk.ctx, pk.pack = ctx, pack
 
 
 # The weights as rows of A: axes (group, row, channel, tap, tap, tap); depth k runs over the last

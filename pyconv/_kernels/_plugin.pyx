@@ -24,6 +24,7 @@ from pyconv._kernels._gemm cimport (
     implicit_gemm,
     operand,
     packer,
+    start_packer,
 )
 from pyconv._kernels._parallel cimport Workspace, run, useful_threads
 from pyconv._kernels._tensor cimport describe, tensor
@@ -202,12 +203,9 @@ cdef int start(
             checks.fail_type(
                 operator, "kernel", f"pack {'float64' if compute == 1 else 'float32'}",
                 checks.Verbatim("none that does"))
-        pk.ctx, pk.begin, pk.pack = job, NULL, pack_plugin
+        start_packer(pk, job, pack_plugin)
         pk.scratch = (
             PANEL_PIXELS * TILE_DEPTHS * job.leaf.esize if job.k.flags & PIXELS_OUTER else 0)
-        pk.scratch_per_pixel = 0
-        pk.prepare, pk.sample_bytes, pk.direct, pk.row = NULL, 0, NULL, 0
-        pk.by_pixel, pk.soon, pk.fill, pk.effort = NULL, NULL, NULL, 0
     return 0
 
 
