@@ -109,9 +109,9 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t m, Py_ssize_t n, Py_ssize_t k, const void* a, Py_ssize_t block,
             const void* b, Py_ssize_t b_ks, void* c, Py_ssize_t c_rs, int add) noexcept nogil
         void (*gemm_lanes)(
-            Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const void* b,
-            const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c, const void* bias,
-            int add, leaf_soon* soon) noexcept nogil
+            Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, Py_ssize_t run, const void* a,
+            const void* b, const Py_ssize_t* b_at, const Py_ssize_t* pixel, void* c,
+            const void* bias, int add, leaf_soon* soon) noexcept nogil
         void (*gemm_some)(
             Py_ssize_t lanes, Py_ssize_t n, Py_ssize_t k, const void* a, const int32_t* which,
             const void* b, const Py_ssize_t* b_at, const Py_ssize_t* pixel,

@@ -30,7 +30,7 @@ from libc.string cimport memcpy, memset
 
 from pyconv import checks
 from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE, leaf_soon
-from pyconv._kernels._integers cimport ceil_div, least_multiple, magnitude, odd_lines, round_up
+from pyconv._kernels._integers cimport ceil_div, gcd, least_multiple, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
 
@@ -851,6 +851,15 @@ cdef void multiply_classes(
                 place + begin[kind], c, bias, add, soon)
 
 
+cdef inline Py_ssize_t run_of(const gemm_job* job) noexcept nogil:
+    """Depths of a block next to each other, from each multiple of so many on; 0 if all are."""
+    if job.by_pixel:
+        return 0
+    if job.direct == NULL:
+        return 1
+    return job.direct.run if job.depth <= job.kc else gcd(job.direct.run, job.kc)
+
+
 cdef void results_soon(
     const gemm_job* job, Py_ssize_t n, Py_ssize_t m, Py_ssize_t rows, Py_ssize_t p,
     Py_ssize_t count, leaf_soon* soon
@@ -940,8 +949,8 @@ cdef void lanes_tile(
                 weights = a.packed + packed_at(a, leaf, g, m, k, depth)
                 if cut == NULL:
                     leaf.gemm_lanes(
-                        lanes, count, depth, weights, b, offset, pixel, c + (m - m_lo) * count * es,
-                        bias, block > 0, &soon)
+                        lanes, count, depth, run_of(job), weights, b, offset, pixel,
+                        c + (m - m_lo) * count * es, bias, block > 0, &soon)
                 else:
                     multiply_classes(
                         job, k // job.kc, lanes, weights, b, offset, begin, pixel, place,

@@ -485,7 +485,7 @@ cdef void sum_at_once(
             while p < s.pixels:
                 count = min(chain, s.pixels - p)
                 leaf.gemm_lanes(
-                    lanes, some, count, panels + (row * s.pixels + p * lanes) * es, x, pixel + p,
+                    lanes, some, count, 1, panels + (row * s.pixels + p * lanes) * es, x, pixel + p,
                     depth + j, scratch, NULL, p > 0, NULL)
                 p += count
             store_panel(job, g, m + row, min(lanes, rows - row), k + j, some, scratch, lanes)
@@ -550,7 +550,7 @@ cdef void sum_block(
                     q = p
                     while q < stop:
                         leaf.gemm_lanes(
-                            lanes, some, min(chain, stop - q),
+                            lanes, some, min(chain, stop - q), 1,
                             panels + (row * s.pixels + q * lanes) * es, x, pixel + q, depth + j,
                             to, NULL, chains > 0 or q > p, NULL)
                         q += chain
@@ -886,12 +886,12 @@ cdef void sum_neighbours(
         a = panel + i * pitch * es
         if strips > 0:
             leaf.gemm_lanes(
-                lanes, job.rows, strips, a, g + i * es, at, row, sums + i * apart * es, NULL, 1,
+                lanes, job.rows, strips, 1, a, g + i * es, at, row, sums + i * apart * es, NULL, 1,
                 NULL)
         if i < rest:
             leaf.gemm_lanes(
-                lanes, job.rows, 1, a + strips * lanes * es, g + (strips * job.lanes + i) * es, at,
-                row, sums + i * apart * es, NULL, 1, NULL)
+                lanes, job.rows, 1, 1, a + strips * lanes * es, g + (strips * job.lanes + i) * es,
+                at, row, sums + i * apart * es, NULL, 1, NULL)
 
 
 cdef void few_task(

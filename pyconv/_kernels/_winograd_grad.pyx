@@ -163,7 +163,7 @@ cdef void grad_task(
                         done += strips[i].tiles
                     for f in range(x.places):
                         table.gemm_lanes(
-                            lanes, channels, tiles, h + f * job.h_place * es,
+                            lanes, channels, tiles, 1, h + f * job.h_place * es,
                             v + (f * x.v_place + (g - start) * channels) * es, depth, pixel,
                             of_group + (f * job.s_place + (m - m_lo) * channels) * es, NULL,
                             low > 0, NULL)

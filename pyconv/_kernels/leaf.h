@@ -180,8 +180,8 @@ typedef struct leaf_table {
      * a_rs is 0 blocks of mr rows, each [k][mr], one after another; b: panels of nr columns, b_ps
      * elements apart, of rows b_ks elements apart, all of their columns readable; c: rows c_rs
      * elements apart.  The sum starts from zero and runs over k in order; then it is added to
-     * bias[i] (or 0) when `add` is 0, else to c[i, j].  What is
-     * read `soon` is asked for, unless that is NULL. */
+     * bias[i] (or 0) when `add` is 0, else to c[i, j].  What is read
+     * `soon` is asked for, unless that is NULL. */
     void (*gemm)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void *a, ptrdiff_t a_rs,
                  const void *b, ptrdiff_t b_ks, ptrdiff_t b_ps, void *c, ptrdiff_t c_rs,
                  const void *bias, int add, leaf_soon *soon);
@@ -198,11 +198,12 @@ typedef struct leaf_table {
 
     /* The same product, with the same bits, where rows of A are in lanes:
      * c[j * lanes + i] (+)= sum_k a[k * lanes + i] * b[pixel[j] + b_at[k]]   for i < lanes, j < n
-     * lanes is nr / 2, nr or 3 * nr / 2; n > 0.  Summed as in `gemm`; bias has `lanes` elements.
-     * What is written `soon` is asked for, unless that is NULL. */
-    void (*gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a, const void *b,
-                       const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c, const void *bias,
-                       int add, leaf_soon *soon);
+     * lanes is nr / 2, nr or 3 * nr / 2; n > 0.  Depths from each multiple of `run` to the next are
+     * next to each other in b: of several runs; 0 if all are.  Summed as in `gemm`; bias has `lanes`
+     * elements.  What is written `soon` is asked for, unless that is NULL. */
+    void (*gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, ptrdiff_t run, const void *a,
+                       const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
+                       const void *bias, int add, leaf_soon *soon);
 
     /* The same of k depths, of which number d is which[d], with results at c[place[j] * lanes]. */
     void (*gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,

@@ -27,18 +27,22 @@ typedef T NAME(quad) __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T
 
 /* ---- what is needed soon, a few cache lines beside each tile --------------------------------- */
 
+/* Goes on by some bytes; the next row is due when those of one are done. */
+INLINE void NAME(pass_by)(leaf_soon *soon, ptrdiff_t bytes) {
+    soon->done += bytes;
+    if (soon->done < soon->bytes) return;
+    soon->done = 0;
+    soon->at += soon->step;
+    --soon->rows;
+}
+
 /* Those of a tile of k depths, all of one row: from where, and the step from each depth to the next.
  * Spread that evenly they hold up nothing. */
 INLINE const char *NAME(take_soon)(leaf_soon *soon, ptrdiff_t k, ptrdiff_t *step) {
     const char *at = soon->at + soon->done;
     const ptrdiff_t left = soon->bytes - soon->done, most = soon->each * 64;
     *step = ((most < left ? most : left) + k - 1) / k;
-    soon->done += most;
-    if (soon->done >= soon->bytes) {
-        soon->done = 0;
-        soon->at += soon->step;
-        --soon->rows;
-    }
+    NAME(pass_by)(soon, most);
     return at;
 }
 
@@ -46,18 +50,14 @@ INLINE const char *NAME(take_soon)(leaf_soon *soon, ptrdiff_t k, ptrdiff_t *step
 INLINE void NAME(ask_soon)(leaf_soon *soon) {
     for (ptrdiff_t lines = soon->each; lines > 0 && soon->rows > 0; --lines) {
         __builtin_prefetch(soon->at + soon->done, 1);
-        soon->done += 64;
-        if (soon->done < soon->bytes) continue;
-        soon->done = 0;
-        soon->at += soon->step;
-        --soon->rows;
+        NAME(pass_by)(soon, 64);
     }
 }
 
 /* ---- gemm ------------------------------------------------------------------------------------
  *   per k:  NV vectors of b, `rows` broadcasts of a, rows * NV multiply-adds into registers
  *   AVX2 6x16: 12 accumulators + 2 of b + 1 broadcast = 15 of 16 registers; four depths each time
- *   round, as VFMA2, for compilers run out of registers when they unroll them
+ *   round, as VFMAS, for compilers run out of registers when they unroll them
  *   AVX-512 14x32: 28 + 2 + 1 = 31 of 32;  NEON 6x16: 24 + 4 + 1 = 29 of 32
  */
 
@@ -322,7 +322,18 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void 
  *   AVX2 6 pixels of 2 halves: 12 accumulators + 2 of a + 1 broadcast = 15 of 16 registers
  * `some`: 1 if results have places of their own, 2 if besides only some depths are wanted.
  */
+#define LANE_DEPTH(first, next)                                                                \
+    {                                                                                          \
+        const ptrdiff_t depth = first, at = b_at[depth];                                       \
+        VEC av[3];                                                                             \
+        UNROLL for (int v = 0; v < nv; ++v)                                                    \
+            av[v] = VLOAD(a + ((depth + (next)) * nv + v) * VL);                               \
+        UNROLL for (int i = 0; i < pixels; ++i)                                                \
+            VFMAS_AT(nv, acc + i * nv, av, from[i], at, next);                                 \
+    }
+
 INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, ptrdiff_t k,
+                              const ptrdiff_t run,
                               const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
                               const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
                               int add) {
@@ -332,22 +343,30 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, pt
         from[i] = b + pixel[i];
         UNROLL for (int v = 0; v < nv; ++v) acc[i * nv + v] = VZERO();
     }
-#ifdef VFMA2 /* four depths each time round, as in gemm_rows */
-    if (nv == 2)
-        for (; k >= 4; k -= 4) {
-            UNROLL for (int d = 0; d < 4; ++d) {
-                const ptrdiff_t depth = some > 1 ? which[d] : d, at = b_at[depth];
-                const VEC a0 = VLOAD(a + depth * NR), a1 = VLOAD(a + depth * NR + VL);
-                UNROLL for (int i = 0; i < pixels; ++i)
-                    VFMA2(acc[i * nv], acc[i * nv + 1], a0, a1, from[i][at]);
-            }
-            if (some > 1) {
-                which += 4;
-                continue;
-            }
-            a += 4 * NR;
-            b_at += 4;
+#ifdef VFMAS /* some depths each time round, as in gemm_rows */
+    if (run % 3 == 0) {
+        for (ptrdiff_t rounds = k / 6; rounds > 0; --rounds) {
+            LANE_DEPTH(0, 0)
+            LANE_DEPTH(0, 1)
+            LANE_DEPTH(0, 2)
+            LANE_DEPTH(3, 0)
+            LANE_DEPTH(3, 1)
+            LANE_DEPTH(3, 2)
+            a += 6 * nv * VL;
+            b_at += 6;
         }
+        k %= 6;
+    }
+    for (ptrdiff_t rounds = k / 4; rounds > 0; --rounds) {
+        UNROLL for (int d = 0; d < 4; ++d) LANE_DEPTH(some > 1 ? which[d] : d, 0)
+        if (some > 1) {
+            which += 4;
+            continue;
+        }
+        a += 4 * nv * VL;
+        b_at += 4;
+    }
+    k %= 4;
 #endif
     for (; k > 0; --k) {
         const ptrdiff_t depth = some > 1 ? *which++ : 0, at = b_at[depth];
@@ -373,13 +392,13 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, pt
 #define LANE_CASE(pixels)                                                                      \
     case pixels:                                                                               \
         if ((pixels) <= LANE_PIXELS(halves))                                                   \
-            NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, some, k, a,  \
-                              which, b, b_at, pixel, place, c, bias, add);                     \
+            NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, some, k,     \
+                              run, a, which, b, b_at, pixel, place, c, bias, add);                     \
         break;
 
 /* Blocks of about as many pixels each: a few left alone would not keep the pipelines busy. */
 INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrdiff_t k,
-                             const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
+                             const ptrdiff_t run, const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
                              const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
                              int add, leaf_soon *soon) {
     enum { LINE = 64 / sizeof(T) };
@@ -412,22 +431,25 @@ INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrd
 }
 #undef LANE_CASE
 
-INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const T *a,
-                           const int32_t *which, const T *b, const ptrdiff_t *b_at,
+INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k,
+                           const ptrdiff_t run, const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
                            const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
                            int add, leaf_soon *soon) {
     if (lanes == NR / 2)
-        NAME(lane_panel)(1, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
+        NAME(lane_panel)(1, some, n, k, run, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else if (lanes == NR)
-        NAME(lane_panel)(2, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
+        NAME(lane_panel)(2, some, n, k, run, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else
-        NAME(lane_panel)(3, some, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
+        NAME(lane_panel)(3, some, n, k, run, a, which, b, b_at, pixel, place, c, bias, add, soon);
 }
 
-static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
-                             const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
+static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, ptrdiff_t run,
+                             const void *a, const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
                              const void *bias, int add, leaf_soon *soon) {
-    NAME(lanes_of)(0, lanes, n, k, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
+    if (run % 3 == 0)
+        NAME(lanes_of)(0, lanes, n, k, 3, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
+    else
+        NAME(lanes_of)(0, lanes, n, k, 1, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
 }
 
 static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
@@ -435,9 +457,9 @@ static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const voi
                             const ptrdiff_t *pixel, const ptrdiff_t *place, void *c,
                             const void *bias, int add, leaf_soon *soon) {
     if (k > 0 && which[k - 1] == k - 1) /* all of them */
-        NAME(lanes_of)(1, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
+        NAME(lanes_of)(1, lanes, n, k, 1, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else
-        NAME(lanes_of)(2, lanes, n, k, a, which, b, b_at, pixel, place, c, bias, add, soon);
+        NAME(lanes_of)(2, lanes, n, k, 1, a, which, b, b_at, pixel, place, c, bias, add, soon);
 }
 
 /* ---- gemm_even: the same of depths next to each other, and pixels evenly apart, as few of both ------
@@ -448,6 +470,19 @@ INLINE void NAME(even_pixels)(const int pixels, const int nv, ptrdiff_t k, const
     VEC acc[LANE_PIXELS(1) * 3 * NV];
     UNROLL for (int i = 0; i < pixels; i += 3) from[i / 3] = b + i * b_ps;
     UNROLL for (int i = 0; i < pixels * nv; ++i) acc[i] = VZERO();
+#ifdef VFMAS /* four depths each time round, as in gemm_rows */
+    for (ptrdiff_t rounds = k / 4; rounds > 0; --rounds) {
+        UNROLL for (int d = 0; d < 4; ++d) {
+            VEC av[3];
+            UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + (d * nv + v) * VL);
+            UNROLL for (int i = 0; i < pixels; ++i)
+                VFMAS(nv, acc + i * nv, av, from[i / 3][i % 3 * b_ps + d]);
+        }
+        a += 4 * nv * VL;
+        UNROLL for (int i = 0; i < pixels; i += 3) from[i / 3] += 4;
+    }
+    k %= 4;
+#endif
     for (ptrdiff_t d = 0; d < k; ++d) {
         VEC av[3 * NV / 2];
         UNROLL for (int v = 0; v < nv; ++v) av[v] = VLOAD(a + v * VL);

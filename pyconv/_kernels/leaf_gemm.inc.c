@@ -10,7 +10,7 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = WIDTH(ZERO)();
     /* c is on its way while the sums are made: a row beside each of the first depths, or at once */
-#ifdef VFMA2
+#ifdef VFMAS
     const int spread = 0;
 #else
     const int spread = rows == MR;
@@ -25,18 +25,26 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
     const char *next = (const char *)a; /* what is asked for beside a depth */
     ptrdiff_t step = 0;
     if (!table && soon && soon->rows > 0) next = NAME(take_soon)(soon, k, &step);
-#ifdef VFMA2
+#ifdef VFMAS
     /* Four depths each time round: with one, counters and pointers take as many instructions as
      * half of the multiply-adds, which shows as soon as anything else uses the core. */
     if (nv == 2 && (a_ks == MR || a_ks == 1))
         for (; k >= 4; k -= 4) {
             UNROLL for (int d = 0; d < 4; ++d) {
-                const T *row = b + (table ? b_at[d] : d * b_ks);
-                if (ahead) __builtin_prefetch(row + 2 * NR - 1);
+                const T *row = table ? b : b + d * b_ks;
+                const ptrdiff_t at = table ? b_at[d] : 0;
+                if (ahead) __builtin_prefetch(row + at + 2 * NR - 1);
                 if (a_ks == MR && d % 2 == 0) __builtin_prefetch(a + d * MR + AHEAD);
-                const VEC b0 = VLOAD(row), b1 = VLOAD(row + VL);
+                VEC bv[2];
+                if (table) {
+                    VLOAD_AT(bv[0], row, at, 0);
+                    VLOAD_AT(bv[1], row, at, VL);
+                } else {
+                    bv[0] = VLOAD(row);
+                    bv[1] = VLOAD(row + VL);
+                }
                 UNROLL for (int i = 0; i < rows; ++i)
-                    VFMA2(acc[i * nv], acc[i * nv + 1], b0, b1, a[i * a_rs + d * a_ks]);
+                    VFMAS(2, acc + i * nv, bv, a[i * a_rs + d * a_ks]);
             }
             if (!table) __builtin_prefetch(next, 0, 2);
             next += 4 * step;

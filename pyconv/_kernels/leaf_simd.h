@@ -3,9 +3,11 @@
  * Included once per (instruction set, type) with LEAF_ISA_* and LEAF_DOUBLE set.  Defines
  *   T, VEC, VL          element, vector, elements per vector
  *   MR, NV              micro-tile: rows, vectors per row
- *   VFMA2(s0, s1, x0, x1, t)  where defined: s0, s1 += x0, x1 times the element t of memory, where
- *                       it stands in the code and with one register more: compilers run out of
- *                       registers when they unroll depths
+ *   VFMAS(nv, c, x, t)  where defined: c[v] += x[v] * t for v < nv <= 3, with the element t of
+ *                       memory, where it stands in the code and with one register more: compilers
+ *                       run out of registers when they unroll depths
+ *   VFMAS_AT(nv, c, x, p, i, n) VLOAD_AT(x, p, i, n)  the same of element i + n from p, and those
+ *                       that follow, n known when compiled: compilers add or scale i apart
  *   CHAINS              multiply-adds in flight that hide their latency, two units or more
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
  *   VADDTO(c, s) SADDTO c + s, with the bits of s where both are NaN: compilers exchange operands
@@ -33,7 +35,13 @@
 #undef NV
 #undef CHAINS
 #undef LANE_PIXELS
-#undef VFMA2
+#undef VFMAS
+#undef VFMAS_AT
+#undef VLOAD_AT
+#undef LEAF_SCALE
+#undef LEAF_ONE
+#undef LEAF_FMA
+#undef LEAF_FMAS
 #undef VADDTO
 #undef SADDTO
 #undef LEAF_TYPED
@@ -326,15 +334,39 @@ static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_
 #define SADDTO(c, s) ((c) + (s))
 #endif
 #ifdef LEAF_ISA_AVX2
-#define VFMA2(s0, s1, x0, x1, t)                                                                  \
+#ifdef LEAF_DOUBLE
+#define LEAF_SCALE "8"
+#else
+#define LEAF_SCALE "4"
+#endif
+#define VLOAD_AT(x, from, at, next)                                                               \
+    __asm__(LEAF_TYPED("vmovu", "p") " %c[n](%[p], %[i], " LEAF_SCALE "), %[v]" : [v] "=x"(x)     \
+            : [p] "r"(from), [i] "r"(at), [n] "i"((next) * sizeof(T)), "m"(*(const T(*)[])(from)))
+#define LEAF_ONE LEAF_TYPED("vbroadcast", "s") " "
+#define LEAF_FMA(v, c) "\n\t" LEAF_TYPED("vfmadd231", "p") " %[" v "], %[all], %[" c "]"
+#define LEAF_FMAS(nv, c, x, one, ...)                                                             \
     do {                                                                                          \
         VEC all_;                                                                                 \
-        __asm__ volatile(LEAF_TYPED("vbroadcast", "s") " %[one], %[all]\n\t"                      \
-                         LEAF_TYPED("vfmadd231", "p") " %[v0], %[all], %[c0]\n\t"                 \
-                         LEAF_TYPED("vfmadd231", "p") " %[v1], %[all], %[c1]"                     \
-                         : [c0] "+x"(s0), [c1] "+x"(s1), [all] "=&x"(all_)                        \
-                         : [v0] "x"(x0), [v1] "x"(x1), [one] "m"(t));                             \
+        if ((nv) == 1)                                                                            \
+            __asm__ volatile(LEAF_ONE one ", %[all]" LEAF_FMA("v0", "c0")                         \
+                             : [all] "=&x"(all_), [c0] "+x"((c)[0])                               \
+                             : [v0] "x"((x)[0]), __VA_ARGS__);                                    \
+        else if ((nv) == 2)                                                                       \
+            __asm__ volatile(LEAF_ONE one ", %[all]" LEAF_FMA("v0", "c0") LEAF_FMA("v1", "c1")    \
+                             : [all] "=&x"(all_), [c0] "+x"((c)[0]), [c1] "+x"((c)[1])            \
+                             : [v0] "x"((x)[0]), [v1] "x"((x)[1]), __VA_ARGS__);                  \
+        else                                                                                      \
+            __asm__ volatile(LEAF_ONE one ", %[all]" LEAF_FMA("v0", "c0") LEAF_FMA("v1", "c1")    \
+                                 LEAF_FMA("v2", "c2")                                             \
+                             : [all] "=&x"(all_), [c0] "+x"((c)[0]), [c1] "+x"((c)[1]),           \
+                               [c2] "+x"((c)[2])                                                  \
+                             : [v0] "x"((x)[0]), [v1] "x"((x)[1]), [v2] "x"((x)[2]),              \
+                               __VA_ARGS__);                                                      \
     } while (0)
+#define VFMAS(nv, c, x, t) LEAF_FMAS(nv, c, x, "%[one]", [one] "m"(t))
+#define VFMAS_AT(nv, c, x, from, at, next)                                                        \
+    LEAF_FMAS(nv, c, x, "%c[n](%[p], %[i], " LEAF_SCALE ")", [p] "r"(from), [i] "r"(at),          \
+              [n] "i"((next) * sizeof(T)), "m"(*(const T(*)[])(from)))
 #endif
 
 #if defined(__clang__) || __GNUC__ >= 12
