@@ -7,7 +7,8 @@
  *                       memory, where it stands in the code and with one register more: compilers
  *                       run out of registers when they unroll depths
  *   VFMAS_AT(nv, c, x, p, i, n) VLOAD_AT(x, p, i, n)  the same of element i + n from p, and those
- *                       that follow, n known when compiled: compilers add or scale i apart
+ *                       that follow, n known when compiled: compilers add or scale i apart.  What
+ *                       they read must not be written in the same function
  *   CHAINS              multiply-adds in flight that hide their latency, two units or more
  *   VLOAD VSTORE VSET1 VZERO VADD VFMA(a, b, c) = a * b + c, and SFMA, its scalar twin
  *   VADDTO(c, s) SADDTO c + s, with the bits of s where both are NaN: compilers exchange operands
@@ -341,7 +342,7 @@ static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_
 #endif
 #define VLOAD_AT(x, from, at, next)                                                               \
     __asm__(LEAF_TYPED("vmovu", "p") " %c[n](%[p], %[i], " LEAF_SCALE "), %[v]" : [v] "=x"(x)     \
-            : [p] "r"(from), [i] "r"(at), [n] "i"((next) * sizeof(T)), "m"(*(const T(*)[])(from)))
+            : [p] "r"(from), [i] "r"(at), [n] "i"((next) * sizeof(T)))
 #define LEAF_ONE LEAF_TYPED("vbroadcast", "s") " "
 #define LEAF_FMA(v, c) "\n\t" LEAF_TYPED("vfmadd231", "p") " %[" v "], %[all], %[" c "]"
 #define LEAF_FMAS(nv, c, x, one, ...)                                                             \
@@ -366,7 +367,7 @@ static inline __attribute__((always_inline)) T LEAF_CAT(saddto, LEAF_NAME, LEAF_
 #define VFMAS(nv, c, x, t) LEAF_FMAS(nv, c, x, "%[one]", [one] "m"(t))
 #define VFMAS_AT(nv, c, x, from, at, next)                                                        \
     LEAF_FMAS(nv, c, x, "%c[n](%[p], %[i], " LEAF_SCALE ")", [p] "r"(from), [i] "r"(at),          \
-              [n] "i"((next) * sizeof(T)), "m"(*(const T(*)[])(from)))
+              [n] "i"((next) * sizeof(T)))
 #endif
 
 #if defined(__clang__) || __GNUC__ >= 12
