@@ -933,7 +933,7 @@ cdef Py_ssize_t correlate_lanes(
     cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0
     cdef const leaf_table* table = s.q.leaf
     s.lanes = True
-    s.layout.taps = s.q.taps[0] * s.q.taps[1] * s.q.taps[2]
+    s.layout.taps, s.layout.width = s.q.taps[0] * s.q.taps[1] * s.q.taps[2], s.q.taps[2]
     if (0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE
             and taken <= budget // 2):
         offsets = Workspace(taken)

@@ -64,7 +64,7 @@ cdef struct planes:
     Py_ssize_t reach            # ... and the largest offset
     # With rows of A in lanes no pixel is dropped: they are so far apart, along the last three axes.
     Py_ssize_t pixel_stride[3]
-    Py_ssize_t taps             # of a channel
+    Py_ssize_t taps, width      # of a channel, of a row of them
     const cuts* cut             # or NULL
 
 # Change results of sample n before they are stored, the bias is in them already: channels m ..

@@ -29,7 +29,7 @@ nothing but its inputs.
 from libc.string cimport memcpy, memset
 
 from pyconv import checks
-from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE, leaf_soon
+from pyconv._kernels._cpu cimport LEAF_LONG, LEAF_WIDE, __builtin_prefetch, leaf_soon
 from pyconv._kernels._integers cimport ceil_div, gcd, least_multiple, magnitude, odd_lines, round_up
 from pyconv._kernels._parallel cimport Workspace, aligned, run, useful_threads
 from pyconv._kernels._tensor cimport describe
@@ -43,6 +43,7 @@ cdef enum:
     GROUP_BYTES = 256 * 1024        # a prepared group of samples: stays in L2
     DEPTH_BLOCK = 96                # KC, at most: the longest chain of roundings
     MOST_PIXELS = 1024
+    FAR_BYTES = 1 << 20     # of prepared samples: more is read from beyond L2
     MOST_LANE_PIXELS = 192  # with rows in lanes: results of a panel stay in L1,
     LEAST_LANE_PIXELS = 56  # ... and weights on their way from L2 are used often enough
     PACKED_LANE_PIXELS = 112    # ... where those are all that is read from L2
@@ -877,6 +878,40 @@ cdef void results_soon(
         soon.each = ceil_div(rows * ceil_div(soon.bytes, LINE), tiles)
 
 
+cdef void next_inputs(
+    const gemm_job* job, const char* b, Py_ssize_t p, Py_ssize_t count, Py_ssize_t products,
+    leaf_soon* soon
+) noexcept nogil:
+    """What the tile after `count` pixels from p on meets with its last row of taps, of each channel.
+
+    With the rows above it meets what tiles before have met.  `products` of panels are left to ask
+    for it; planes that stay in the cache are left alone.
+    """
+    cdef const planes* at = job.direct
+    cdef Py_ssize_t es = job.leaf.esize, width = job.out.shape[4], first, last
+    soon.rows = 0
+    p += count
+    count = min(min(count, job.pixels - p), job.plane - p % job.plane)   # of a sample
+    if at.data != NULL or job.sample_bytes < FAR_BYTES or at.taps >= job.depth or count <= 0:
+        return
+    first = pixel_at(job, p // width, p % width) + at.offset[at.taps - at.width]
+    last = pixel_at(job, (p + count - 1) // width, (p + count - 1) % width) + at.offset[at.taps - 1]
+    soon.at = b + first * es
+    soon.step, soon.bytes = (at.offset[at.taps] - at.offset[0]) * es, (last - first + 1) * es
+    soon.rows = job.depth // at.taps
+    soon.each = ceil_div(soon.rows, products)
+
+
+cdef inline void ask_for_rows(leaf_soon* soon) noexcept nogil:
+    """`each` rows of what is read soon, into L2."""
+    cdef Py_ssize_t row, line
+    for row in range(min(soon.each, soon.rows)):
+        for line in range(ceil_div(soon.bytes, LINE)):
+            __builtin_prefetch(soon.at + line * LINE, 0, 2)
+        soon.at += soon.step
+        soon.rows -= 1
+
+
 cdef void lanes_tile(
     const gemm_job* job, char* scratch, Py_ssize_t n, Py_ssize_t g, Py_ssize_t p,
     Py_ssize_t count, Py_ssize_t m_lo, Py_ssize_t m_hi
@@ -906,9 +941,12 @@ cdef void lanes_tile(
     cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
     cdef const cuts* cut = job.direct.cut if job.direct != NULL else NULL
     cdef Py_ssize_t begin[MOST_CLASSES + 1]
-    cdef leaf_soon soon
+    cdef leaf_soon soon, inputs
+    inputs.rows = 0
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
+        next_inputs(
+            job, b, p, count, ceil_div(job.depth, job.kc) * ceil_div(m_hi - m_lo, leaf.nr), &inputs)
         if cut != NULL:
             sort_pixels(job, p, count, pixel, place, begin)
         else:
@@ -947,6 +985,7 @@ cdef void lanes_tile(
                         memcpy(last_bias, bias, (job.rows - m) * es)
                         bias = last_bias
                 weights = a.packed + packed_at(a, leaf, g, m, k, depth)
+                ask_for_rows(&inputs)
                 if cut == NULL:
                     leaf.gemm_lanes(
                         lanes, count, depth, run_of(job), weights, b, offset, pixel,
