@@ -882,7 +882,7 @@ cdef void next_inputs(
     const gemm_job* job, const char* b, Py_ssize_t p, Py_ssize_t count, Py_ssize_t products,
     leaf_soon* soon
 ) noexcept nogil:
-    """What the tile after `count` pixels from p on meets with its last row of taps, of each channel.
+    """What the tile after `count` pixels from p meets with its last row of taps, of each channel.
 
     With the rows above it meets what tiles before have met.  `products` of panels are left to ask
     for it; planes that stay in the cache are left alone.
@@ -904,8 +904,8 @@ cdef void next_inputs(
 
 cdef inline void ask_for_rows(leaf_soon* soon) noexcept nogil:
     """`each` rows of what is read soon, into L2."""
-    cdef Py_ssize_t row, line
-    for row in range(min(soon.each, soon.rows)):
+    cdef Py_ssize_t _row, line
+    for _row in range(min(soon.each, soon.rows)):
         for line in range(ceil_div(soon.bytes, LINE)):
             __builtin_prefetch(soon.at + line * LINE, 0, 2)
         soon.at += soon.step
@@ -942,7 +942,7 @@ cdef void lanes_tile(
     cdef const cuts* cut = job.direct.cut if job.direct != NULL else NULL
     cdef Py_ssize_t begin[MOST_CLASSES + 1]
     cdef leaf_soon soon, inputs
-    inputs.rows = 0
+    inputs.rows = inputs.each = 0
     if job.direct != NULL:
         b = <char*>job.prepared + es * g * job.direct.group_stride
         next_inputs(

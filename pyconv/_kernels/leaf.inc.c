@@ -333,10 +333,9 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void 
     }
 
 INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, ptrdiff_t k,
-                              const ptrdiff_t run,
-                              const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
-                              const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                              int add) {
+                              const ptrdiff_t run, const T *a, const int32_t *which, const T *b,
+                              const ptrdiff_t *b_at, const ptrdiff_t *pixel,
+                              const ptrdiff_t *place, T *c, const T *bias, int add) {
     const T *from[LANE_PIXELS(1)];
     VEC acc[LANE_PIXELS(1) * 3 * NV];
     UNROLL for (int i = 0; i < pixels; ++i) {
@@ -393,14 +392,15 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, pt
     case pixels:                                                                               \
         if ((pixels) <= LANE_PIXELS(halves))                                                   \
             NAME(lane_pixels)((pixels) <= LANE_PIXELS(halves) ? (pixels) : 1, nv, some, k,     \
-                              run, a, which, b, b_at, pixel, place, c, bias, add);                     \
+                              run, a, which, b, b_at, pixel, place, c, bias, add);             \
         break;
 
 /* Blocks of about as many pixels each: a few left alone would not keep the pipelines busy. */
 INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrdiff_t k,
-                             const ptrdiff_t run, const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
-                             const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                             int add, leaf_soon *soon) {
+                             const ptrdiff_t run, const T *a, const int32_t *which, const T *b,
+                             const ptrdiff_t *b_at, const ptrdiff_t *pixel,
+                             const ptrdiff_t *place, T *c, const T *bias, int add,
+                             leaf_soon *soon) {
     enum { LINE = 64 / sizeof(T) };
     const int nv = halves * NV / 2;
     ptrdiff_t blocks = (n + LANE_PIXELS(halves) - 1) / LANE_PIXELS(halves);
@@ -432,9 +432,9 @@ INLINE void NAME(lane_panel)(const int halves, const int some, ptrdiff_t n, ptrd
 #undef LANE_CASE
 
 INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k,
-                           const ptrdiff_t run, const T *a, const int32_t *which, const T *b, const ptrdiff_t *b_at,
-                           const ptrdiff_t *pixel, const ptrdiff_t *place, T *c, const T *bias,
-                           int add, leaf_soon *soon) {
+                           const ptrdiff_t run, const T *a, const int32_t *which, const T *b,
+                           const ptrdiff_t *b_at, const ptrdiff_t *pixel, const ptrdiff_t *place,
+                           T *c, const T *bias, int add, leaf_soon *soon) {
     if (lanes == NR / 2)
         NAME(lane_panel)(1, some, n, k, run, a, which, b, b_at, pixel, place, c, bias, add, soon);
     else if (lanes == NR)
