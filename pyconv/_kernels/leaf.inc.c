@@ -320,8 +320,11 @@ static void NAME(gemm_narrow)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, const void 
  * A panel has 1, 2 or 3 halves of NR rows, and the fewer pixels at a time the more it has, for the
  * accumulators to fit:
  *   AVX2 6 pixels of 2 halves: 12 accumulators + 2 of a + 1 broadcast = 15 of 16 registers
- * `some`: 1 if results have places of their own, 2 if besides only some depths are wanted.
+ * `some`: 1 if results have places of their own, 2 if besides only some depths are wanted.  `run`: 3
+ * if depths lie in threes, each next to the one before; else 1.
  */
+
+/* Depth number `first`, or so many after it where those are next to each other. */
 #define LANE_DEPTH(first, next)                                                                \
     {                                                                                          \
         const ptrdiff_t depth = first, at = b_at[depth];                                       \
@@ -388,6 +391,8 @@ INLINE void NAME(lane_pixels)(const int pixels, const int nv, const int some, pt
     }
 }
 
+#undef LANE_DEPTH
+
 #define LANE_CASE(pixels)                                                                      \
     case pixels:                                                                               \
         if ((pixels) <= LANE_PIXELS(halves))                                                   \
@@ -444,12 +449,17 @@ INLINE void NAME(lanes_of)(const int some, ptrdiff_t lanes, ptrdiff_t n, ptrdiff
 }
 
 static void NAME(gemm_lanes)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, ptrdiff_t run,
-                             const void *a, const void *b, const ptrdiff_t *b_at, const ptrdiff_t *pixel, void *c,
-                             const void *bias, int add, leaf_soon *soon) {
-    if (run % 3 == 0)
+                             const void *a, const void *b, const ptrdiff_t *b_at,
+                             const ptrdiff_t *pixel, void *c, const void *bias, int add,
+                             leaf_soon *soon) {
+#ifdef VFMAS
+    if (run % 3 == 0) {
         NAME(lanes_of)(0, lanes, n, k, 3, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
-    else
-        NAME(lanes_of)(0, lanes, n, k, 1, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
+        return;
+    }
+#endif
+    (void)run;
+    NAME(lanes_of)(0, lanes, n, k, 1, a, NULL, b, b_at, pixel, NULL, c, bias, add, soon);
 }
 
 static void NAME(gemm_some)(ptrdiff_t lanes, ptrdiff_t n, ptrdiff_t k, const void *a,
