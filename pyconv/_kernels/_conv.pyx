@@ -574,7 +574,6 @@ cdef void repeat_offsets(
     for k in range(taps, depth):
         offset[k] = offset[k - taps] + apart
     s.layout.offset = offset
-    s.layout.run = s.q.taps[2] if s.q.taps[2] > 1 and offset[1] == offset[0] + 1 else 1
 
 
 cdef void input_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noexcept nogil:

@@ -51,7 +51,6 @@ cdef struct cuts:
 # begin `pitch` pixels apart; what is computed between them is dropped.
 cdef struct planes:
     const Py_ssize_t* offset
-    Py_ssize_t run              # depths, from a multiple of it on, that are next to each other
     Py_ssize_t group_stride
     Py_ssize_t lines            # per sample and group: as many as the result has along axis 0
     Py_ssize_t line_stride

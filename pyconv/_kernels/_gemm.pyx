@@ -852,13 +852,14 @@ cdef void multiply_classes(
                 place + begin[kind], c, bias, add, soon)
 
 
-cdef inline Py_ssize_t run_of(const gemm_job* job) noexcept nogil:
+cdef Py_ssize_t run_of(const gemm_job* job) noexcept nogil:
     """Depths of a block next to each other, from each multiple of so many on; 0 if all are."""
-    if job.by_pixel:
-        return 0
-    if job.direct == NULL:
+    cdef const planes* at = job.direct
+    if at == NULL:
+        return 0 if job.by_pixel else 1
+    if at.width == 1 or at.offset[1] != at.offset[0] + 1:
         return 1
-    return job.direct.run if job.depth <= job.kc else gcd(job.direct.run, job.kc)
+    return at.width if job.depth <= job.kc else gcd(at.width, job.kc)
 
 
 cdef void results_soon(
@@ -885,11 +886,10 @@ cdef void next_inputs(
     """What the tile after `count` pixels from p meets with its last row of taps, of each channel.
 
     With the rows above it meets what tiles before have met.  `products` of panels are left to ask
-    for it; planes that stay in the cache are left alone.
+    for it; of planes that stay in the cache, `soon` is left alone.
     """
     cdef const planes* at = job.direct
     cdef Py_ssize_t es = job.leaf.esize, width = job.out.shape[4], first, last
-    soon.rows = 0
     p += count
     count = min(min(count, job.pixels - p), job.plane - p % job.plane)   # of a sample
     if at.data != NULL or job.sample_bytes < FAR_BYTES or at.taps >= job.depth or count <= 0:
@@ -939,6 +939,7 @@ cdef void lanes_tile(
     cdef const Py_ssize_t* offset = step
     cdef Py_ssize_t depth_step = 1 if job.by_pixel else job.width
     cdef Py_ssize_t pixel_step = job.width if job.by_pixel else 1
+    cdef Py_ssize_t run_length = run_of(job)
     cdef const cuts* cut = job.direct.cut if job.direct != NULL else NULL
     cdef Py_ssize_t begin[MOST_CLASSES + 1]
     cdef leaf_soon soon, inputs
@@ -988,7 +989,7 @@ cdef void lanes_tile(
                 ask_for_rows(&inputs)
                 if cut == NULL:
                     leaf.gemm_lanes(
-                        lanes, count, depth, run_of(job), weights, b, offset, pixel,
+                        lanes, count, depth, run_length, weights, b, offset, pixel,
                         c + (m - m_lo) * count * es, bias, block > 0, &soon)
                 else:
                     multiply_classes(

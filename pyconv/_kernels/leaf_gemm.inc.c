@@ -9,19 +9,18 @@ INLINE void NAME(GEMM(block))(const int rows, const int nv, ptrdiff_t n, ptrdiff
     WIDTH(EC) acc[MR * NV];
     UNROLL for (int i = 0; i < rows; ++i) UNROLL for (int v = 0; v < nv; ++v)
         acc[i * nv + v] = WIDTH(ZERO)();
-    /* c is on its way while the sums are made: a row beside each of the first depths, or at once;
-     * that of the next panel where B is read in place, as a panel of few depths is soon done */
+    /* c is on its way while the sums are made: a row beside each of the first depths, or at once,
+     * and then that of the next panel where B is read in place: few depths are soon done */
 #ifdef VFMAS
     const int spread = 0;
 #else
     const int spread = rows == MR;
 #endif
-    const T *coming = c;
-    const ptrdiff_t later = table ? NR : 0;
+    const T *coming = table && !spread ? c + NR : c;
     if (!spread || k < MR)
         UNROLL for (int i = 0; i < rows; ++i) {
-            __builtin_prefetch(c + i * c_rs + later, 1);
-            __builtin_prefetch(c + i * c_rs + later + nv * WIDTH(L) - 1, 1);
+            __builtin_prefetch(coming + i * c_rs, 1);
+            __builtin_prefetch(coming + i * c_rs + nv * WIDTH(L) - 1, 1);
         }
 
     const char *next = (const char *)a; /* what is asked for beside a depth */
