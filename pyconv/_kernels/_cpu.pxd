@@ -180,6 +180,10 @@ cdef extern from "leaf.h" nogil:
             Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t classes, Py_ssize_t rest,
             const void* src, Py_ssize_t src_rs, Py_ssize_t src_qs, void* dst,
             Py_ssize_t dst_rs) noexcept nogil
+        void (*interleave_runs)(
+            Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t classes, Py_ssize_t run,
+            const void* src, Py_ssize_t src_rs, Py_ssize_t src_qs, void* dst,
+            Py_ssize_t dst_rs) noexcept nogil
         void (*sample_dot[8])(
             Py_ssize_t n, Py_ssize_t sets, Py_ssize_t corners, Py_ssize_t ld,
             const Py_ssize_t* offset, const void* coef, const char* src, const void* g,

@@ -413,6 +413,11 @@ cdef void store_piece(
             job, dst + p.o[2] * out.stride[4], to_row, y + job.m[1] * p.first * es, pitch, p.rows,
             min(job.m[1] * p.steps, out.shape[4] - p.o[2]), channels)
         return
+    if p.classes == job.q.dilation[2] and channels == 1 and out.in_place and out.stride[4] == es:
+        job.leaf.interleave_runs(
+            p.rows, min(step * p.steps, out.shape[4] - p.o[2]), job.m[1], p.classes,
+            y + p.first * es, pitch, job.capacity, dst + p.o[2] * es, to_row // es)
+        return
     for j in range(job.m[1]):
         o2 = p.o[2] + j * job.q.dilation[2]
         # steps with all their classes in the result; of one more there may be some

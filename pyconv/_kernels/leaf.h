@@ -342,6 +342,13 @@ typedef struct leaf_table {
                        const void *src, ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst,
                        ptrdiff_t dst_rs);
 
+    /* dst[r * dst_rs + (j * classes + q) * run + i] = src[r * src_rs + q * src_qs + j * run + i]
+     * for r < rows, i < run, q < classes and all j: the first `cols` of each row.  Up to a vector past
+     * what these are made of is read. */
+    void (*interleave_runs)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, ptrdiff_t run,
+                            const void *src, ptrdiff_t src_rs, ptrdiff_t src_qs, void *dst,
+                            ptrdiff_t dst_rs);
+
     /* acc[s * ld + j] += g[j] * sum_q coef[(s * corners + q) * ld + j] * src[offset[q * ld + j]]
      * for s < sets, j < n: what the gradients of coordinates and mask are made of. */
     void (*sample_dot[LEAF_STORAGES])(ptrdiff_t n, ptrdiff_t sets, ptrdiff_t corners,

@@ -1345,6 +1345,39 @@ static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, 
     }
 }
 
+/* A round of runs, `most` of them: whole vectors, of which the next run overwrites what is too much. */
+INLINE void NAME(runs_round)(const int most, ptrdiff_t run, const T *src, ptrdiff_t qs, T *dst) {
+    VEC x[5];
+    UNROLL for (int q = 0; q < most; ++q) x[q] = VLOAD(src + q * qs);
+    UNROLL for (int q = 0; q < most; ++q) VSTORE(dst + q * run, x[q]);
+}
+
+static void NAME(interleave_runs)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, ptrdiff_t run,
+                                  const void *src_, ptrdiff_t src_rs, ptrdiff_t src_qs,
+                                  void *dst_, ptrdiff_t dst_rs) {
+    const ptrdiff_t line = 64 / sizeof(T), round = classes * run;
+    for (ptrdiff_t r = 0; r < rows; ++r) {
+        const T *src = (const T *)src_ + r * src_rs;
+        T *dst = (T *)dst_ + r * dst_rs;
+        ptrdiff_t at = 0;
+        if (r + 1 < rows)
+            for (ptrdiff_t j = 0; j < cols; j += line) __builtin_prefetch(dst + dst_rs + j, 1);
+        if (run <= VL)
+            for (; at + round - run + VL <= cols; at += round, src += run) switch (classes) {
+                    case 2: NAME(runs_round)(2, run, src, src_qs, dst + at); break;
+                    case 3: NAME(runs_round)(3, run, src, src_qs, dst + at); break;
+                    case 4: NAME(runs_round)(4, run, src, src_qs, dst + at); break;
+                    case 5: NAME(runs_round)(5, run, src, src_qs, dst + at); break;
+                    default:
+                        for (ptrdiff_t q = 0; q < classes; ++q)
+                            NAME(runs_round)(1, run, src + q * src_qs, 0, dst + at + q * run);
+                }
+        for (; at < cols; src += run)
+            for (ptrdiff_t q = 0; q < classes && at < cols; ++q, at += run)
+                NAME(copy_row)(dst + at, src + q * src_qs, run < cols - at ? run : cols - at);
+    }
+}
+
 /* Whether the block (strides in bytes) could be copied by vectors: rows to rows, every second
  * element of rows to rows, or rows to columns; and no element lies across multiples of its size. */
 static int NAME(copied)(char *dst, ptrdiff_t dst_rs, ptrdiff_t dst_cs, const char *src,
@@ -1792,6 +1825,7 @@ const leaf_table NAME(leaf_table) = {
     .sample_channels = NAME(sample_channels),
     .transpose = NAME(transpose),
     .interleave = NAME(interleave),
+    .interleave_runs = NAME(interleave_runs),
     .sample_dot = ALL_READS(sample_dot),
     /* results are stored in the compute type, or rounded from float to a 16-bit one */
 #ifdef LEAF_DOUBLE
