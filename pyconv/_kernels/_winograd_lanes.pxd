@@ -35,6 +35,7 @@ cdef struct lanes_job:
     Py_ssize_t block            # of them together
     Py_ssize_t capacity         # tiles of a block
     Py_ssize_t line             # elements of a strip's line of inputs
+    bint far                    # what is read and written next is asked for
     Py_ssize_t u_place, v_place, m_place    # from one place to the next
     size_t line_bytes, column_bytes, partial_bytes, y_bytes, v_bytes, m_bytes
     size_t bias_bytes

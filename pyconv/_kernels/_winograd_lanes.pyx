@@ -46,6 +46,8 @@ from pyconv._kernels._winograd_weights cimport (
 
 cdef enum:
     FEW_BLOCKS = 4              # for each thread: they are to have equal numbers
+    FAR_BYTES = 3 << 20         # of images: more is read from beyond L2, and written there;
+    PAGE_BYTES = 4096           # ... of one with larger planes the hardware sees what comes
 
 
 cdef void describe_tiles(lanes_job* job) noexcept nogil:
@@ -171,9 +173,67 @@ cdef Py_ssize_t transform_strips(
     return tiles
 
 
+# ---- what is asked for ahead: of small images of several samples the hardware sees nothing coming ---
+
+cdef struct coming:
+    const strip* outputs        # written after the products, of a group,
+    Py_ssize_t output_count
+    const strip* inputs         # ... and read, so many channels of them
+    Py_ssize_t input_count, channel, channels
+
+
+cdef void ask_for_outputs(
+    const lanes_job* job, const strip* s, Py_ssize_t channel, Py_ssize_t rows
+) noexcept nogil:
+    """Where `rows` channels of a strip's outputs go."""
+    cdef const tensor* out = job.out
+    cdef const grid* q = job.q
+    cdef Py_ssize_t lines = min(job.m[0], q.out[1] - s.o1), i
+    cdef Py_ssize_t bytes = (
+        (lines - 1) * out.stride[3] + min(s.tiles * job.m[1], q.out[2] - s.o2) * out.stride[4])
+    cdef const char* at = (
+        out.data + s.n * out.stride[0] + channel * out.stride[1] + s.o0 * out.stride[2]
+        + s.o1 * out.stride[3] + s.o2 * out.stride[4])
+    for i in range(rows):
+        job.leaf.fetch(at + i * out.stride[1], bytes, True)
+
+
+cdef void ask_for_inputs(
+    const lanes_job* job, const strip* s, Py_ssize_t channel, Py_ssize_t channels
+) noexcept nogil:
+    """The lines of a strip that the one above it does not have."""
+    cdef const grid* q = job.q
+    cdef Py_ssize_t i0 = s.o0 * q.stride[0] + q.offset[0], first, last, left, right, i
+    cdef Py_ssize_t i1 = s.o1 * q.stride[1] + q.offset[1], i2 = s.o2 * q.stride[2] + q.offset[2]
+    cdef const char* at
+    inside(i1, 1, job.n[0], q.x.shape[3], &first, &last)
+    inside(i2, 1, (s.tiles - 1) * job.step[1] + job.n[1], q.x.shape[4], &left, &right)
+    if s.below:
+        first = max(first, job.n[0] - job.step[0])
+    if not 0 <= i0 < q.x.shape[2] or first >= last or left >= right:
+        return
+    at = (q.x.data + s.n * q.x.stride[0] + channel * q.x.stride[1] + i0 * q.x.stride[2]
+          + (i1 + first) * q.x.stride[3] + (i2 + left) * q.x.stride[4])
+    for i in range(channels):
+        job.leaf.fetch(
+            at + i * q.x.stride[1],
+            (last - first - 1) * q.x.stride[3] + (right - left) * q.x.stride[4], False)
+
+
+cdef void ask_for(
+    const lanes_job* job, const coming* soon, Py_ssize_t channel, Py_ssize_t f
+) noexcept nogil:
+    """The part that is to be asked for at place f, of results from a channel on."""
+    cdef Py_ssize_t i
+    for i in range(soon.output_count * f // job.places, soon.output_count * (f + 1) // job.places):
+        ask_for_outputs(job, &soon.outputs[i], channel, job.rows)
+    for i in range(soon.input_count * f // job.places, soon.input_count * (f + 1) // job.places):
+        ask_for_inputs(job, &soon.inputs[i], soon.channel, soon.channels)
+
+
 cdef void multiply(
     const lanes_job* job, Py_ssize_t g, Py_ssize_t index, Py_ssize_t tiles, const char* v,
-    char* result
+    char* result, const coming* soon
 ) noexcept nogil:
     """M of group g, whose inputs are V's channels from number `index` * C."""
     cdef const leaf_table* table = job.leaf
@@ -181,6 +241,7 @@ cdef void multiply(
     cdef Py_ssize_t kc = depth_block(channels, DEPTH_BLOCK), f, k, some, m, lanes
     cdef const char* u
     for f in range(job.places):
+        ask_for(job, soon, g * job.rows, f)
         u = job.u + ((g - job.group) * distinct_places(job.axis)
                      + weights_of(job.axis, f)) * job.u_place * es
         k = 0
@@ -219,14 +280,25 @@ cdef void transform_outputs(
             min(s.tiles * job.m[1], q.out[2] - s.o2), rows)
 
 
+cdef Py_ssize_t find_block(
+    const lanes_job* job, Py_ssize_t task, Py_ssize_t* start, Py_ssize_t* end, strip* strips
+) noexcept nogil:
+    """The groups and strips of a task; returns how many of the latter there are."""
+    cdef Py_ssize_t blocks = ceil_div(job.strips, job.block), low = task % blocks * job.block
+    cdef Py_ssize_t count = min(job.block, job.strips - low)
+    start[0] = job.group + task // blocks * job.together
+    end[0] = min(start[0] + job.together, job.group + job.groups)
+    find_strips(job, low, low + count, strips)
+    return count
+
+
 cdef void lanes_task(
     const void* ctx, char* scratch, Py_ssize_t first, Py_ssize_t last
 ) noexcept nogil:
     """Tasks are blocks of strips, for each block of groups."""
     cdef const lanes_job* job = <const lanes_job*>ctx
     cdef const leaf_table* table = job.leaf
-    cdef Py_ssize_t es = table.esize, blocks = ceil_div(job.strips, job.block)
-    cdef Py_ssize_t task, g, start, end, i, low, count, m, lanes, rows, tiles
+    cdef Py_ssize_t es = table.esize, task, g, start, end, i, count, m, lanes, rows, tiles
     cdef char* columns = scratch + job.line_bytes
     cdef char* partial = columns + job.column_bytes
     cdef char* y = partial + job.partial_bytes
@@ -234,19 +306,25 @@ cdef void lanes_task(
     cdef char* result = v + job.v_bytes
     cdef char* bias = result + job.m_bytes
     cdef strip* strips = <strip*>(bias + job.bias_bytes)
+    cdef strip* next = strips + job.block
+    cdef coming soon
     memset(scratch, 0, job.line_bytes)      # lanes without a channel
     memset(bias, 0, job.bias_bytes)
+    memset(&soon, 0, sizeof(soon))
     for task in range(first, last):
-        start = job.group + task // blocks * job.together
-        end = min(start + job.together, job.group + job.groups)
-        low = task % blocks * job.block
-        count = min(job.block, job.strips - low)
-        find_strips(job, low, low + count, strips)
+        count = find_block(job, task, &start, &end, strips)
+        soon.input_count = 0
+        if job.far:
+            soon.outputs, soon.output_count, soon.inputs = strips, count, next
+            if task + 1 < last:
+                soon.input_count = find_block(job, task + 1, &g, &soon.channels, next)
+                soon.channel, soon.channels = g * job.q.channels, (soon.channels - g) * job.q.channels
         tiles = transform_strips(
             job, strips, count, start * job.q.channels, (end - start) * job.q.channels, scratch,
             columns, v)
         for g in range(start, end):
-            multiply(job, g, g - start, tiles, v, result)
+            multiply(job, g, g - start, tiles, v, result, &soon)
+            soon.input_count = 0
             m = 0
             while m < job.rows:
                 lanes = lanes_from(job.held - m, table)
@@ -282,7 +360,7 @@ cdef size_t scratch_of(lanes_job* job) noexcept nogil:
     job.m_bytes = aligned((job.places * job.m_place + SLACK) * es)
     job.bias_bytes = aligned((most + SLACK) * es)
     return (job.line_bytes + job.column_bytes + job.partial_bytes + job.y_bytes + job.v_bytes
-            + job.m_bytes + job.bias_bytes + aligned(job.block * sizeof(strip)))
+            + job.m_bytes + job.bias_bytes + aligned(2 * job.block * sizeof(strip)))
 
 
 cdef size_t fit_blocks(
@@ -321,6 +399,20 @@ cdef size_t fit_blocks(
     return scratch
 
 
+cdef bint is_far(const lanes_job* job) noexcept nogil:
+    """Whether images are asked for: many small ones, whose elements follow each other."""
+    cdef const tensor* x = &job.q.x
+    cdef const tensor* out = job.out
+    cdef Py_ssize_t es = job.leaf.esize
+    if not (x.in_place and out.in_place and x.stride[4] == out.stride[4] == es
+            and x.stride[3] == x.shape[4] * es and out.stride[3] == out.shape[4] * es
+            and x.shape[3] * x.stride[3] <= PAGE_BYTES):
+        return False
+    return es * x.shape[0] * (
+        x.shape[1] * x.shape[2] * x.shape[3] * x.shape[4]
+        + out.shape[1] * out.shape[2] * out.shape[3] * out.shape[4]) >= FAR_BYTES
+
+
 def correlate(
     outputs, str operator, x, weight, bias, out, stride, dilation, offset, str mode, int compute,
     int threads, Py_ssize_t budget, TransformedWeights packed=None, bint measure=False
@@ -354,6 +446,7 @@ def correlate(
         * job.across[0] * job.across[1])
     if bias is not None:
         fixed = groups * job.rows * table.esize + 64
+    job.far = is_far(&job)
     if packed is None:      # of as many groups at a time as a quarter of the workspace has room for
         each = weight_bytes(&w, job.axis, job.rows, table, True) // groups
         at_once = max(<Py_ssize_t>1, min(groups, budget // 4 // each))
