@@ -173,7 +173,7 @@ cdef Py_ssize_t transform_strips(
     return tiles
 
 
-# ---- what is asked for ahead: of small images of several samples the hardware sees nothing coming ---
+# ---- what is asked for ahead: of small images the hardware sees nothing coming -----------------
 
 cdef struct coming:
     const strip* outputs        # written after the products, of a group,
@@ -241,7 +241,8 @@ cdef void multiply(
     cdef Py_ssize_t kc = depth_block(channels, DEPTH_BLOCK), f, k, some, m, lanes
     cdef const char* u
     for f in range(job.places):
-        ask_for(job, soon, g * job.rows, f)
+        if job.far:
+            ask_for(job, soon, g * job.rows, f)
         u = job.u + ((g - job.group) * distinct_places(job.axis)
                      + weights_of(job.axis, f)) * job.u_place * es
         k = 0
@@ -317,8 +318,8 @@ cdef void lanes_task(
         if job.far:
             soon.outputs, soon.output_count, soon.inputs = strips, count, next
             if task + 1 < last:
-                soon.input_count = find_block(job, task + 1, &g, &soon.channels, next)
-                soon.channel, soon.channels = g * job.q.channels, (soon.channels - g) * job.q.channels
+                soon.input_count = find_block(job, task + 1, &g, &i, next)
+                soon.channel, soon.channels = g * job.q.channels, (i - g) * job.q.channels
         tiles = transform_strips(
             job, strips, count, start * job.q.channels, (end - start) * job.q.channels, scratch,
             columns, v)
