@@ -1345,38 +1345,60 @@ static void NAME(interleave)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, 
     }
 }
 
-/* A round of runs, `most` of them: whole vectors, of which the next run overwrites what is too much. */
+/* A round of runs, `most` of them: vectors, of which the next run overwrites what is too much. */
 INLINE void NAME(runs_round)(const int most, ptrdiff_t run, const T *src, ptrdiff_t qs, T *dst) {
-    VEC x[5];
-    UNROLL for (int q = 0; q < most; ++q) x[q] = VLOAD(src + q * qs);
-    UNROLL for (int q = 0; q < most; ++q) VSTORE(dst + q * run, x[q]);
+    if (run == 4) {
+        UNROLL for (int q = 0; q < most; ++q)
+            *(NAME(quad) *)(dst + 4 * q) = *(const NAME(quad) *)(src + q * qs);
+        return;
+    }
+    UNROLL for (int q = 0; q < most; ++q) VSTORE(dst + q * run, VLOAD(src + q * qs));
 }
+
+/* Two rounds of runs of two. */
+INLINE void NAME(runs_of_two)(const int most, const T *src, ptrdiff_t qs, T *dst) {
+    UNROLL for (int q = 0; q < most; q += 2) {
+        const int p = q + 1 < most ? q : most - 2; /* of an odd number one is written twice */
+        NAME(quad) a = *(const NAME(quad) *)(src + p * qs);
+        NAME(quad) b = *(const NAME(quad) *)(src + (p + 1) * qs);
+        *(NAME(quad) *)(dst + 2 * p) = QSHUFFLE(a, b, 0, 1, 4, 5);
+        *(NAME(quad) *)(dst + 2 * (most + p)) = QSHUFFLE(a, b, 2, 3, 6, 7);
+    }
+}
+
+#define RUNS_CASE(most)                                                                          \
+    case most:                                                                                   \
+        if (run == 2)                                                                            \
+            for (; at + 4 * most <= cols; at += 4 * most, src += 4)                              \
+                NAME(runs_of_two)(most, src, src_qs, dst + at);                                  \
+        else                                                                                     \
+            for (; at + (most - 1) * run + VL <= cols; at += most * run, src += run)             \
+                NAME(runs_round)(most, run, src, src_qs, dst + at);                              \
+        break;
 
 static void NAME(interleave_runs)(ptrdiff_t rows, ptrdiff_t cols, ptrdiff_t classes, ptrdiff_t run,
                                   const void *src_, ptrdiff_t src_rs, ptrdiff_t src_qs,
                                   void *dst_, ptrdiff_t dst_rs) {
-    const ptrdiff_t line = 64 / sizeof(T), round = classes * run;
+    const ptrdiff_t line = 64 / sizeof(T);
     for (ptrdiff_t r = 0; r < rows; ++r) {
         const T *src = (const T *)src_ + r * src_rs;
         T *dst = (T *)dst_ + r * dst_rs;
         ptrdiff_t at = 0;
         if (r + 1 < rows)
             for (ptrdiff_t j = 0; j < cols; j += line) __builtin_prefetch(dst + dst_rs + j, 1);
-        if (run <= VL)
-            for (; at + round - run + VL <= cols; at += round, src += run) switch (classes) {
-                    case 2: NAME(runs_round)(2, run, src, src_qs, dst + at); break;
-                    case 3: NAME(runs_round)(3, run, src, src_qs, dst + at); break;
-                    case 4: NAME(runs_round)(4, run, src, src_qs, dst + at); break;
-                    case 5: NAME(runs_round)(5, run, src, src_qs, dst + at); break;
-                    default:
-                        for (ptrdiff_t q = 0; q < classes; ++q)
-                            NAME(runs_round)(1, run, src + q * src_qs, 0, dst + at + q * run);
-                }
+        if (run <= VL) switch (classes) {
+                RUNS_CASE(2)
+                RUNS_CASE(3)
+                RUNS_CASE(4)
+                RUNS_CASE(5)
+            }
         for (; at < cols; src += run)
             for (ptrdiff_t q = 0; q < classes && at < cols; ++q, at += run)
                 NAME(copy_row)(dst + at, src + q * src_qs, run < cols - at ? run : cols - at);
     }
 }
+
+#undef RUNS_CASE
 
 /* Whether the block (strides in bytes) could be copied by vectors: rows to rows, every second
  * element of rows to rows, or rows to columns; and no element lies across multiples of its size. */
