@@ -119,9 +119,12 @@ LEAST_INPUTS = 5
 WORTH_SKIPPING = 0.1
 MOST_TAPS = 64
 
-#: Rows up to which, and depths from which on, an adjoint of a single tap is faster as a
-#: convolution: that has a way for few rows.
-FEW_MIRRORED, MANY_MIRRORED = 8, 100
+#: An adjoint at stride 1 is faster as the convolution that it is where each input is that of one
+#: output, and enough outputs share the weights, which have to be turned round for each call, or
+#: their rows are few; where inputs are packed anew for many taps, too, for so many rows, or for a
+#: large image.
+MIRRORED_PIXELS, MIRRORED_FEW, MIRRORED_TAPS, MIRRORED_ROWS = 100, 8, 49, 16
+MIRRORED_IMAGE, MIRRORED_IMAGE_TAPS = 20_000, 25
 
 #: A depthwise convolution is better not made into the operand of the product that follows, if rows
 #: of its results are shorter than SHORT_ROW and all channels have SHORT_ROWS; or, at larger strides
@@ -290,10 +293,14 @@ def mixing_apart(axes: Sequence[Axis], channels: int) -> bool:
     return along.out < SHORT_ROW and channels * down.out >= SHORT_ROWS
 
 
-def mirroring_pays(axes: Sequence[Axis], rows: int, depth: int) -> bool:
+def mirroring_pays(axes: Sequence[Axis], rows: int) -> bool:
     """Whether an adjoint at stride 1 is faster as the convolution that it is, with these rows."""
-    single = all(a.kernel == 1 for a in axes)
-    return single and rows <= FEW_MIRRORED and depth >= MANY_MIRRORED
+    taps, pixels = prod(a.kernel for a in axes), prod(a.size for a in axes)
+    if taps == 1:
+        return pixels >= MIRRORED_PIXELS or rows <= MIRRORED_FEW
+    if pixels >= MIRRORED_IMAGE:
+        return taps >= MIRRORED_IMAGE_TAPS
+    return pixels >= MIRRORED_PIXELS and taps >= MIRRORED_TAPS and rows >= MIRRORED_ROWS
 
 
 def woven(axes: Sequence[Axis], groups: int, rows: int, channels: int) -> bool:

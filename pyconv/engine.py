@@ -515,6 +515,7 @@ class Adjoint(NamedTuple):
     inner: Axes | None = None
     columns: bool = False  # by `adjoint_by_columns`
     classes: Classes | None = None  # what `adjoint` settles first, if it is to be applied
+    planned: Descriptor | None = None  # the same bits, faster where weights are packed beforehand
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -547,11 +548,13 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
         if _shifts(axes, shape):
             return Adjoint(axes, None, split_by_phases(axes, shape))
         pieces = _split_mirrored(axes, shape)
-        if not pieces and algorithms.mirroring_pays(axes, channels, rows):
-            return Adjoint(axes, describe(mirrored(axes), shape), ())
         if pieces:
             return Adjoint(axes, None, pieces)
-    return Adjoint(axes, None, (), classes=classes_along(axes, shape))
+        if algorithms.mirroring_pays(axes, channels):
+            return Adjoint(axes, describe(mirrored(axes), shape), ())
+    single = all(a.kernel == a.stride == 1 for a in axes)
+    planned = describe(mirrored(axes), shape) if single else None
+    return Adjoint(axes, None, (), classes=classes_along(axes, shape), planned=planned)
 
 
 def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
@@ -574,8 +577,9 @@ def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
     if what.columns:
         return pack_columns(weight, run.compute, run.threads)
-    if what.how is not None:
-        return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
+    how = what.how or what.planned
+    if how is not None:
+        return pack_for(run, flipped(weight).swapaxes(1, 2), how)
     if what.pieces:
         return pack_pieces(run, weight.swapaxes(1, 2), what.pieces)
     return pack_adjoint(run, weight, what.axes)
@@ -596,16 +600,19 @@ def apply_adjoint(
     if what.columns:
         used = _columns_if_room(run, grad, weight, bias, out, what.axes, packed=packed)
         return adjoint(run, grad, weight, bias, out, what.axes) if used is None else used
-    # To transform or pack weights in order takes less time, by more than their copy does.
+    # To transform or pack weights in order takes less time, by more than their copy does, but for
+    # matrices.
     first = what.pieces[0].how if what.pieces else what.how
     copied = packed is None and (first is None or first.pack is not None)
     copied = copied and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
+    copied = copied and prod(weight.shape[3:]) > 1
     taken = weight.nbytes if copied else 0
-    if what.how is not None:
+    how = what.how if packed is None else what.how or what.planned
+    if how is not None:
         weight = flipped(weight).swapaxes(1, 2)
         if copied:
             weight = np.ascontiguousarray(weight)
-        return convolve(run.less(taken), grad, weight, bias, out, what.how, packed) + taken
+        return convolve(run.less(taken), grad, weight, bias, out, how, packed) + taken
     if what.pieces:
         weight = _swapped(weight) if copied else weight.swapaxes(1, 2)
         return convolve_pieces(

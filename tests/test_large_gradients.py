@@ -193,6 +193,50 @@ def test_few_channels_made_of_many():
     assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_small_maps_of_a_single_tap(groups, dtype):
+    """A plan's packed weights serve as those of a convolution, a call's are read in place: same bits."""
+    rng = np.random.default_rng(9)
+    op = pyconv.get("grouped")
+    x = rng.standard_normal((3, 20 * groups, 5, 7)).astype(dtype)
+    weight = rng.standard_normal((230 * groups, 20, 1, 1)).astype(dtype)
+    grad = rng.standard_normal((3, 230 * groups, 5, 7)).astype(dtype)
+    plan = op.plan(x.shape, weight, groups=groups)
+    what = plan._problem.toward_x
+    assert what.how is None
+    assert what.planned is not None
+    got = op.backward(grad, x, weight, needs="x", groups=groups)["x"]
+    wide = [array.astype(float) for array in (grad, weight[..., 0, 0])]
+    wide = [
+        array.reshape(*array.shape[:axis], groups, -1, *array.shape[axis + 1 :])
+        for axis, array in zip((1, 0), wide, strict=True)
+    ]
+    expected = np.einsum("ngoyx,goc->ngcyx", *wide).reshape(x.shape)
+    np.testing.assert_allclose(got, expected, atol=1e-11 if dtype is np.float64 else 2e-4)
+    assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "taps"), [((1, 20, 12, 13), 3, 7), ((2, 1, 150, 151), 5, 5)]
+)
+def test_many_taps_as_a_convolution(shape, rows, taps):
+    """Of many rows, or a large image: the gradient is that of the definition, and of a plan."""
+    rng = np.random.default_rng(10)
+    op = pyconv.get("standard")
+    x, weight = rng.standard_normal(shape), rng.standard_normal((rows, shape[1], taps, taps))
+    grad = rng.standard_normal(op.output_shape(shape, weight.shape, padding=2))
+    plan = op.plan(shape, weight, padding=2)
+    assert plan._problem.toward_x.how is not None
+    got = op.backward(grad, x, weight, needs="x", padding=2)["x"]
+    around = taps - 3
+    padded = np.pad(grad, [(0, 0), (0, 0), (around, around), (around, around)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (taps, taps), (2, 3))
+    expected = np.einsum("noyxhw,ochw->ncyx", windows, weight[..., ::-1, ::-1], optimize=True)
+    np.testing.assert_allclose(got, expected, atol=1e-10)
+    assert plan.backward(grad, x, needs="x")["x"].tobytes() == got.tobytes()
+
+
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular", "symmetric"])
 @pytest.mark.parametrize("case", FOLDED)
 def test_folded_gradients_any_way(case, mode):
