@@ -329,7 +329,7 @@ class Chain:
         """
         return [
             engine.pack_adjoint(run, weight, stage.axes)
-            if all(a.kernel == a.stride == 1 for a in stage.axes) else None
+            if engine.single_taps(stage.axes) else None
             for stage, weight in zip(self.stages, weights, strict=True)
         ]  # fmt: skip
 

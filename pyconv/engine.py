@@ -515,7 +515,6 @@ class Adjoint(NamedTuple):
     inner: Axes | None = None
     columns: bool = False  # by `adjoint_by_columns`
     classes: Classes | None = None  # what `adjoint` settles first, if it is to be applied
-    planned: Descriptor | None = None  # the same bits, faster where weights are packed beforehand
 
 
 def describe_folded(axes: Axes, weight_shape: Sequence[int], algorithm: str = "phase") -> Adjoint:
@@ -552,9 +551,7 @@ def describe_adjoint(axes: Axes, weight_shape: Sequence[int], algorithm: str = "
             return Adjoint(axes, None, pieces)
         if algorithms.mirroring_pays(axes, channels):
             return Adjoint(axes, describe(mirrored(axes), shape), ())
-    single = all(a.kernel == a.stride == 1 for a in axes)
-    planned = describe(mirrored(axes), shape) if single else None
-    return Adjoint(axes, None, (), classes=classes_along(axes, shape), planned=planned)
+    return Adjoint(axes, None, (), classes=classes_along(axes, shape))
 
 
 def _split_mirrored(axes: Axes, weight_shape: Sequence[int]) -> tuple[Piece, ...]:
@@ -577,9 +574,8 @@ def pack_for_adjoint(run: Run, weight: Array, what: Adjoint) -> Any:
     """Weights in kernel order for `apply_adjoint`; None where it takes them as they are."""
     if what.columns:
         return pack_columns(weight, run.compute, run.threads)
-    how = what.how or what.planned
-    if how is not None:
-        return pack_for(run, flipped(weight).swapaxes(1, 2), how)
+    if what.how is not None:
+        return pack_for(run, flipped(weight).swapaxes(1, 2), what.how)
     if what.pieces:
         return pack_pieces(run, weight.swapaxes(1, 2), what.pieces)
     return pack_adjoint(run, weight, what.axes)
@@ -607,12 +603,11 @@ def apply_adjoint(
     copied = copied and weight.nbytes <= run.budget // 3 and run.budget >= AMPLE
     copied = copied and prod(weight.shape[3:]) > 1
     taken = weight.nbytes if copied else 0
-    how = what.how if packed is None else what.how or what.planned
-    if how is not None:
+    if what.how is not None:
         weight = flipped(weight).swapaxes(1, 2)
         if copied:
             weight = np.ascontiguousarray(weight)
-        return convolve(run.less(taken), grad, weight, bias, out, how, packed) + taken
+        return convolve(run.less(taken), grad, weight, bias, out, what.how, packed) + taken
     if what.pieces:
         weight = _swapped(weight) if copied else weight.swapaxes(1, 2)
         return convolve_pieces(
@@ -630,6 +625,11 @@ def _swapped(weight: Array) -> Array:
     kernels = weight.reshape(groups, rows, channels, -1).view(f"V{prod(taps) * weight.itemsize}")
     swapped = np.ascontiguousarray(kernels[..., 0].swapaxes(1, 2))
     return swapped.view(weight.dtype).reshape(groups, channels, rows, *taps)
+
+
+def single_taps(axes: Axes) -> bool:
+    """Whether each input along `axes` is that of one output, and each output that of one input."""
+    return all(a.kernel == a.stride == 1 for a in axes)
 
 
 def mirrored(axes: Axes) -> Axes:
@@ -666,6 +666,8 @@ def classes_along(axes: Axes, weight_shape: Sequence[int]) -> Classes:
 def pack_adjoint(run: Run, weight: Array, axes: Axes) -> Any:
     """Weights in kernel order for `adjoint`; None where it takes them as they are."""
     weight = weight.swapaxes(1, 2)
+    if single_taps(axes):
+        return pack_for(run, weight, describe(mirrored(axes), weight.shape))
     classes = classes_along(axes, weight.shape).split
     if classes is None:
         return None
@@ -689,6 +691,11 @@ def adjoint(
     is known already.
     """
     weight = weight.swapaxes(1, 2)
+    if packed is not None and single_taps(axes):
+        # The convolution that it is has the same bits, and is faster if weights are in its order.
+        return convolve(
+            run, grad, weight, bias, out, describe(mirrored(axes), weight.shape), packed
+        )  # fmt: skip
     classes, woven = how or classes_along(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
