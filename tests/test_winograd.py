@@ -31,6 +31,8 @@ SHAPES = {
     "3-D, dilated": ((1, 4, 9, 11, 10), (6, 4, 2, 3, 3), {"padding": 2, "dilation": (2, 3, 2)}),
     "dilations beyond the result": ((1, 3, 9, 40), (4, 3, 3, 3), {"dilation": (4, 19)}),
     "many classes, two steps": ((2, 3, 13, 41), (7, 3, 3, 3), {"dilation": (3, 9), "padding": 9}),
+    "two classes": ((2, 3, 9, 37), (4, 3, 3, 3), {"dilation": 2, "padding": 2}),
+    "four classes": ((1, 3, 11, 50), (5, 3, 3, 3), {"dilation": (1, 4), "padding": (1, 4)}),
     "classes cut by blocks": ((1, 2, 9, 1250), (3, 2, 3, 3), {"dilation": (1, 300)}),
     "small maps of a batch": ((9, 5, 6, 7), (13, 5, 3, 3), {"padding": 1}),
 }
@@ -249,6 +251,24 @@ def test_little_workspace(tile):
     done, refused = assert_same_or_refused(call, call.run(), range(12, 27))
     assert refused > 0
     assert done > 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dilation", [2, 3, 4, 5, 6, 8, 13])
+def test_nothing_beside_rows_of_runs_is_written(tile, dilation, dtype):
+    """Runs of the classes are written as whole vectors, but for those at the end of a row."""
+    rng = np.random.default_rng(dilation)
+    x, weight = rng.standard_normal((2, 3, 9, 43)), rng.standard_normal((4, 3, 3, 3))
+    x, weight = x.astype(dtype), weight.astype(dtype)
+    op, params = pyconv.get("dilated"), {"dilation": dilation, "padding": dilation}
+    around = np.full((2, 4, 13, 61), 7, dtype)
+    out = around[:, :, 2:11, 9:52]
+    plan = op.plan(x.shape, weight, algorithm="winograd", **params)
+    plan(x, out=out)
+    exact = op(x.astype(float), weight.astype(float), algorithm="direct", **params)
+    np.testing.assert_allclose(out, exact, atol=1e-4 if dtype is np.float32 else 1e-12)
+    out[...] = 7
+    assert (around == 7).all()
 
 
 # --- accuracy -------------------------------------------------------------------------------------
