@@ -693,9 +693,10 @@ def adjoint(
     weight = weight.swapaxes(1, 2)
     if packed is not None and single_taps(axes):
         # The convolution that it is has the same bits, and is faster if weights are in its order.
-        return convolve(
-            run, grad, weight, bias, out, describe(mirrored(axes), weight.shape), packed
-        )  # fmt: skip
+        args = (run.operator, grad, weight, bias, out, *numbers(mirrored(axes)), "zeros")
+        return int(
+            _conv.correlate(*args, run.compute, run.threads, run.budget, packed, run.measure)
+        )
     classes, woven = how or classes_along(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
