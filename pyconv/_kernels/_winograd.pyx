@@ -413,6 +413,7 @@ cdef void store_piece(
             job, dst + p.o[2] * out.stride[4], to_row, y + job.m[1] * p.first * es, pitch, p.rows,
             min(job.m[1] * p.steps, out.shape[4] - p.o[2]), channels)
         return
+    # All classes of a line: their outputs follow each other, run by run.
     if p.classes == job.q.dilation[2] and channels == 1 and out.in_place and out.stride[4] == es:
         job.leaf.interleave_runs(
             p.rows, min(step * p.steps, out.shape[4] - p.o[2]), job.m[1], p.classes,

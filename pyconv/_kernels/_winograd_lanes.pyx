@@ -182,6 +182,15 @@ cdef struct coming:
     Py_ssize_t input_count, channel, channels
 
 
+cdef inline char* output_of(
+    const lanes_job* job, const strip* s, Py_ssize_t channel
+) noexcept nogil:
+    """Where the first output of a strip's channel is."""
+    cdef const tensor* out = job.out
+    return (out.data + s.n * out.stride[0] + channel * out.stride[1] + s.o0 * out.stride[2]
+            + s.o1 * out.stride[3] + s.o2 * out.stride[4])
+
+
 cdef void ask_for_outputs(
     const lanes_job* job, const strip* s, Py_ssize_t channel, Py_ssize_t rows
 ) noexcept nogil:
@@ -191,11 +200,8 @@ cdef void ask_for_outputs(
     cdef Py_ssize_t lines = min(job.m[0], q.out[1] - s.o1), i
     cdef Py_ssize_t bytes = (
         (lines - 1) * out.stride[3] + min(s.tiles * job.m[1], q.out[2] - s.o2) * out.stride[4])
-    cdef const char* at = (
-        out.data + s.n * out.stride[0] + channel * out.stride[1] + s.o0 * out.stride[2]
-        + s.o1 * out.stride[3] + s.o2 * out.stride[4])
     for i in range(rows):
-        job.leaf.fetch(at + i * out.stride[1], bytes, True)
+        job.leaf.fetch(output_of(job, s, channel + i), bytes, True)
 
 
 cdef void ask_for_inputs(
@@ -275,10 +281,8 @@ cdef void transform_outputs(
             y + t * job.m[1] * lanes * es, pitch, lanes)
     for r in range(min(job.m[0], q.out[1] - s.o1)):
         job.leaf.store[out.storage](
-            out.data + s.n * out.stride[0] + channel * out.stride[1] + s.o0 * out.stride[2]
-            + (s.o1 + r) * out.stride[3] + s.o2 * out.stride[4],
-            out.stride[4], out.stride[1], y + r * pitch * es, lanes,
-            min(s.tiles * job.m[1], q.out[2] - s.o2), rows)
+            output_of(job, s, channel) + r * out.stride[3], out.stride[4], out.stride[1],
+            y + r * pitch * es, lanes, min(s.tiles * job.m[1], q.out[2] - s.o2), rows)
 
 
 cdef Py_ssize_t find_block(
@@ -311,12 +315,10 @@ cdef void lanes_task(
     cdef coming soon
     memset(scratch, 0, job.line_bytes)      # lanes without a channel
     memset(bias, 0, job.bias_bytes)
-    memset(&soon, 0, sizeof(soon))
     for task in range(first, last):
         count = find_block(job, task, &start, &end, strips)
-        soon.input_count = 0
         if job.far:
-            soon.outputs, soon.output_count, soon.inputs = strips, count, next
+            soon.outputs, soon.output_count, soon.inputs, soon.input_count = strips, count, next, 0
             if task + 1 < last:
                 soon.input_count = find_block(job, task + 1, &g, &i, next)
                 soon.channel, soon.channels = g * job.q.channels, (i - g) * job.q.channels
