@@ -326,6 +326,7 @@ cdef enum:
     CACHE_SETS = 64             # of L1,
     CACHE_LINES = 6             # of each, of 8, for inputs
     NEAR_BYTES = 48 * 4096      # pages that the first table of addresses has room for
+    FEW_CHANNELS = 12           # of a block: their lines are asked for in time
     LEAST_WORKSPACE = 1 << 18   # with less there may be none left for tiles
     BAND_BYTES = 1 << 22        # of a sample that has to be prepared at once
     LARGE_BAND_BYTES = 1 << 24  # ... for rows in lanes
@@ -613,12 +614,28 @@ cdef void fill_offsets(plane_grid* s, Py_ssize_t depth, Py_ssize_t* offset) noex
     repeat_offsets(s, taps, depth, s.channel_size, offset)
 
 
+cdef bint in_patches(const grid* q) noexcept nogil:
+    """Whether no input meets two taps, and there is more than one."""
+    cdef int i
+    for i in range(3):
+        if (q.taps[i] - 1) * magnitude(q.dilation[i]) >= q.stride[i]:
+            return False
+    return q.taps[0] * q.taps[1] * q.taps[2] > 1
+
+
 cdef bint near(const plane_grid* s, Py_ssize_t apart) noexcept nogil:
-    """Whether a block of depths stays in L1 and its page table, channels so many bytes apart."""
+    """Whether a block of depths stays in L1 and its page table, channels so many bytes apart.
+
+    If an input is met but once, it need not stay: then few channels, or small images, may as well
+    be read where they are.
+    """
     cdef Py_ssize_t channels = channels_together(&s.q)
     if channels == 1:       # of a kernel with as many taps
         return True
-    return channels * magnitude(apart) <= NEAR_BYTES and not crowded(apart, channels)
+    if crowded(apart, channels):
+        return False
+    return channels * magnitude(apart) <= NEAR_BYTES or (in_patches(&s.q) and (
+        channels <= FEW_CHANNELS or s.q.channels * magnitude(apart) <= BAND_BYTES))
 
 
 cdef bint read_input(plane_grid* s, bint measure) noexcept nogil:
@@ -631,6 +648,9 @@ cdef bint read_input(plane_grid* s, bint measure) noexcept nogil:
     cdef int i
     if not (take_input(s) and (measure or near(s, x.stride[1]))):
         return False
+    # One channel or two of a block come near by themselves, unless from memory.
+    s.layout.patches = in_patches(&s.q) and s.q.channels * magnitude(x.stride[1]) >= (
+        FAR_BYTES if channels_together(&s.q) > 2 else 2 * BAND_BYTES)
     for i in range(3):
         s.layout.pixel_stride[i] = s.q.stride[i] * x.stride[2 + i] // es
     return True
@@ -932,6 +952,7 @@ cdef Py_ssize_t correlate_lanes(
     cdef Py_ssize_t taken = a.depth * sizeof(Py_ssize_t), used = 0
     cdef const leaf_table* table = s.q.leaf
     s.lanes = True
+    s.layout.patches = False
     s.layout.taps, s.layout.width = s.q.taps[0] * s.q.taps[1] * s.q.taps[2], s.q.taps[2]
     if (0 < a.depth <= MOST_DEPTHS and budget >= LEAST_WORKSPACE
             and taken <= budget // 2):

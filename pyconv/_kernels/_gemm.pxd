@@ -64,6 +64,7 @@ cdef struct planes:
     # With rows of A in lanes no pixel is dropped: they are so far apart, along the last three axes.
     Py_ssize_t pixel_stride[3]
     Py_ssize_t taps, width      # of a channel, of a row of them
+    bint patches                # each input is met once, and comes from far away
     const cuts* cut             # or NULL
 
 # Change results of sample n before they are stored, the bias is in them already: channels m ..

@@ -902,6 +902,33 @@ cdef void next_inputs(
     soon.each = ceil_div(soon.rows, products)
 
 
+cdef void next_depths(
+    const gemm_job* job, const char* b, Py_ssize_t p, Py_ssize_t count, Py_ssize_t k,
+    Py_ssize_t products, leaf_soon* soon
+) noexcept nogil:
+    """What the products after those of the depths before k meet: the next depths of `count` pixels
+    from p, or the first ones of the next tile."""
+    cdef const planes* at = job.direct
+    cdef Py_ssize_t es = job.leaf.esize, width = job.out.shape[4], channel, first, last, tap
+    if k >= job.depth:
+        k = 0
+        p += count
+        count = min(count, job.pixels - p)
+    count = min(count, job.plane - p % job.plane)   # of a sample
+    if count <= 0:
+        return
+    channel = k // at.taps
+    first, last = at.offset[channel * at.taps], at.offset[(channel + 1) * at.taps - 1]
+    tap = min(first, last)
+    last = (max(first, last)
+            + pixel_at(job, (p + count - 1) // width, (p + count - 1) % width))
+    first = tap + pixel_at(job, p // width, p % width)
+    soon.at, soon.bytes = b + first * es, (last - first + 1) * es
+    soon.step = (at.offset[at.taps] - at.offset[0]) * es if at.taps < job.depth else 0
+    soon.rows = ceil_div(min(k + job.kc, job.depth), at.taps) - channel
+    soon.each = ceil_div(soon.rows, products)
+
+
 cdef inline void ask_for_rows(leaf_soon* soon) noexcept nogil:
     """`each` rows of what is read soon, into L2."""
     cdef Py_ssize_t _row, line
@@ -976,6 +1003,10 @@ cdef void lanes_tile(
                 offset = step + k % job.depths
             elif depth > 0:
                 job.pk.pack(job.pk.ctx, own, n, g, p, count, k, k + depth, job.width, b)
+            if job.direct != NULL and job.direct.patches:
+                next_depths(
+                    job, b, p, count, k + job.kc,
+                    ceil_div(min(job.tile_rows, m_hi - m_lo), leaf.nr), &inputs)
             m = m_lo
             while m < m_hi and m - m_lo < job.tile_rows:
                 lanes = lanes_from(a.rows - m, leaf)
