@@ -501,6 +501,8 @@ class Classes(NamedTuple):
     split: _transposed.Split | None  # None where there are too many, or few channels
     # Strides and classes for the kernel of few channels; None where it is not for them.
     woven: tuple[list[int], tuple[tuple[geometry.Phase, ...], ...]] | None
+    # Offset of the convolution that it is where `single_taps`.
+    offset: list[int] | None = None
 
 
 class Adjoint(NamedTuple):
@@ -655,11 +657,12 @@ def split(axes: Axes, rows: int) -> _transposed.Split | None:
 
 def classes_along(axes: Axes, weight_shape: Sequence[int]) -> Classes:
     """How the residue classes are made, of the shapes alone; rows and channels are swapped."""
+    offset = [a.before for a in axes] if single_taps(axes) else None
     if not _shifts(axes, weight_shape):
-        return Classes(split(axes, weight_shape[1]), None)
+        return Classes(split(axes, weight_shape[1]), None, offset)
     strides = [a.stride for a in axes]
     if max(strides) == 1 or any(min(a.stride, a.size) > MOST_WOVEN for a in axes):
-        return Classes(None, None)
+        return Classes(None, None, offset)
     return Classes(None, (strides, phases_along(axes)))
 
 
@@ -691,13 +694,13 @@ def adjoint(
     is known already.
     """
     weight = weight.swapaxes(1, 2)
-    if packed is not None and single_taps(axes):
+    classes, woven, offset = how or classes_along(axes, weight.shape)
+    if packed is not None and offset is not None:
         # The convolution that it is has the same bits, and is faster if weights are in its order.
-        args = (run.operator, grad, weight, bias, out, *numbers(mirrored(axes)), "zeros")
+        args = (run.operator, grad, weight, bias, out, *_ALONE[:2], offset, "zeros")
         return int(
             _conv.correlate(*args, run.compute, run.threads, run.budget, packed, run.measure)
         )
-    classes, woven = how or classes_along(axes, weight.shape)
     if classes is not None:
         used = _transposed.correlate(
             grad, weight, bias, out, classes, run.compute, run.threads, run.budget, packed,

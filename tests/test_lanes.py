@@ -35,6 +35,9 @@ CASES = {
     "nothing but border": ((4, 1, 5, 200), (1, 3, 2), (1, 5, 7), (1, 1, 1), (1, 1, 1), (0, 2, 3)),
     "outside": ((1, 1, 25, 48), (1, 5, 4), (1, 3, 3), (1, 1, 1), (1, 1, 1), (0, 4, 5)),
     "far, strided": ((1, 1, 9, 20), (40, 52, 60), (3, 3, 3), (2, 2, 2), (1, 1, 1), (1, 1, 1)),
+    "patches": ((2, 2, 20, 9), (1, 80, 84), (1, 4, 4), (1, 4, 4), (1, 1, 1), (0, 0, 0)),
+    "patches, 3-D": ((2, 1, 11, 10), (16, 32, 50), (2, 2, 2), (2, 2, 3), (1, 1, 1), (0, 0, 0)),
+    "patches, large": ((1, 1, 11, 25), (1, 305, 321), (1, 7, 3), (1, 8, 7), (1, 1, 2), (0, 0, 0)),
     "far apart": ((1, 1, 100, 16), (1, 32, 32), (1, 1, 1), (1, 1, 1), (1, 1, 1), (0, 0, 0)),
 }
 BUDGETS = (2**28, 2**19, 2**16)
@@ -114,7 +117,8 @@ def test_padding_modes(mode):
 
 
 @pytest.mark.parametrize(
-    "case", ["7x7", "batch", "pointwise", "strides", "no padding", "3-D", "border, 3-D"]
+    "case",
+    ["7x7", "batch", "pointwise", "strides", "no padding", "3-D", "border, 3-D", "patches, 3-D"],
 )
 def test_layouts(case):
     """Channels last, reversed and with gaps, of inputs and of results."""
