@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyconv import _threads, checks, dtypes
+from pyconv._kernels._tensor import usual_result
 from pyconv.arrays import as_array, check_out
 from pyconv.checks import Verbatim, shown
 from pyconv.engine import Run
@@ -40,7 +41,7 @@ class Plan:
 
     __slots__ = (
         "_dtype", "_fixed", "_kept", "_lock", "_met", "_operator", "_params", "_prepared",
-        "_problem", "_run", "_threads", "_x_shape", "workspace_bytes",
+        "_problem", "_run", "_takes_x_alone", "_threads", "_x_shape", "workspace_bytes",
     )  # fmt: skip
 
     #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
@@ -55,6 +56,7 @@ class Plan:
     _prepared: Any
     _problem: Problem
     _run: Run
+    _takes_x_alone: bool
     _threads: int | None  # what the plan was made with; None: as many as a call finds allowed
     _x_shape: Shape
 
@@ -83,6 +85,7 @@ class Plan:
         put("_met", {})
         put("_params", params)
         put("_run", run)
+        put("_takes_x_alone", operator.per_call == ("x",))
         put("_threads", runtime.get("threads"))
         put("_fixed", MappingProxyType(arrays))
         put("_dtype", dtype)
@@ -109,16 +112,25 @@ class Plan:
 
     def __call__(self, *args: Any, out: Any = None, **later: Any) -> Array:
         """Run the plan on the arrays it does not fix, in the operator's order."""
-        operator, dtype = self._operator, self._dtype
-        problem, arrays = self._complete(args, later)
-        if out is None:
-            result = new(operator.name, problem.output_shape, dtype)
+        operator, problem, dtype = self._operator, self._problem, self._dtype
+        result = None
+        if self._takes_x_alone and len(args) == 1 and not later:  # the most usual, at once
+            result = usual_result(args[0], self._x_shape, out, problem.output_shape, dtype)
+        if result is not None:
+            arrays = self._fixed.copy()
+            arrays["x"] = args[0]
         else:
-            # What the plan has fixed are copies of its own, which no one else's array can share.
-            given = {name: arrays[name] for name in operator.per_call}
-            result = check_out(operator.name, out, problem.output_shape, dtype, given)
+            problem, arrays = self._complete(args, later)
+            if out is None:
+                result = new(operator.name, problem.output_shape, dtype)
+            else:
+                # What the plan has fixed are copies of its own, which no one else's array shares.
+                given = {name: arrays[name] for name in operator.per_call}
+                result = check_out(operator.name, out, problem.output_shape, dtype, given)
         if result.size:
-            run = self._run.on(_threads.resolve(self._threads, operator.name))
+            run, threads = self._run, _threads.resolve(self._threads, operator.name)
+            if threads != run.threads:
+                run = run.on(threads)
             try:
                 operator.compute(problem, arrays, result, run, self._prepared)
             except checks.WorkspaceError as error:
@@ -184,11 +196,6 @@ class Plan:
         operator, problem, dtype = self._operator, self._problem, self._dtype
         names = operator.per_call
         arrays = self._fixed.copy()
-        if len(args) == 1 == len(names) and not later:  # the most usual, at once
-            x = args[0]
-            if type(x) is np.ndarray and x.dtype is dtype and x.shape == self._x_shape:
-                arrays["x"] = x
-                return problem, arrays
         if later or len(args) > len(names):
             args = self._in_order(args, later)
         elif len(args) < len(names):

@@ -54,16 +54,19 @@ cdef void fold_task(
     cdef const leaf_table* table = job.leaf
     cdef const tensor* out = &job.out
     cdef Py_ssize_t es = table.esize, size = out.shape[4], stride = job.stride[2]
-    cdef Py_ssize_t task, image, m, i0, i1, t0, t1, t2, d0, d1
-    cdef Py_ssize_t plane = job.box[0] * job.box[1] * job.box[2]
+    cdef Py_ssize_t _task, image, m, i0, i1, t0, t1, t2, d0, d1
+    cdef Py_ssize_t plane = job.box[0] * job.box[1] * job.box[2], held = -1
+    cdef double bias = 0        # room for either compute type
     cdef const tap_run* part
     cdef const char* src
     cdef char* row
-    for task in range(first, last):
-        i1 = task % out.shape[3]
-        i0 = task // out.shape[3] % out.shape[2]
-        image = task // out.shape[3] // out.shape[2]
-        m = image % out.shape[1]
+    cdef bint met
+    i1 = first % out.shape[3]
+    i0 = first // out.shape[3] % out.shape[2]
+    image = first // out.shape[3] // out.shape[2]
+    m = image % out.shape[1]
+    for _task in range(first, last):
+        met = False
         memset(scratch, 0, stride * job.pitch * es)
         for t0 in range(job.taps[0]):
             d0 = i0 - t0 * job.dilation[0] - job.shift[0]
@@ -73,6 +76,7 @@ cdef void fold_task(
                 d1 = i1 - t1 * job.dilation[1] - job.shift[1]
                 if d1 < 0 or d1 % job.stride[1] or d1 // job.stride[1] >= job.box[1]:
                     continue
+                met = True
                 src = job.columns + (
                     ((image * job.taps[0] + t0) * job.taps[1] + t1) * job.taps[2] * plane
                     + (d0 // job.stride[0] * job.box[1] + d1 // job.stride[1]) * job.box[2]) * es
@@ -83,14 +87,26 @@ cdef void fold_task(
                             part.count, src + (t2 * plane + part.first) * es,
                             scratch + part.place * es, 1)
         if job.has_bias:
-            add_bias(job, m, scratch)
+            if m != held:
+                table.load[job.bias.storage](
+                    &bias, 0, job.bias.data + m * job.bias.stride[0], 0, 0, 1, 1)
+                held = m
+            add_bias(table, &bias, stride * job.pitch, scratch)
         row = scratch
-        if stride > 1:
+        if met and stride > 1:      # else all elements are the same
             row += stride * job.pitch * es
             table.interleave(1, job.pitch, stride, 0, scratch, 0, job.pitch, row, 0)
         table.store[out.storage](
             out.data + image // out.shape[1] * out.stride[0] + m * out.stride[1]
             + i0 * out.stride[2] + i1 * out.stride[3], 0, out.stride[4], row, 0, 1, size)
+        i1 += 1     # rows are short where there are many: divisions would show
+        if i1 == out.shape[3]:
+            i1 = 0
+            i0 += 1
+            if i0 == out.shape[2]:
+                i0 = 0
+                image += 1
+                m = image % out.shape[1]
 
 
 cdef void place_tap(const fold_job* job, Py_ssize_t t, tap_run* to) noexcept nogil:
@@ -103,17 +119,16 @@ cdef void place_tap(const fold_job* job, Py_ssize_t t, tap_run* to) noexcept nog
     to.place = start % stride * job.pitch + start // stride
 
 
-cdef void add_bias(const fold_job* job, Py_ssize_t m, char* sums) noexcept nogil:
-    cdef Py_ssize_t j, count = job.stride[2] * job.pitch
-    cdef double bias = 0        # room for either compute type
-    job.leaf.load[job.bias.storage](
-        &bias, 0, job.bias.data + m * job.bias.stride[0], 0, 0, 1, 1)
-    if job.leaf.esize == 4:
+cdef void add_bias(
+    const leaf_table* table, const double* bias, Py_ssize_t count, char* sums
+) noexcept nogil:
+    cdef Py_ssize_t j
+    if table.esize == 4:
         for j in range(count):
-            (<float*>sums)[j] += (<float*>&bias)[0]
+            (<float*>sums)[j] += (<const float*>bias)[0]
     else:
         for j in range(count):
-            (<double*>sums)[j] += bias
+            (<double*>sums)[j] += bias[0]
 
 
 def fold(columns, bias, out, taps, stride, dilation, shift, int compute, int threads):

@@ -3,6 +3,9 @@ from typing import Any
 import numpy as np
 
 def takes_results(out: object, dtype: np.dtype[Any], shape: tuple[int, ...]) -> bool: ...
+def usual_result(
+    x: object, x_shape: tuple[int, ...], out: object, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> np.ndarray[Any, Any] | None: ...
 def apart(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool: ...
 def padding_sources(
     lo: int, hi: int, size: int, mode: str

@@ -51,29 +51,54 @@ cdef int describe(object array, int ndim, int compute, tensor* out) except -1:
     return 0
 
 
-def takes_results(object out, object dtype, tuple shape):
+cdef bint _plainly(object array, object dtype, tuple shape) except -1:
+    """Whether it is exactly an array, of this shape and that very dtype."""
+    cdef cnp.ndarray a
+    cdef int axis
+    if type(array) is not cnp.ndarray:
+        return False
+    a = array
+    if <object>cnp.PyArray_DESCR(a) is not dtype or a.ndim != len(shape):
+        return False
+    for axis in range(a.ndim):
+        if a.shape[axis] != <Py_ssize_t>shape[axis]:
+            return False
+    return True
+
+
+cpdef bint takes_results(object out, object dtype, tuple shape) except -1:
     """Whether results of this dtype and shape may be written to `out`, so plainly that it shows.
 
     False where it takes more to tell: what is not exactly an array of that very dtype, or has other
     strides than a whole one in C or Fortran order.
     """
-    cdef cnp.ndarray a
-    cdef int axis
-    if type(out) is not cnp.ndarray:
-        return False
-    a = out
-    if a.dtype is not dtype or a.ndim != len(shape):
-        return False
-    if not (cnp.PyArray_ISWRITEABLE(a)
-            and (cnp.PyArray_IS_C_CONTIGUOUS(a) or cnp.PyArray_IS_F_CONTIGUOUS(a))):
-        return False
-    for axis in range(a.ndim):
-        if a.shape[axis] != shape[axis]:
-            return False
-    return True
+    return _plainly(out, dtype, shape) and cnp.PyArray_ISWRITEABLE(out) and (
+        cnp.PyArray_IS_C_CONTIGUOUS(out) or cnp.PyArray_IS_F_CONTIGUOUS(out))
 
 
-cdef bint _extent(cnp.ndarray a, char** first, char** end):
+def usual_result(object x, tuple x_shape, object out, tuple shape, object dtype):
+    """The array for a call's result: `out`, or a new one where that is None.
+
+    None where it takes more to tell whether `x` is of this shape and dtype and `out` takes the
+    result; or where there is no memory.
+    """
+    cdef cnp.npy_intp extent[32]
+    cdef int axis, ndim = <int>len(shape)
+    if not _plainly(x, dtype, x_shape):
+        return None
+    if out is not None:
+        return out if takes_results(out, dtype, shape) and apart(out, x) else None
+    if ndim > 32:
+        return None
+    for axis in range(ndim):
+        extent[axis] = shape[axis]
+    try:
+        return cnp.PyArray_EMPTY(ndim, extent, (<cnp.dtype>dtype).num, False)
+    except (MemoryError, ValueError):
+        return None
+
+
+cdef bint _extent(cnp.ndarray a, char** first, char** end) noexcept:
     """Where its elements begin and end; returns whether there are any."""
     cdef int axis
     first[0] = <char*>cnp.PyArray_DATA(a)
@@ -88,7 +113,7 @@ cdef bint _extent(cnp.ndarray a, char** first, char** end):
     return True
 
 
-def apart(cnp.ndarray a not None, cnp.ndarray b not None):
+cpdef bint apart(cnp.ndarray a, cnp.ndarray b) except -1:
     """Whether one array ends before the other begins, as most do."""
     cdef char* a_first
     cdef char* a_end
