@@ -41,7 +41,7 @@ class Plan:
 
     __slots__ = (
         "_dtype", "_fixed", "_kept", "_lock", "_met", "_operator", "_params", "_prepared",
-        "_problem", "_run", "_takes_x_alone", "_threads", "_x_shape", "workspace_bytes",
+        "_problem", "_run", "_threads", "_x_shape", "workspace_bytes",
     )  # fmt: skip
 
     #: Bytes of workspace that a call takes, beyond its arguments, its result and the plan itself.
@@ -56,7 +56,6 @@ class Plan:
     _prepared: Any
     _problem: Problem
     _run: Run
-    _takes_x_alone: bool
     _threads: int | None  # what the plan was made with; None: as many as a call finds allowed
     _x_shape: Shape
 
@@ -85,7 +84,6 @@ class Plan:
         put("_met", {})
         put("_params", params)
         put("_run", run)
-        put("_takes_x_alone", operator.per_call == ("x",))
         put("_threads", runtime.get("threads"))
         put("_fixed", MappingProxyType(arrays))
         put("_dtype", dtype)
@@ -114,7 +112,7 @@ class Plan:
         """Run the plan on the arrays it does not fix, in the operator's order."""
         operator, problem, dtype = self._operator, self._problem, self._dtype
         result = None
-        if self._takes_x_alone and len(args) == 1 and not later:  # the most usual, at once
+        if len(args) == 1 == len(operator.per_call) and not later:  # the most usual, at once
             result = usual_result(args[0], self._x_shape, out, problem.output_shape, dtype)
         if result is not None:
             arrays = self._fixed.copy()
@@ -128,9 +126,7 @@ class Plan:
                 given = {name: arrays[name] for name in operator.per_call}
                 result = check_out(operator.name, out, problem.output_shape, dtype, given)
         if result.size:
-            run, threads = self._run, _threads.resolve(self._threads, operator.name)
-            if threads != run.threads:
-                run = run.on(threads)
+            run = self._run.on(_threads.resolve(self._threads, operator.name))
             try:
                 operator.compute(problem, arrays, result, run, self._prepared)
             except checks.WorkspaceError as error:

@@ -87,7 +87,7 @@ def usual_result(object x, tuple x_shape, object out, tuple shape, object dtype)
     if not _plainly(x, dtype, x_shape):
         return None
     if out is not None:
-        return out if takes_results(out, dtype, shape) and apart(out, x) else None
+        return out if takes_results(out, dtype, shape) and _apart(out, x) else None
     if ndim > 32:
         return None
     for axis in range(ndim):
@@ -113,8 +113,8 @@ cdef bint _extent(cnp.ndarray a, char** first, char** end) noexcept:
     return True
 
 
-cpdef bint apart(cnp.ndarray a, cnp.ndarray b) except -1:
-    """Whether one array ends before the other begins, as most do."""
+cdef bint _apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """`apart` of what is not None."""
     cdef char* a_first
     cdef char* a_end
     cdef char* b_first
@@ -122,6 +122,11 @@ cpdef bint apart(cnp.ndarray a, cnp.ndarray b) except -1:
     if not (_extent(a, &a_first, &a_end) and _extent(b, &b_first, &b_end)):
         return True
     return a_end <= b_first or b_end <= a_first
+
+
+def apart(cnp.ndarray a not None, cnp.ndarray b not None):
+    """Whether one array ends before the other begins, as most do."""
+    return _apart(a, b)
 
 
 def padding_sources(Py_ssize_t lo, Py_ssize_t hi, Py_ssize_t size, str mode):
